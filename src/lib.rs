@@ -1,0 +1,2 @@
+//! smartlink
+pub mod types;

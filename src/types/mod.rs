@@ -1,0 +1,13 @@
+//! The vocabulary: ids, countries, devices, the click. std only, no behaviour beyond parsing and naming.
+//!
+//! Every other room speaks in these types; none of them knows any other room.
+
+mod click;
+mod country;
+mod device;
+mod ids;
+
+pub use click::{Click, Draw, Language, Place, Region, SUB_BYTES_MAX, SUBS, Subs, UnixMillis};
+pub use country::{COUNTRIES, Country, CountrySet};
+pub use device::{Browser, Device, DeviceKind, Os};
+pub use ids::{AffiliateId, LinkId, OfferId, RuleId};
