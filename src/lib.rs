@@ -1,2 +1,4 @@
 //! smartlink
+pub mod cake;
+pub mod routing;
 pub mod types;

@@ -1,0 +1,3 @@
+//! The CAKE API on the wire: its items as serde types, read into domain values, and the client that fetches them.
+
+pub mod wire;

@@ -1,0 +1,658 @@
+//! CAKE's items as they stand in JSON, and how each becomes a domain value. serde ends here.
+//!
+//! Reading an item can fail on one field; the error names it in the words of the API, because the embedded API and
+//! the sync use the same functions: nothing is accepted by the one that the other would refuse.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use ipnet::IpNet;
+use jiff::civil::{DateTime, Weekday};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::routing::{
+    Condition, Entry, Flag, Flags, HostSet, Hours, Link, MinuteOfDay, Mode, NameSet, NetSet, Offer, Rotation,
+    Snapshot, TextSet, ValueSet, Warning, Weight, Zone, is_host_pattern,
+};
+use crate::types::{
+    AffiliateId, Browser, Country, CountrySet, DeviceKind, Language, LinkId, OfferId, Os, Region, RuleId,
+    SUB_BYTES_MAX, UnixMillis,
+};
+
+/// Everything the upstream says: the join of its lists, before it is read. This is what the last good file holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    pub smart_links: Vec<SmartLink>,
+    pub offers: Vec<OfferItem>,
+    pub offer_geo_targets: Vec<OfferGeoTargets>,
+    pub smart_link_offers: Vec<SmartLinkOffer>,
+    pub routing_rules: Vec<RoutingRule>,
+}
+
+/// An item of `smart_links.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SmartLink {
+    pub smart_link_id: i64,
+    #[serde(default)]
+    pub smart_link_name: String,
+    pub affiliate_id: i64,
+    pub smart_link_status: String,
+    #[serde(default = "default_rotation_type")]
+    pub rotation_type: String,
+    #[serde(default = "default_cap_aware")]
+    pub cap_aware: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking_url: Option<String>,
+}
+
+/// An item of `offers.json`, without its `{"offer": …}` wrapping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfferItem {
+    pub offer_id: i64,
+    #[serde(default)]
+    pub offer_name: String,
+    pub offer_status: String,
+    #[serde(default)]
+    pub offer_url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payout: Option<f64>,
+    /// `YYYY-MM-DD HH:MM:SS` in the network's time zone: the last second at which the offer lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiration_date: Option<String>,
+}
+
+/// The geo targets of one offer, an item of `offer_geo_targets.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfferGeoTargets {
+    pub offer_id: i64,
+    pub geo_targets: Vec<GeoTarget>,
+}
+
+/// One country of an offer's geo targets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GeoTarget {
+    #[serde(default)]
+    pub country_id: Option<i64>,
+    pub country_code: String,
+    #[serde(default)]
+    pub country_name: Option<String>,
+    /// `allow` or `block`.
+    pub action: String,
+}
+
+/// An item of `smart_link_offers.json`: an offer attached to a link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SmartLinkOffer {
+    pub smart_link_id: i64,
+    pub offer_id: i64,
+    #[serde(default = "default_offer_weight")]
+    pub offer_weight: i64,
+    #[serde(default = "default_priority")]
+    pub priority: i64,
+}
+
+/// An item of `routing_rules.json`: an attachment with conditions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoutingRule {
+    pub rule_id: i64,
+    pub smart_link_id: i64,
+    pub offer_id: i64,
+    #[serde(default = "default_priority")]
+    pub priority: i64,
+    #[serde(default = "default_offer_weight")]
+    pub offer_weight: i64,
+    #[serde(default)]
+    pub conditions: Conditions,
+}
+
+/// The conditions of a rule as written: name → `{"in": […]}`, `{"not_in": […]}`, or hours.
+pub type Conditions = BTreeMap<String, Value>;
+
+/// A field that cannot be read: which one, and what was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The parameter in the words of the API: `offer_weight`, `conditions.country.in`.
+    pub parameter: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl FieldError {
+    pub fn new(parameter: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { parameter: parameter.into(), problem: problem.into() }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.parameter, self.problem)
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+impl Network {
+    /// Sorts every list by its ids and keeps the first of items with the same id, so that equal content has equal
+    /// bytes whatever the order of the pages.
+    pub fn canonical(mut self) -> Self {
+        fn sort<T, K: Ord>(items: &mut Vec<T>, key: impl Fn(&T) -> K) {
+            items.sort_by_key(&key);
+            items.dedup_by(|later, first| key(later) == key(first));
+        }
+        sort(&mut self.smart_links, |link| link.smart_link_id);
+        sort(&mut self.offers, |offer| offer.offer_id);
+        sort(&mut self.offer_geo_targets, |targets| targets.offer_id);
+        sort(&mut self.smart_link_offers, |entry| (entry.smart_link_id, entry.offer_id));
+        sort(&mut self.routing_rules, |rule| rule.rule_id);
+        self
+    }
+
+    /// Reads every item. What cannot be read is left out, with a warning that names it. `zone` is the network's.
+    pub fn to_snapshot(&self, zone: &Zone) -> (Snapshot, Vec<Warning>) {
+        let mut warnings = Vec::new();
+        let mut left_out = |item: String, error: FieldError| {
+            warnings.push(Warning::new(item, format!("{error}; it is left out")));
+        };
+        let mut snapshot = Snapshot::default();
+        for link in &self.smart_links {
+            match link.read() {
+                Ok(link) => snapshot.links.push(link),
+                Err(error) => left_out(format!("smart link {}", link.smart_link_id), error),
+            }
+        }
+        let geo_targets: HashMap<i64, &OfferGeoTargets> =
+            self.offer_geo_targets.iter().map(|targets| (targets.offer_id, targets)).collect();
+        for item in &self.offers {
+            let targets = geo_targets.get(&item.offer_id).map_or(&[][..], |targets| &targets.geo_targets);
+            // An offer whose geo targets cannot be read would be open to countries its advertiser does not pay for.
+            match item
+                .read(zone)
+                .and_then(|offer| Ok(Offer { targeting: read_geo_targets(targets)?, ..offer }))
+            {
+                Ok(offer) => snapshot.offers.push(offer),
+                Err(error) => left_out(format!("offer {}", item.offer_id), error),
+            }
+        }
+        for item in &self.smart_link_offers {
+            match item.read() {
+                Ok(entry) => snapshot.entries.push(entry),
+                Err(error) => {
+                    left_out(format!("offer {} on smart link {}", item.offer_id, item.smart_link_id), error);
+                }
+            }
+        }
+        for rule in &self.routing_rules {
+            match rule.read() {
+                Ok(entry) => snapshot.entries.push(entry),
+                Err(error) => {
+                    left_out(format!("rule {} of smart link {}", rule.rule_id, rule.smart_link_id), error)
+                }
+            }
+        }
+        (snapshot, warnings)
+    }
+}
+
+impl SmartLink {
+    /// Everything but the fallback's URL, which is parsed when the table is compiled.
+    pub fn read(&self) -> Result<Link, FieldError> {
+        Ok(Link {
+            id: read_id("smart_link_id", self.smart_link_id, LinkId::new)?,
+            affiliate: read_id("affiliate_id", self.affiliate_id, AffiliateId::new)?,
+            active: read_status("smart_link_status", &self.smart_link_status, LINK_STATUSES)? == ACTIVE,
+            rotation: Rotation::parse(&self.rotation_type.to_ascii_lowercase()).ok_or_else(|| {
+                expected("rotation_type", &self.rotation_type, "one of weighted, even, priority")
+            })?,
+            fallback_url: self.fallback_url.clone().filter(|url| !url.is_empty()),
+        })
+    }
+}
+
+impl OfferItem {
+    /// Everything but the geo targets, which come from another call, and the URL, which is parsed when the table
+    /// is compiled.
+    pub fn read(&self, zone: &Zone) -> Result<Offer, FieldError> {
+        Ok(Offer {
+            id: read_id("offer_id", self.offer_id, OfferId::new)?,
+            active: read_status("offer_status", &self.offer_status, OFFER_STATUSES)? == ACTIVE,
+            expires_at: match self.expiration_date.as_deref() {
+                None | Some("") => None,
+                Some(text) => Some(read_expiration(text, zone)?),
+            },
+            url: self.offer_url.clone(),
+            targeting: Vec::new(),
+        })
+    }
+}
+
+impl SmartLinkOffer {
+    pub fn read(&self) -> Result<Entry, FieldError> {
+        Ok(Entry {
+            link: read_id("smart_link_id", self.smart_link_id, LinkId::new)?,
+            offer: read_id("offer_id", self.offer_id, OfferId::new)?,
+            weight: read_weight(self.offer_weight)?,
+            priority: read_priority(self.priority)?,
+            rule: None,
+            conditions: Vec::new(),
+        })
+    }
+}
+
+impl RoutingRule {
+    pub fn read(&self) -> Result<Entry, FieldError> {
+        Ok(Entry {
+            link: read_id("smart_link_id", self.smart_link_id, LinkId::new)?,
+            offer: read_id("offer_id", self.offer_id, OfferId::new)?,
+            weight: read_weight(self.offer_weight)?,
+            priority: read_priority(self.priority)?,
+            rule: Some(read_id("rule_id", self.rule_id, RuleId::new)?),
+            conditions: read_conditions(&self.conditions)?,
+        })
+    }
+}
+
+/// Reads geo targets into at most two conditions: the allowed countries, and the blocked ones.
+pub fn read_geo_targets(targets: &[GeoTarget]) -> Result<Vec<Condition>, FieldError> {
+    let (mut allowed, mut blocked) = (CountrySet::EMPTY, CountrySet::EMPTY);
+    for target in targets {
+        let country = read_country("countries", &target.country_code)?;
+        match target.action.to_ascii_lowercase().as_str() {
+            "allow" => allowed.insert(country),
+            "block" => blocked.insert(country),
+            _ => return Err(expected("action", &target.action, "allow or block")),
+        }
+    }
+    let condition = |mode, set: CountrySet| {
+        (!set.is_empty()).then_some(Condition::Value { mode, set: ValueSet::Country(set) })
+    };
+    Ok([condition(Mode::In, allowed), condition(Mode::NotIn, blocked)].into_iter().flatten().collect())
+}
+
+/// Reads the conditions of a rule. Errors name the condition: `conditions.country.in`.
+pub fn read_conditions(conditions: &Conditions) -> Result<Vec<Condition>, FieldError> {
+    conditions.iter().map(|(name, value)| read_condition(name, value)).collect()
+}
+
+/// Reads an ISO 3166-1 alpha-2 code in upper case.
+pub fn read_country(parameter: &str, code: &str) -> Result<Country, FieldError> {
+    Country::parse(code).ok_or_else(|| {
+        expected(parameter, code, "an ISO 3166-1 alpha-2 country code in upper case, such as US")
+    })
+}
+
+/// Reads `YYYY-MM-DD HH:MM:SS` in the network's zone. That second is the offer's last.
+pub fn read_expiration(text: &str, zone: &Zone) -> Result<UnixMillis, FieldError> {
+    let wanted = || expected("expiration_date", text, "YYYY-MM-DD HH:MM:SS, such as 2027-01-31 23:59:59");
+    let last = DateTime::strptime("%Y-%m-%d %H:%M:%S", text).map_err(|_| wanted())?;
+    let last = zone.moment(last).ok_or_else(wanted)?;
+    Ok(UnixMillis(last.0 + 1000))
+}
+
+/// Reads `offer_weight`: 0 to 100.
+pub fn read_weight(weight: i64) -> Result<Weight, FieldError> {
+    u8::try_from(weight).ok().and_then(Weight::new).ok_or_else(|| {
+        expected("offer_weight", weight, "a whole number from 1 to 100, or 0 for attached without traffic")
+    })
+}
+
+/// Reads `priority`: 0 to 2³² − 1, lower first.
+pub fn read_priority(priority: i64) -> Result<u32, FieldError> {
+    u32::try_from(priority)
+        .map_err(|_| expected("priority", priority, "a whole number from 0 to 4294967295, lower first"))
+}
+
+/// Reads an id: 1 ≤ value < 2³².
+pub fn read_id<T>(parameter: &str, value: i64, new: impl Fn(u32) -> Option<T>) -> Result<T, FieldError> {
+    u32::try_from(value)
+        .ok()
+        .and_then(new)
+        .ok_or_else(|| expected(parameter, value, "a whole number from 1 to 4294967295"))
+}
+
+/// Reads a status, in any case, and answers it as the API spells it.
+pub fn read_status(
+    parameter: &str,
+    status: &str,
+    known: &'static [&'static str],
+) -> Result<&'static str, FieldError> {
+    known
+        .iter()
+        .find(|name| name.eq_ignore_ascii_case(status))
+        .copied()
+        .ok_or_else(|| expected(parameter, status, &format!("one of {}", known.join(", "))))
+}
+
+fn read_condition(name: &str, value: &Value) -> Result<Condition, FieldError> {
+    let path = format!("conditions.{name}");
+    if name == "hours" {
+        return read_hours(&path, value).map(Condition::Hours);
+    }
+    let object = value
+        .as_object()
+        .ok_or_else(|| FieldError::new(&path, "must be an object with one list, `in` or `not_in`"))?;
+    let (mode, list) = match object.iter().next() {
+        Some((key, list)) if object.len() == 1 && key == "in" => (Mode::In, list),
+        Some((key, list)) if object.len() == 1 && key == "not_in" => (Mode::NotIn, list),
+        _ => return Err(FieldError::new(&path, "must have exactly one list, `in` or `not_in`")),
+    };
+    let path = format!("{path}.{}", if mode == Mode::In { "in" } else { "not_in" });
+    let list = list.as_array().ok_or_else(|| FieldError::new(&path, "must be a list"))?;
+    if list.is_empty() {
+        return Err(FieldError::new(
+            &path,
+            "is empty: no click could be told by it; list a value, or leave it out",
+        ));
+    }
+    let set = read_set(name, &path, list)?;
+    Ok(Condition::Value { mode, set })
+}
+
+fn read_set(name: &str, path: &str, list: &[Value]) -> Result<ValueSet, FieldError> {
+    let texts = || -> Result<Vec<&str>, FieldError> {
+        list.iter()
+            .map(|value| value.as_str().ok_or_else(|| expected(path, value, "a list of texts")))
+            .collect()
+    };
+    let sub = |index| -> Result<ValueSet, FieldError> {
+        let texts = texts()?;
+        if let Some(long) = texts.iter().find(|text| text.len() > SUB_BYTES_MAX) {
+            return Err(expected(path, long, "sub ids of at most 255 bytes"));
+        }
+        Ok(ValueSet::Sub(index, TextSet::new(texts)))
+    };
+    Ok(match name {
+        "country" => ValueSet::Country(
+            texts()?.into_iter().map(|code| read_country(path, code)).collect::<Result<_, _>>()?,
+        ),
+        "region" => ValueSet::Region(sorted(texts()?, |text| {
+            Region::parse(text).ok_or_else(|| expected(path, text, "an ISO 3166-2 code such as US-CA"))
+        })?),
+        "city" => {
+            let names = texts()?;
+            if names.iter().any(|name| name.trim().is_empty()) {
+                return Err(FieldError::new(path, "has an empty name; list English city names"));
+            }
+            ValueSet::City(NameSet::new(names))
+        }
+        "asn" => ValueSet::Asn(sorted(list.iter().collect(), |value| {
+            value
+                .as_u64()
+                .and_then(|asn| u32::try_from(asn).ok())
+                .ok_or_else(|| expected(path, value, "autonomous system numbers, such as 64496"))
+        })?),
+        "device" => ValueSet::Device(flags(path, &texts()?, DeviceKind::parse, |kind| kind.as_str())?),
+        "os" => ValueSet::Os(flags(path, &texts()?, Os::parse, |os| os.as_str())?),
+        "browser" => ValueSet::Browser(flags(path, &texts()?, Browser::parse, |browser| browser.as_str())?),
+        "language" => ValueSet::Language(sorted(texts()?, |text| {
+            Language::parse(text)
+                .ok_or_else(|| expected(path, text, "a primary language subtag in lower case, such as en"))
+        })?),
+        "s1" => sub(0)?,
+        "s2" => sub(1)?,
+        "s3" => sub(2)?,
+        "s4" => sub(3)?,
+        "s5" => sub(4)?,
+        "referrer_host" => {
+            let hosts = texts()?;
+            if let Some(bad) = hosts.iter().find(|host| !is_host_pattern(host)) {
+                return Err(expected(
+                    path,
+                    bad,
+                    "a host such as example.com, or *.example.com for all below it",
+                ));
+            }
+            ValueSet::ReferrerHost(HostSet::new(hosts))
+        }
+        "ip" => ValueSet::Ip(NetSet::new(
+            texts()?.into_iter().map(|text| read_net(path, text)).collect::<Result<Vec<_>, _>>()?,
+        )),
+        _ => {
+            return Err(FieldError::new(
+                format!("conditions.{name}"),
+                format!("is not a condition; there are {}", CONDITION_NAMES.join(", ")),
+            ));
+        }
+    })
+}
+
+fn read_net(path: &str, text: &str) -> Result<IpNet, FieldError> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| expected(path, text, "a network such as 192.0.2.0/24 or an address"))
+}
+
+fn read_hours(path: &str, value: &Value) -> Result<Hours, FieldError> {
+    let object = value
+        .as_object()
+        .ok_or_else(|| FieldError::new(path, "must be an object with `days`, `from`, `to`, `time_zone`"))?;
+    if let Some(key) = object.keys().find(|key| !["days", "from", "to", "time_zone"].contains(&key.as_str()))
+    {
+        return Err(FieldError::new(
+            format!("{path}.{key}"),
+            "is not known; hours have `days`, `from`, `to`, `time_zone`",
+        ));
+    }
+    let minute = |key: &str| {
+        let path = format!("{path}.{key}");
+        let value = object.get(key).ok_or_else(|| FieldError::new(&path, "is missing; write HH:MM"))?;
+        value
+            .as_str()
+            .and_then(MinuteOfDay::parse)
+            .ok_or_else(|| expected(&path, value, "HH:MM from 00:00 to 24:00"))
+    };
+    let (from, to) = (minute("from")?, minute("to")?);
+    let zone_path = format!("{path}.time_zone");
+    let zone = object.get("time_zone").ok_or_else(|| {
+        FieldError::new(&zone_path, "is missing; write an IANA name such as America/New_York")
+    })?;
+    let zone = zone
+        .as_str()
+        .and_then(Zone::parse)
+        .ok_or_else(|| expected(&zone_path, zone, "an IANA name such as America/New_York"))?;
+    let days_path = format!("{path}.days");
+    let days = match object.get("days") {
+        None => Weekday::Monday.cycle_forward().take(7).collect(),
+        Some(value) => read_days(&days_path, value)?,
+    };
+    Hours::new(days, from, to, zone)
+        .ok_or_else(|| FieldError::new(path, "begins when it ends; for a whole day write 00:00 to 24:00"))
+}
+
+fn read_days(path: &str, value: &Value) -> Result<Vec<Weekday>, FieldError> {
+    let wanted = || expected(path, value, "a list of mon, tue, wed, thu, fri, sat, sun");
+    let list = value.as_array().filter(|list| !list.is_empty()).ok_or_else(wanted)?;
+    list.iter()
+        .map(|day| {
+            let name = day.as_str().ok_or_else(wanted)?;
+            let offset = DAY_NAMES.iter().position(|known| *known == name).ok_or_else(wanted)?;
+            Weekday::from_monday_zero_offset(offset as i8).map_err(|_| wanted())
+        })
+        .collect()
+}
+
+/// Reads each value, then sorts and deduplicates, ready for bisection.
+fn sorted<T, V: Ord>(
+    values: Vec<T>,
+    read: impl Fn(T) -> Result<V, FieldError>,
+) -> Result<Box<[V]>, FieldError> {
+    let mut values = values.into_iter().map(read).collect::<Result<Vec<V>, FieldError>>()?;
+    values.sort_unstable();
+    values.dedup();
+    Ok(values.into())
+}
+
+fn flags<T: Flag>(
+    path: &str,
+    texts: &[&str],
+    parse: impl Fn(&str) -> Option<T>,
+    name: impl Fn(T) -> &'static str,
+) -> Result<Flags<T>, FieldError> {
+    let known = || T::values().iter().map(|&value| name(value)).collect::<Vec<_>>().join(", ");
+    texts
+        .iter()
+        .map(|text| parse(text).ok_or_else(|| expected(path, text, &format!("one of {}", known()))))
+        .collect()
+}
+
+fn expected(parameter: &str, found: impl fmt::Display, wanted: &str) -> FieldError {
+    /// Enough to recognise a value by, too little to flood a log.
+    const SHOWN_CHARS: usize = 80;
+    let found = found.to_string();
+    let shown: String = match found.char_indices().nth(SHOWN_CHARS) {
+        Some((cut, _)) => format!("{}…", &found[..cut]),
+        None => found,
+    };
+    FieldError::new(parameter, format!("is {shown:?}; expected {wanted}"))
+}
+
+fn default_rotation_type() -> String {
+    Rotation::default().as_str().to_owned()
+}
+
+fn default_cap_aware() -> bool {
+    true
+}
+
+fn default_offer_weight() -> i64 {
+    1
+}
+
+fn default_priority() -> i64 {
+    1
+}
+
+/// The status in which a link or an offer takes clicks.
+pub const ACTIVE: &str = "active";
+
+/// `smart_link_status`.
+pub const LINK_STATUSES: &[&str] = &[ACTIVE, "inactive"];
+
+/// `offer_status`, over all of CAKE's pages.
+pub const OFFER_STATUSES: &[&str] = &[ACTIVE, "inactive", "paused", "pending", "expired"];
+
+/// Every condition that a rule may have.
+pub const CONDITION_NAMES: &[&str] = &[
+    "country",
+    "region",
+    "city",
+    "asn",
+    "device",
+    "os",
+    "browser",
+    "language",
+    "s1",
+    "s2",
+    "s3",
+    "s4",
+    "s5",
+    "referrer_host",
+    "ip",
+    "hours",
+];
+
+const DAY_NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn conditions(value: Value) -> Result<Vec<Condition>, FieldError> {
+        read_conditions(&serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn reads_every_condition() {
+        let all = json!({
+            "country": {"in": ["US", "CA"]}, "region": {"not_in": ["US-CA"]}, "city": {"in": ["Berlin"]},
+            "asn": {"in": [64496]}, "device": {"not_in": ["tablet"]}, "os": {"in": ["ios"]},
+            "browser": {"in": ["safari"]}, "language": {"in": ["en"]}, "s1": {"in": ["a"]}, "s2": {"in": ["b"]},
+            "s3": {"in": ["c"]}, "s4": {"in": ["d"]}, "s5": {"in": ["e"]}, "referrer_host": {"in": ["*.example.com"]},
+            "ip": {"in": ["192.0.2.0/24", "2001:db8::1"]},
+            "hours": {"days": ["mon", "fri"], "from": "09:00", "to": "17:30", "time_zone": "America/New_York"},
+        });
+        let read = conditions(all).unwrap();
+        assert_eq!(read.len(), CONDITION_NAMES.len());
+        for condition in &read {
+            assert!(CONDITION_NAMES.contains(&condition.name()));
+        }
+    }
+
+    #[test]
+    fn refuses_and_names_the_parameter() {
+        for (value, parameter) in [
+            (json!({"planet": {"in": ["Mars"]}}), "conditions.planet"),
+            (json!({"country": {"in": ["ZZ"]}}), "conditions.country.in"),
+            (json!({"country": {"in": ["us"]}}), "conditions.country.in"),
+            (json!({"country": {"in": []}}), "conditions.country.in"),
+            (json!({"country": {"in": ["US"], "not_in": ["CA"]}}), "conditions.country"),
+            (json!({"country": ["US"]}), "conditions.country"),
+            (json!({"region": {"in": ["ZZ-1"]}}), "conditions.region.in"),
+            (json!({"asn": {"in": ["64496"]}}), "conditions.asn.in"),
+            (json!({"asn": {"in": [-1]}}), "conditions.asn.in"),
+            (json!({"device": {"not_in": ["phone"]}}), "conditions.device.not_in"),
+            (json!({"language": {"in": ["EN"]}}), "conditions.language.in"),
+            (json!({"referrer_host": {"in": ["https://a.b"]}}), "conditions.referrer_host.in"),
+            (json!({"ip": {"in": ["192.0.2.0/33"]}}), "conditions.ip.in"),
+            (json!({"hours": {"from": "09:00", "to": "17:00"}}), "conditions.hours.time_zone"),
+            (json!({"hours": {"from": "9", "to": "17:00", "time_zone": "UTC"}}), "conditions.hours.from"),
+            (json!({"hours": {"from": "09:00", "to": "09:00", "time_zone": "UTC"}}), "conditions.hours"),
+            (
+                json!({"hours": {"days": [], "from": "09:00", "to": "10:00", "time_zone": "UTC"}}),
+                "conditions.hours.days",
+            ),
+            (
+                json!({"hours": {"minutes": 1, "from": "09:00", "to": "10:00", "time_zone": "UTC"}}),
+                "conditions.hours.minutes",
+            ),
+        ] {
+            assert_eq!(conditions(value.clone()).unwrap_err().parameter, parameter, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_offer_whose_geo_targets_are_unreadable_is_left_out() {
+        let network: Network = serde_json::from_value(json!({
+            "smart_links": [], "smart_link_offers": [], "routing_rules": [],
+            "offers": [{"offer_id": 1, "offer_status": "active", "offer_url": "https://a.example/"}],
+            "offer_geo_targets": [{"offer_id": 1, "geo_targets": [{"country_code": "QQ", "action": "allow"}]}],
+        }))
+        .unwrap();
+        let (snapshot, warnings) = network.to_snapshot(&Zone::parse("UTC").unwrap());
+        assert!(snapshot.offers.is_empty());
+        assert!(warnings[0].to_string().starts_with("offer 1: `countries` is \"QQ\""), "{warnings:?}");
+    }
+
+    #[test]
+    fn the_last_second_of_an_offer_is_in_the_networks_zone() {
+        let zone = Zone::parse("America/New_York").unwrap();
+        let expires = read_expiration("2027-01-31 23:59:59", &zone).unwrap();
+        let first_expired: jiff::Timestamp = "2027-02-01T05:00:00Z".parse().unwrap();
+        assert_eq!(expires.0, first_expired.as_millisecond());
+        assert!(read_expiration("2027-02-30 00:00:00", &zone).is_err());
+        assert!(read_expiration("2027-01-31", &zone).is_err());
+    }
+
+    #[test]
+    fn equal_content_is_equal_whatever_the_order() {
+        let link = |id| SmartLink {
+            smart_link_id: id,
+            smart_link_name: format!("link {id}"),
+            affiliate_id: 1,
+            smart_link_status: "active".to_owned(),
+            rotation_type: "even".to_owned(),
+            cap_aware: true,
+            fallback_url: None,
+            tracking_url: None,
+        };
+        let network = |ids: &[i64]| Network {
+            smart_links: ids.iter().map(|&id| link(id)).collect(),
+            ..Network::default()
+        };
+        assert_eq!(network(&[2, 1, 2, 3]).canonical(), network(&[1, 2, 3]).canonical());
+    }
+}

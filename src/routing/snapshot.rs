@@ -1,0 +1,122 @@
+//! Everything the upstream says, in domain terms: the input of [`compile`](super::compile::compile).
+//!
+//! Values here are already parsed (a weight is in range, a country exists); what only shows when items meet, such
+//! as an entry that names an unknown offer, is for `compile` to find.
+
+use std::fmt;
+
+use crate::types::{AffiliateId, LinkId, OfferId, RuleId, UnixMillis};
+
+use super::targeting::Condition;
+
+/// A network: its links, its offers, and which offer hangs on which link.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub links: Vec<Link>,
+    pub offers: Vec<Offer>,
+    pub entries: Vec<Entry>,
+}
+
+/// What `id` names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    pub id: LinkId,
+    /// The only affiliate whose clicks this link takes.
+    pub affiliate: AffiliateId,
+    pub active: bool,
+    pub rotation: Rotation,
+    /// A destination template, tried before the network's.
+    pub fallback_url: Option<String>,
+}
+
+/// A destination.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offer {
+    pub id: OfferId,
+    pub active: bool,
+    /// The first moment at which the offer is expired.
+    pub expires_at: Option<UnixMillis>,
+    /// A destination template.
+    pub url: String,
+    /// Geo targets; all must hold, on whatever entry the offer hangs.
+    pub targeting: Vec<Condition>,
+}
+
+/// An offer attached to a link. With `rule`, a routing rule; without, a plain attachment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub link: LinkId,
+    pub offer: OfferId,
+    pub weight: Weight,
+    /// Lower is tried first.
+    pub priority: u32,
+    pub rule: Option<RuleId>,
+    /// All must hold.
+    pub conditions: Vec<Condition>,
+}
+
+/// How a tier shares its traffic (CAKE's `rotation_type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rotation {
+    /// In proportion to `offer_weight`.
+    #[default]
+    Weighted,
+    /// Equal shares; an entry of weight 0 still gets none.
+    Even,
+    /// The lowest offer id takes all; an entry of weight 0 still gets none.
+    Priority,
+}
+
+impl Rotation {
+    pub const ALL: [Rotation; 3] = [Rotation::Weighted, Rotation::Even, Rotation::Priority];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Rotation::Weighted => "weighted",
+            Rotation::Even => "even",
+            Rotation::Priority => "priority",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rotation| rotation.as_str() == text)
+    }
+}
+
+/// 0 to 100. Zero is "attached, gets no traffic".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Weight(u8);
+
+impl Weight {
+    pub const MAX: u8 = 100;
+
+    pub const fn new(value: u8) -> Option<Self> {
+        if value <= Self::MAX { Some(Self(value)) } else { None }
+    }
+
+    pub const fn value(self) -> u8 {
+        self.0
+    }
+}
+
+/// Something in the snapshot that an operator should mend. The item it names was left out of the table, unless
+/// the problem says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The item: `offer 1042`, `rule 7 of smart link 301`.
+    pub item: String,
+    /// What is wrong with it and what happens now.
+    pub problem: String,
+}
+
+impl Warning {
+    pub fn new(item: impl fmt::Display, problem: impl fmt::Display) -> Self {
+        Self { item: item.to_string(), problem: problem.to_string() }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.item, self.problem)
+    }
+}
