@@ -4,7 +4,7 @@
 //! share of every entry is exact to 2⁻³² of a slot, and no floating point can differ between machines.
 
 /// One slot: keeps its own index below `threshold`, else hands over to `alias`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Slot {
     /// In units of 2⁻³².
     pub threshold: u32,
@@ -82,7 +82,7 @@ mod tests {
         for weights in cases {
             let total: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
             let count = weights.len() as u128;
-            let exact = |weight: u8| (u128::from(weight) * count << 32) / total;
+            let exact = |weight: u8| ((u128::from(weight) * count) << 32) / total;
             for (index, share) in shares(&weights).into_iter().enumerate() {
                 let error = share.abs_diff(exact(weights[index]));
                 assert!(error <= count, "entry {index} of {weights:?}: {error} units off");

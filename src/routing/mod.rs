@@ -4,14 +4,22 @@
 //! are arguments, so that a decision can be replayed from its record.
 
 mod alias;
+mod compile;
+mod decide;
 mod destination;
+mod explain;
 mod sets;
 mod snapshot;
+mod table;
 mod targeting;
 
+pub use compile::{CompileOptions, compile};
+pub use decide::{Choice, Decision, Outcome, decide};
 pub use destination::{
     DestinationPolicy, LOCATION_BYTES_MAX, TEMPLATE_BYTES_MAX, Template, TemplateError, TooLong, Values,
 };
+pub use explain::{EntryStory, Explanation, Failure, TierStory, explain};
 pub use sets::{HostSet, NameSet, NetSet, TextSet, is_host_pattern};
 pub use snapshot::{Entry, Link, Offer, Rotation, Snapshot, Warning, Weight};
+pub use table::{BotPolicy, Table};
 pub use targeting::{Condition, Flag, Flags, Hours, MinuteOfDay, Mode, ValueSet, Zone};
