@@ -118,6 +118,18 @@ impl Language {
     }
 }
 
+/// The host of a `Referer`, without user and port.
+pub fn referrer_host(referrer: &str) -> Option<&str> {
+    let (_, rest) = referrer.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next()?,
+        None => host.split(':').next()?,
+    };
+    (!host.is_empty()).then_some(host)
+}
+
 /// The random number that a decision consumes. Uniform over all of `u64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draw(pub u64);
@@ -158,6 +170,22 @@ mod tests {
         }
         for text in ["US", "US-", "US-CALI", "us-ca", "ZZ-CA", "US_CA", "US-C A", ""] {
             assert_eq!(Region::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_referrers() {
+        for (referrer, host) in [
+            ("https://news.example.com/a?b", Some("news.example.com")),
+            ("http://example.com:8080", Some("example.com")),
+            ("https://user@example.com/", Some("example.com")),
+            ("https://[2001:db8::1]:443/", Some("2001:db8::1")),
+            ("android-app://com.example/", Some("com.example")),
+            ("example.com", None),
+            ("https://", None),
+            ("", None),
+        ] {
+            assert_eq!(referrer_host(referrer), host, "{referrer}");
         }
     }
 

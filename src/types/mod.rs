@@ -7,7 +7,7 @@ mod country;
 mod device;
 mod ids;
 
-pub use click::{Click, Draw, Language, Place, Region, SUB_BYTES_MAX, SUBS, Subs, UnixMillis};
+pub use click::{Click, Draw, Language, Place, Region, SUB_BYTES_MAX, SUBS, Subs, UnixMillis, referrer_host};
 pub use country::{COUNTRIES, Country, CountrySet};
 pub use device::{Browser, Device, DeviceKind, Os};
 pub use ids::{AffiliateId, LinkId, OfferId, RuleId};
