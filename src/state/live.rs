@@ -1,0 +1,208 @@
+//! The live table and the live geo databases: immutable values behind one swap each. The only file that names
+//! arc-swap, so that what we rely on can be checked in one place.
+//!
+//! Table and geo have a swap of their own because they share no index: a click may see a new table with an old
+//! database and be right. What shares indices is one value.
+//!
+//! A click loads once and decides on what it loaded; readers finish on the old value, which is freed when the last
+//! of them moves on.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Cache};
+
+use crate::lookup::{AsnDb, Found, GeoDb};
+use crate::routing::Table;
+use crate::types::{Place, UnixMillis};
+
+use super::metrics::GeoCount;
+
+/// A table and where it came from.
+#[derive(Debug)]
+pub struct Published {
+    /// 0 before the first publish, then 1, 2, 3 …
+    pub generation: u64,
+    /// Content hash of the snapshot, in hexadecimal; empty before the first publish.
+    pub snapshot: String,
+    pub published_at: UnixMillis,
+    pub table: Table,
+}
+
+/// The geo databases in use. Either may be absent.
+#[derive(Debug, Default)]
+pub struct Geo {
+    pub places: Option<GeoDb>,
+    pub networks: Option<AsnDb>,
+}
+
+/// The table that clicks see.
+#[derive(Debug)]
+pub struct LiveTable {
+    swap: Swap<Published>,
+    /// Serialises publishers, so that generations grow by one and are stored in order.
+    publishing: Mutex<()>,
+}
+
+/// The geo databases that clicks see.
+#[derive(Debug)]
+pub struct LiveGeo(Swap<Geo>);
+
+/// A worker's own view of a live value: one relaxed load and a comparison while nothing changes.
+#[derive(Debug)]
+pub struct Reader<T>(Cache<Arc<ArcSwap<T>>, Arc<T>>);
+
+impl LiveTable {
+    /// Generation 0: a table of no links.
+    pub fn new(empty: Table) -> Self {
+        let first = Published { generation: 0, snapshot: String::new(), published_at: UnixMillis(0), table: empty };
+        Self { swap: Swap::new(first), publishing: Mutex::new(()) }
+    }
+
+    /// Makes a table live and answers its generation. Clicks that have begun finish on the old table.
+    pub fn publish(&self, table: Table, snapshot: String, now: UnixMillis) -> u64 {
+        let _alone = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.swap.current().generation + 1;
+        self.swap.replace(Published { generation, snapshot, published_at: now, table });
+        generation
+    }
+
+    /// The table at this moment, for anything but a click.
+    pub fn current(&self) -> Arc<Published> {
+        self.swap.current()
+    }
+
+    pub fn reader(&self) -> Reader<Published> {
+        self.swap.reader()
+    }
+}
+
+impl Geo {
+    /// Where an address is, and what to count the look-up as. Nothing here fails a click: what cannot be told is
+    /// unknown.
+    #[inline]
+    pub fn place(&self, address: IpAddr) -> (GeoCount, Place<'_>) {
+        let (count, mut place) = match self.places.as_ref().map(|places| places.lookup(address)) {
+            Some(Found::Hit(place)) => (GeoCount::Found, place),
+            Some(Found::NoRecord) => (GeoCount::NotFound, Place::default()),
+            Some(Found::Broken) => (GeoCount::Error, Place::default()),
+            None => (GeoCount::NoDatabase, Place::default()),
+        };
+        if let Some(Found::Hit(asn)) = self.networks.as_ref().map(|networks| networks.lookup(address)) {
+            place.asn = Some(asn);
+        }
+        (count, place)
+    }
+}
+
+impl LiveGeo {
+    pub fn new(geo: Geo) -> Self {
+        Self(Swap::new(geo))
+    }
+
+    pub fn replace(&self, geo: Geo) {
+        self.0.replace(geo);
+    }
+
+    pub fn current(&self) -> Arc<Geo> {
+        self.0.current()
+    }
+
+    pub fn reader(&self) -> Reader<Geo> {
+        self.0.reader()
+    }
+}
+
+impl<T> Reader<T> {
+    /// The live value. The one load of a click.
+    #[inline]
+    pub fn load(&mut self) -> &Arc<T> {
+        self.0.load()
+    }
+}
+
+#[derive(Debug)]
+struct Swap<T>(Arc<ArcSwap<T>>);
+
+impl<T> Swap<T> {
+    fn new(value: T) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(value)))
+    }
+
+    fn replace(&self, value: T) {
+        self.0.store(Arc::new(value));
+    }
+
+    fn current(&self) -> Arc<T> {
+        self.0.load_full()
+    }
+
+    fn reader(&self) -> Reader<T> {
+        Reader(Cache::new(Arc::clone(&self.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+    use crate::routing::BotPolicy;
+
+    fn table() -> Table {
+        Table::empty(None, BotPolicy::Fallback)
+    }
+
+    #[test]
+    fn generations_never_go_backwards_under_contention() {
+        const PUBLISHERS: u64 = 4;
+        const PUBLISHES: u64 = 2_000;
+        let live = Arc::new(LiveTable::new(table()));
+        live.publish(table(), "0".to_owned(), UnixMillis(0));
+        let done = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let (mut reader, done) = (live.reader(), Arc::clone(&done));
+                thread::spawn(move || {
+                    let mut last = 1;
+                    while !done.load(Ordering::Acquire) {
+                        let published = reader.load();
+                        assert!(published.generation >= last, "{} after {last}", published.generation);
+                        // What was published together is seen together.
+                        assert_eq!(published.snapshot, published.published_at.0.to_string());
+                        last = published.generation;
+                    }
+                })
+            })
+            .collect();
+        let publishers: Vec<_> = (0..PUBLISHERS)
+            .map(|publisher| {
+                let live = Arc::clone(&live);
+                thread::spawn(move || {
+                    for publish in 0..PUBLISHES {
+                        let moment = (publisher * PUBLISHES + publish) as i64;
+                        live.publish(table(), moment.to_string(), UnixMillis(moment));
+                    }
+                })
+            })
+            .collect();
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+        done.store(true, Ordering::Release);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        assert_eq!(live.current().generation, 1 + PUBLISHERS * PUBLISHES);
+    }
+
+    #[test]
+    fn publish_counts_from_one() {
+        let live = LiveTable::new(table());
+        assert_eq!(live.current().generation, 0);
+        assert_eq!(live.publish(table(), "a".to_owned(), UnixMillis(1)), 1);
+        assert_eq!(live.publish(table(), "b".to_owned(), UnixMillis(2)), 2);
+        assert_eq!(live.current().snapshot, "b");
+    }
+}
