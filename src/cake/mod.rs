@@ -1,3 +1,9 @@
 //! The CAKE API on the wire: its items as serde types, read into domain values, and the client that fetches them.
 
 pub mod wire;
+
+mod client;
+mod key;
+
+pub use client::{Client, ClientOptions, FetchError};
+pub use key::{Key, KeyError, KeySource};

@@ -1,0 +1,277 @@
+//! Fetching a whole network from a CAKE API.
+//!
+//! An answer counts only if it is 2xx, parses, says `request_status` `Success` in any case, and has the expected
+//! list; both published envelopes are read. Bodies and time are bounded, redirects are not followed.
+//!
+//! The key goes into the query, as CAKE wants it, and nowhere else: errors name the call, never the URL.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::key::{Key, KeyError, KeySource};
+use super::wire::{Network, OfferItem};
+
+/// How to reach an upstream.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Scheme, host and port; a path is put before `/api/2/`.
+    pub upstream: Url,
+    pub key: KeySource,
+    /// For one call: connecting, waiting, and reading the answer.
+    pub call_timeout: Duration,
+    /// Of one answer.
+    pub body_bytes_max: usize,
+}
+
+/// A CAKE API, as seen from here.
+#[derive(Debug)]
+pub struct Client {
+    options: ClientOptions,
+    transport: Transport,
+}
+
+/// Why a network could not be fetched. Names the call, and what to look at.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("{call}: no whole answer within {:.1} s; is the upstream overloaded?", .after.as_secs_f32())]
+    Timeout { call: &'static str, after: Duration },
+    #[error("{call}: the upstream cannot be reached: {reason}")]
+    Unreachable { call: &'static str, reason: String },
+    #[error("{call}: the answer broke off, or is over {body_bytes_max} bytes: {reason}")]
+    Body { call: &'static str, body_bytes_max: usize, reason: String },
+    #[error("{call}: HTTP {status}{hint}")]
+    Status { call: &'static str, status: StatusCode, hint: &'static str },
+    #[error("{call}: the answer is not the JSON that was expected: {reason}")]
+    Json { call: &'static str, reason: String },
+    #[error("{call}: the upstream answers request_status {status:?}")]
+    Refused { call: &'static str, status: String },
+    #[error("{call}: the answer has no list `{list}`")]
+    NoList { call: &'static str, list: &'static str },
+    #[error("{call}: more than {ROWS_MAX} rows; pages do not seem to end")]
+    Endless { call: &'static str },
+}
+
+impl Client {
+    /// Fails only if the upstream is https and the system's root certificates cannot be loaded.
+    pub fn new(options: ClientOptions) -> io::Result<Self> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(options.call_timeout));
+        tcp.set_nodelay(true);
+        let builder = HttpClient::builder(TokioExecutor::new());
+        let transport = if options.upstream.scheme() == "https" {
+            tcp.enforce_http(false);
+            let tls = HttpsConnectorBuilder::new().with_native_roots()?.https_only().enable_http1();
+            Transport::Tls(builder.build(tls.wrap_connector(tcp)))
+        } else {
+            Transport::Plain(builder.build(tcp))
+        };
+        Ok(Self { options, transport })
+    }
+
+    /// Fetches every list, page by page, and joins them.
+    pub async fn network(&self) -> Result<Network, FetchError> {
+        let key = self.options.key.read()?;
+        let offers: Vec<WrappedOffer> = self.list(&key, "offers.json", "offers").await?;
+        let network = Network {
+            smart_links: self.list(&key, "smart_links.json", "smart_links").await?,
+            offers: offers.into_iter().map(|wrapped| wrapped.offer).collect(),
+            offer_geo_targets: self.list(&key, "offer_geo_targets.json", "offer_geo_targets").await?,
+            smart_link_offers: self.list(&key, "smart_link_offers.json", "smart_link_offers").await?,
+            routing_rules: self.list(&key, "routing_rules.json", "routing_rules").await?,
+        };
+        Ok(network.canonical())
+    }
+
+    /// Reads pages until a short or empty one. Rows may repeat over pages when the upstream changes in between.
+    async fn list<T: DeserializeOwned>(
+        &self,
+        key: &Key,
+        call: &'static str,
+        list: &'static str,
+    ) -> Result<Vec<T>, FetchError> {
+        let mut rows = Vec::new();
+        loop {
+            let body = self.call(key, call, rows.len()).await?;
+            let page: Vec<T> = read_page(call, list, &body)?;
+            let is_last = page.len() < PAGE_ROWS;
+            rows.extend(page);
+            if is_last {
+                return Ok(rows);
+            }
+            if rows.len() > ROWS_MAX {
+                return Err(FetchError::Endless { call });
+            }
+        }
+    }
+
+    async fn call(&self, key: &Key, call: &'static str, start_at_row: usize) -> Result<Bytes, FetchError> {
+        let after = self.options.call_timeout;
+        tokio::time::timeout(after, self.exchange(key, call, start_at_row))
+            .await
+            .unwrap_or(Err(FetchError::Timeout { call, after }))
+    }
+
+    async fn exchange(
+        &self,
+        key: &Key,
+        call: &'static str,
+        start_at_row: usize,
+    ) -> Result<Bytes, FetchError> {
+        let unreachable = |reason: String| FetchError::Unreachable { call, reason };
+        let request = Request::get(self.uri(key, call, start_at_row).map_err(unreachable)?)
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("smartlink/", env!("CARGO_PKG_VERSION")))
+            .body(Empty::new())
+            .map_err(|error| unreachable(error.to_string()))?;
+        let answer = match &self.transport {
+            Transport::Plain(http) => http.request(request).await,
+            Transport::Tls(https) => https.request(request).await,
+        };
+        let answer = answer.map_err(|error| unreachable(causes(&error)))?;
+        let status = answer.status();
+        if !status.is_success() {
+            return Err(FetchError::Status { call, status, hint: hint(status) });
+        }
+        let body_bytes_max = self.options.body_bytes_max;
+        let body = Limited::new(answer.into_body(), body_bytes_max).collect().await;
+        body.map(|body| body.to_bytes()).map_err(|error| FetchError::Body {
+            call,
+            body_bytes_max,
+            reason: causes(error.as_ref()),
+        })
+    }
+
+    fn uri(&self, key: &Key, call: &str, start_at_row: usize) -> Result<Uri, String> {
+        let mut url = self.options.upstream.clone();
+        url.path_segments_mut()
+            .map_err(|()| "the upstream's URL has no host".to_owned())?
+            .pop_if_empty()
+            .extend(["api", "2", call]);
+        url.query_pairs_mut()
+            .clear()
+            .append_pair("api_key", key.reveal())
+            .append_pair("start_at_row", &start_at_row.to_string())
+            .append_pair("row_limit", &PAGE_ROWS.to_string());
+        // The URL holds the key: whatever is wrong with it is not shown.
+        url.as_str().parse().map_err(|_| "the upstream's URL is not a valid URI".to_owned())
+    }
+}
+
+/// Checks the envelope and reads the list, under `response` or at the top.
+fn read_page<T: DeserializeOwned>(
+    call: &'static str,
+    list: &'static str,
+    body: &[u8],
+) -> Result<Vec<T>, FetchError> {
+    let json = |error: serde_json::Error| FetchError::Json { call, reason: error.to_string() };
+    let top: HashMap<String, &RawValue> = serde_json::from_slice(body).map_err(json)?;
+    let status: String = match top.get("request_status") {
+        Some(status) => serde_json::from_str(status.get()).map_err(json)?,
+        None => String::new(),
+    };
+    if !status.eq_ignore_ascii_case("success") {
+        return Err(FetchError::Refused { call, status });
+    }
+    let inner: HashMap<String, &RawValue> = match top.get("response") {
+        Some(response) => serde_json::from_str(response.get()).map_err(json)?,
+        None => HashMap::new(),
+    };
+    let rows = inner.get(list).or_else(|| top.get(list)).ok_or(FetchError::NoList { call, list })?;
+    serde_json::from_str(rows.get()).map_err(json)
+}
+
+/// An error with everything that led to it, on one line. None of hyper's errors shows a URL.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn hint(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; check the API key",
+        StatusCode::NOT_FOUND => "; check the upstream's URL, and that it knows this call",
+        StatusCode::TOO_MANY_REQUESTS => "; the upstream asks for fewer calls",
+        status if status.is_redirection() => "; redirects are not followed, give the final URL",
+        _ => "",
+    }
+}
+
+#[derive(Debug)]
+enum Transport {
+    Plain(HttpClient<HttpConnector, Empty<Bytes>>),
+    Tls(HttpClient<HttpsConnector<HttpConnector>, Empty<Bytes>>),
+}
+
+/// Each item of `offers.json` is wrapped.
+#[derive(Deserialize)]
+struct WrappedOffer {
+    offer: OfferItem,
+}
+
+/// CAKE's greatest `row_limit`.
+const PAGE_ROWS: usize = 500;
+
+/// Beyond any network; a bound for an upstream that ignores `start_at_row`.
+const ROWS_MAX: usize = 20_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cake::wire::SmartLink;
+
+    fn read(body: &str) -> Result<usize, String> {
+        read_page::<SmartLink>("smart_links.json", "smart_links", body.as_bytes())
+            .map(|page| page.len())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn both_dialects() {
+        let link =
+            r#"{"smart_link_id":301,"affiliate_id":67890,"smart_link_status":"active","new_field":[]}"#;
+        let nested =
+            format!(r#"{{"request_status":"Success","response":{{"smart_links":[{link}],"total_rows":1}}}}"#);
+        let flat = format!(r#"{{"request_status":"SUCCESS","smart_links":[{link}]}}"#);
+        assert_eq!(read(&nested), Ok(1));
+        assert_eq!(read(&flat), Ok(1));
+    }
+
+    #[test]
+    fn whatever_else_comes_is_an_error() {
+        for (body, said) in [
+            ("", "smart_links.json: the answer is not the JSON"),
+            ("<html>", "not the JSON"),
+            ("[]", "not the JSON"),
+            ("{}", "request_status \"\""),
+            (r#"{"request_status":"Error","message":"no"}"#, "request_status \"Error\""),
+            (r#"{"request_status":"Success"}"#, "no list `smart_links`"),
+            (r#"{"request_status":"Success","smart_links":{}}"#, "not the JSON"),
+            (r#"{"request_status":"Success","smart_links":[{"smart_link_id":"301"}]}"#, "not the JSON"),
+        ] {
+            let error = read(body).unwrap_err();
+            assert!(error.contains(said), "{body}: {error}");
+        }
+    }
+}
