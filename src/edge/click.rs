@@ -1,0 +1,185 @@
+//! A click in, a redirect out: the whole path, top to bottom, each line once. A plain function; it waits for nothing.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use http::header::{ACCEPT_LANGUAGE, REFERER, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+
+use crate::lookup::Hints;
+use crate::routing::{BotPolicy, Decision, Outcome, Template, Values, decide};
+use crate::state::{ClickCount, now};
+use crate::types::{Click, Language, referrer_host};
+
+use super::click_id::ClickId;
+use super::client_ip::client_ip;
+use super::probe::is_probe;
+use super::query::{self, QueryError};
+use super::reply::{self, Reply};
+use super::worker::Worker;
+
+/// Answers one request of the click listener.
+pub fn handle(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
+    let begun = worker.measures_this_click().then(Instant::now);
+    let reply = match refuse(parts) {
+        Some(refusal) => {
+            worker.counters.click(ClickCount::Invalid, None, None);
+            refusal
+        }
+        None => answer(worker, parts, peer),
+    };
+    if let Some(begun) = begun {
+        worker.counters.took(begun.elapsed());
+    }
+    reply
+}
+
+fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
+    let query = match query::parse(parts.uri.path(), parts.uri.query()) {
+        Ok(query) => query,
+        Err(QueryError::OtherPath) => return reply::not_found(QueryError::OtherPath.sentence()),
+        Err(error) => {
+            worker.counters.click(ClickCount::Invalid, None, None);
+            return reply::bad_request(error.sentence());
+        }
+    };
+    for _ in 0..query.subs_cut {
+        worker.counters.sub_id_cut();
+    }
+    let draw = worker.draw();
+    let address = client_ip(peer, &parts.headers, &worker.options.trusted_proxies);
+    let (geo_count, place) = worker.geo.load().place(address);
+    worker.counters.geo(geo_count);
+    let click = Click {
+        link: query.link,
+        affiliate: query.affiliate,
+        at: now(),
+        address,
+        place,
+        device: worker.devices.device(&hints(&parts.headers)),
+        language: text(&parts.headers, ACCEPT_LANGUAGE).and_then(Language::from_accept_language),
+        referrer_host: text(&parts.headers, REFERER).and_then(referrer_host),
+        subs: query.subs.each_ref().map(Option::as_deref),
+    };
+    let table = &worker.table.load().table;
+    let decision = decide(table, &click, draw);
+
+    let offer = decision.choice.map(|choice| choice.offer);
+    let click_id = worker.click_ids.next(click.at, click.link, click.affiliate, offer);
+    let values = Values { click: &click, click_id: click_id.as_str(), offer };
+    worker.scratch.clear();
+    let mut too_long = false;
+    let filled = decision.destination.is_some_and(|template| match template.fill(&values, &mut worker.scratch) {
+        Ok(()) => true,
+        Err(_) => {
+            too_long = true;
+            fill_fallback(table.fallback(click.link), &click, &click_id, &mut worker.scratch)
+        }
+    });
+
+    let count = count(&decision, &click, too_long, is_probe(&parts.method, &parts.headers));
+    let link = (decision.outcome != Outcome::UnknownLink).then_some(click.link);
+    let counted_offer = offer.filter(|_| count == ClickCount::Decided(Outcome::Offer));
+    worker.counters.click(count, link, counted_offer);
+
+    if decision.outcome == Outcome::Bot && worker.options.bots == BotPolicy::Block {
+        return reply::forbidden();
+    }
+    filled
+        .then(|| reply::redirect(&worker.scratch, &worker.options.referrer_policy))
+        .flatten()
+        .unwrap_or_else(reply::no_destination)
+}
+
+/// The requests that are never clicks, whatever their path: wrong method, a body, a doubtful `Host`.
+fn refuse(parts: &Parts) -> Option<Reply> {
+    let headers = &parts.headers;
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        let mut refusal = reply::method_not_allowed();
+        if has_body {
+            refusal.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+        }
+        return Some(refusal);
+    }
+    if has_body {
+        return Some(reply::bad_framing("A click has no body and no Transfer-Encoding.\n"));
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if parts.version == http::Version::HTTP_11 => {
+            Some(reply::bad_framing("The Host header is missing.\n"))
+        }
+        (Some(_), Some(_)) => Some(reply::bad_framing("The Host header is given more than once.\n")),
+        (Some(host), None) if !is_host(host.as_bytes()) => {
+            Some(reply::bad_framing("The Host header is not a host name with an optional port.\n"))
+        }
+        _ => None,
+    }
+}
+
+/// Under which outcome the click is counted: a probe or a bot is no person's click, whatever was decided for it.
+fn count(decision: &Decision<'_>, click: &Click<'_>, too_long: bool, probe: bool) -> ClickCount {
+    if probe {
+        ClickCount::Probe
+    } else if click.device.bot && matches!(decision.outcome, Outcome::Offer | Outcome::NoMatch | Outcome::NoOffers)
+    {
+        ClickCount::Decided(Outcome::Bot)
+    } else if too_long {
+        ClickCount::LocationTooLong
+    } else {
+        ClickCount::Decided(decision.outcome)
+    }
+}
+
+fn fill_fallback(fallback: Option<&Template>, click: &Click<'_>, click_id: &ClickId, out: &mut Vec<u8>) -> bool {
+    let values = Values { click, click_id: click_id.as_str(), offer: None };
+    fallback.is_some_and(|template| template.fill(&values, out).is_ok())
+}
+
+fn hints(headers: &HeaderMap) -> Hints<'_> {
+    Hints {
+        user_agent: text(headers, USER_AGENT),
+        ch_mobile: text(headers, "sec-ch-ua-mobile"),
+        ch_platform: text(headers, "sec-ch-ua-platform"),
+    }
+}
+
+/// A header as text; one that is not visible ASCII is as good as absent.
+fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// `host`, `host:port` or `[v6]:port`, in the characters of RFC 3986. An empty host is none.
+fn is_host(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((v6, port)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
+            _ => return false,
+        },
+        None => host.find(':').map_or((host, ""), |colon| host.split_at(colon)),
+    };
+    let port_is_valid = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| digits.is_empty() || digits.parse::<u16>().is_ok());
+    !name.is_empty()
+        && port_is_valid
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_headers() {
+        for good in ["example.com", "example.com:8080", "127.0.0.1", "[::1]:80", "[::1]", "a_b:"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in ["", ":80", "a b", "a/b", "a@b", "a:b", "a:99999", "[::1", "[zz]", "é"] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! One client's connection: hyper reads heads and writes answers, the worker decides in between.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::state::CloseReason;
+
+use super::click;
+use super::worker::Worker;
+
+/// How far the edge is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Serving,
+    /// Finish what has begun, then close.
+    Draining,
+    /// Close now.
+    Closing,
+}
+
+/// Limits of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionOptions {
+    /// From the first byte of a request to the end of its head; also how long a connection may be idle.
+    pub header_read_timeout: Duration,
+}
+
+/// Serves a connection until either side is done, and says how it ended.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: IpAddr,
+    worker: Rc<RefCell<Worker>>,
+    options: &ConnectionOptions,
+    mut phase: watch::Receiver<Phase>,
+) -> CloseReason {
+    let service = service_fn(|request: Request<Incoming>| {
+        let (parts, _body) = request.into_parts();
+        // The borrow ends before anything is awaited: handle is a plain function.
+        let reply = click::handle(&mut worker.borrow_mut(), &parts, peer);
+        std::future::ready(Ok::<_, Infallible>(reply))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_read_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    loop {
+        let changed = tokio::select! {
+            ended = connection.as_mut() => return reason(ended),
+            changed = phase.changed() => changed,
+        };
+        match (changed, *phase.borrow_and_update()) {
+            (Ok(()), Phase::Serving) => {}
+            (Ok(()), Phase::Draining) => connection.as_mut().graceful_shutdown(),
+            // The edge is gone, or gives up waiting.
+            (Ok(()), Phase::Closing) | (Err(_), _) => return CloseReason::DrainDeadline,
+        }
+    }
+}
+
+fn reason(ended: Result<(), hyper::Error>) -> CloseReason {
+    match ended {
+        Ok(()) => CloseReason::Done,
+        Err(error) if error.is_timeout() => CloseReason::HeaderTimeout,
+        Err(error) if error.is_parse() => CloseReason::BadRequest,
+        Err(_) => CloseReason::Broken,
+    }
+}
+
+/// A longer head is answered with 431 by hyper.
+const HEAD_BYTES_MAX: usize = 16 * 1024;

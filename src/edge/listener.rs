@@ -1,0 +1,255 @@
+//! The listening sockets and the threads behind them: one thread a core, each with its own runtime, its own
+//! `SO_REUSEPORT` socket on every address, and its own [`Worker`].
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::state::{Counters, LiveGeo, LiveTable, Metrics};
+
+use super::connection::{self, ConnectionOptions, Phase};
+use super::worker::{ClickOptions, Worker};
+
+/// Where and how clicks are taken.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Threads that take clicks, at least 1.
+    pub threads: usize,
+    pub click: ClickOptions,
+    pub connection: ConnectionOptions,
+}
+
+/// An address that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for clicks on {address}: {}", explain_bind(.source))]
+pub struct BindError {
+    pub address: SocketAddr,
+    #[source]
+    pub source: io::Error,
+}
+
+/// Bound sockets, not yet accepting.
+#[derive(Debug)]
+pub struct Bound {
+    addresses: Vec<SocketAddr>,
+    /// For each thread, its socket on every address.
+    sockets: Vec<Vec<StdListener>>,
+    options: Options,
+}
+
+/// The edge while it takes clicks.
+#[derive(Debug)]
+pub struct Edge {
+    phase: watch::Sender<Phase>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// How the edge ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every connection finished by itself.
+    Clean,
+    /// The deadline closed the rest.
+    Deadline,
+}
+
+/// Binds every address for every thread. Nothing is accepted yet.
+pub fn bind(options: Options) -> Result<Bound, BindError> {
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<StdListener>> = (0..options.threads.max(1)).map(|_| Vec::new()).collect();
+    for &wanted in &options.listen {
+        let in_words = |source| BindError { address: wanted, source };
+        refuse_if_taken(wanted).map_err(in_words)?;
+        let mut address = wanted;
+        for of_thread in &mut sockets {
+            let socket = listen(address).map_err(in_words)?;
+            // With port 0, the first socket chooses and the others join it.
+            address = socket.local_addr().map_err(in_words)?;
+            of_thread.push(socket);
+        }
+        addresses.push(address);
+    }
+    Ok(Bound { addresses, sockets, options })
+}
+
+impl Bound {
+    /// The addresses in use, with the ports that were chosen.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Begins to accept.
+    pub fn start(self, table: &Arc<LiveTable>, geo: &Arc<LiveGeo>, metrics: &Arc<Metrics>) -> io::Result<Edge> {
+        let (phase, _) = watch::channel(Phase::Serving);
+        let click_options = Arc::new(self.options.click);
+        let mut threads = Vec::new();
+        for (index, sockets) in self.sockets.into_iter().enumerate() {
+            let worker = Worker::new(Arc::clone(&click_options), table, geo, metrics)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (options, phase) = (self.options.connection.clone(), phase.subscribe());
+            threads.push(thread::Builder::new().name(format!("edge-{index}")).spawn(move || {
+                LocalSet::new().block_on(&runtime, run(sockets, worker, options, phase));
+            })?);
+        }
+        Ok(Edge { phase, threads })
+    }
+}
+
+impl Edge {
+    /// Stops accepting, lets what has begun finish, and after the deadline closes the rest.
+    pub async fn drain(self, deadline: Duration) -> Drained {
+        let Self { phase, threads } = self;
+        phase.send_replace(Phase::Draining);
+        let mut ended = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A worker that panicked has said so on standard error; the others still drain.
+                let _ = thread.join();
+            }
+        });
+        match tokio::time::timeout(deadline, &mut ended).await {
+            Ok(_) => Drained::Clean,
+            Err(_) => {
+                phase.send_replace(Phase::Closing);
+                let _ = ended.await;
+                Drained::Deadline
+            }
+        }
+    }
+}
+
+/// The life of one thread: accept on every socket, serve every connection, drain.
+async fn run(
+    sockets: Vec<StdListener>,
+    worker: Worker,
+    options: ConnectionOptions,
+    phase: watch::Receiver<Phase>,
+) {
+    let counters = Arc::clone(worker.counters());
+    let worker = Rc::new(RefCell::new(worker));
+    let options = Rc::new(options);
+    let mut accepting = JoinSet::new();
+    for socket in sockets {
+        let (worker, options) = (Rc::clone(&worker), Rc::clone(&options));
+        let (counters, phase) = (Arc::clone(&counters), phase.clone());
+        accepting.spawn_local(accept(socket, worker, options, counters, phase));
+    }
+    while accepting.join_next().await.is_some() {}
+}
+
+/// Accepts until the drain, then waits for the connections it accepted. Nothing that happens to one connection
+/// ends the loop.
+async fn accept(
+    socket: StdListener,
+    worker: Rc<RefCell<Worker>>,
+    options: Rc<ConnectionOptions>,
+    counters: Arc<Counters>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a listening socket could not be registered; this thread takes no clicks on it");
+            return;
+        }
+    };
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                counters.accept_failed();
+                if !is_of_one_connection(&error) {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    // Out of descriptors or memory: at once would only spin.
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
+                continue;
+            }
+        };
+        // An answer is one small write; waiting to fill a packet would only delay it.
+        let _ = stream.set_nodelay(true);
+        let (worker, options) = (Rc::clone(&worker), Rc::clone(&options));
+        let (counters, phase) = (Arc::clone(&counters), phase.clone());
+        connections.spawn_local(async move {
+            counters.connection_opened();
+            let reason = connection::serve(stream, peer.ip(), worker, &options, phase).await;
+            counters.connection_closed(reason);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Errors of a connection that went away before it was accepted (see accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+/// With `SO_REUSEPORT` a second process of the same user could bind the same port and silently take half of the
+/// clicks. A socket without it cannot, so one is bound first, and closed.
+fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    only_v6(&socket, address)?;
+    socket.bind(&address.into())
+}
+
+fn listen(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    only_v6(&socket, address)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// `[::]` is IPv6 alone, so that `0.0.0.0` can be listed beside it on every system.
+fn only_v6(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() { socket.set_only_v6(true) } else { Ok(()) }
+}
+
+fn explain_bind(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there; stop it, or choose another --listen".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "not permitted; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another --listen".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Connections that wait while the thread is busy; the system may cap it (net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

@@ -1,0 +1,21 @@
+//! The data plane: a click in, a redirect out.
+//!
+//! Everything that a click needs is at hand: the live table and geo databases are read through the worker's own
+//! cached pointers, and no request waits for anything but its socket.
+
+mod click;
+mod click_id;
+mod client_ip;
+mod connection;
+mod listener;
+mod probe;
+mod query;
+mod reply;
+mod worker;
+
+pub use click::handle;
+pub use client_ip::parse_net;
+pub use connection::ConnectionOptions;
+pub use listener::{BindError, Bound, Drained, Edge, Options, bind};
+pub use reply::Reply;
+pub use worker::{ClickOptions, Worker};

@@ -1,0 +1,83 @@
+//! What one thread of the edge owns. Nothing in it is shared and written, so a click takes no lock that another
+//! click could hold.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use rand::rngs::SysRng;
+use rand::{Rng, SeedableRng, TryRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use crate::lookup::DeviceCache;
+use crate::routing::{BotPolicy, NetSet};
+use crate::state::{Counters, Geo, LiveGeo, LiveTable, Metrics, Published, Reader};
+use crate::types::Draw;
+
+use super::click_id::ClickIds;
+
+/// What clicks depend on beside the live values: fixed while the process runs.
+#[derive(Clone, Debug)]
+pub struct ClickOptions {
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: NetSet,
+    /// `Referrer-Policy` of every redirect.
+    pub referrer_policy: HeaderValue,
+    pub bots: BotPolicy,
+}
+
+/// One thread's share of the edge.
+pub struct Worker {
+    pub(super) options: Arc<ClickOptions>,
+    pub(super) table: Reader<Published>,
+    pub(super) geo: Reader<Geo>,
+    pub(super) devices: DeviceCache,
+    pub(super) click_ids: ClickIds,
+    pub(super) counters: Arc<Counters>,
+    /// Where a `Location` is built.
+    pub(super) scratch: Vec<u8>,
+    draws: Xoshiro256PlusPlus,
+    clicks: u64,
+}
+
+impl Worker {
+    pub fn new(
+        options: Arc<ClickOptions>,
+        table: &LiveTable,
+        geo: &LiveGeo,
+        metrics: &Metrics,
+    ) -> std::io::Result<Self> {
+        // Each worker draws its own seeds from the system: two workers never share a sequence.
+        let mut seed = <Xoshiro256PlusPlus as SeedableRng>::Seed::default();
+        SysRng.try_fill_bytes(&mut seed).map_err(std::io::Error::other)?;
+        Ok(Self {
+            options,
+            table: table.reader(),
+            geo: geo.reader(),
+            devices: DeviceCache::new(system_random()?),
+            click_ids: ClickIds::new(system_random()?),
+            counters: metrics.worker(),
+            scratch: Vec::with_capacity(1024),
+            draws: Xoshiro256PlusPlus::from_seed(seed),
+            clicks: 0,
+        })
+    }
+
+    pub(super) fn draw(&mut self) -> Draw {
+        Draw(self.draws.next_u64())
+    }
+
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Whether this click's duration is measured: one in 16, because two looks at the clock cost as much as the
+    /// decision.
+    pub(super) fn measures_this_click(&mut self) -> bool {
+        self.clicks = self.clicks.wrapping_add(1);
+        self.clicks.is_multiple_of(16)
+    }
+}
+
+fn system_random() -> std::io::Result<u64> {
+    SysRng.try_next_u64().map_err(std::io::Error::other)
+}
