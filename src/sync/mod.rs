@@ -1,0 +1,11 @@
+//! Keeps a node current: the snapshot from the upstream, the geo databases from disk.
+//!
+//! Nothing here is on the click path. Whatever fails, the live table stays as it is.
+
+mod geo_reload;
+mod last_good;
+mod refresh;
+
+pub use geo_reload::{GeoFiles, GeoLoadError, GeoReload};
+pub use last_good::{LastGoodError, read as read_last_good};
+pub use refresh::{Asked, Refresh, RefreshHandle, RefreshOptions, RefreshReport};
