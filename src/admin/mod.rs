@@ -1,0 +1,132 @@
+//! The admin listener: metrics, health, explain, refresh. What else answers on it (the embedded API) is handed in.
+//!
+//! Everything but the two health checks and the API, which has a key of its own, asks for the token, where there is
+//! one.
+
+mod explain;
+mod health;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+
+use crate::cake::Key;
+use crate::state::{LiveGeo, LiveTable, Metrics, Readiness};
+use crate::sync::{RefreshHandle, RefreshReport};
+
+pub use explain::{EntryAnswer, ExplainAnswer, ExplainQuery, ParameterError, answer as explain};
+
+/// Where the admin listener is, and who may ask.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub listen: SocketAddr,
+    /// Asked for as `Authorization: Bearer`. Needed where `listen` is not a loopback address.
+    pub token: Option<Key>,
+}
+
+/// What the admin listener tells about.
+#[derive(Clone)]
+pub struct Admin {
+    pub token: Option<Key>,
+    pub metrics: Arc<Metrics>,
+    pub readiness: Arc<Readiness>,
+    pub table: Arc<LiveTable>,
+    pub geo: Arc<LiveGeo>,
+    pub refresh: RefreshHandle,
+}
+
+impl Admin {
+    /// Every route of this room.
+    pub fn router(self) -> Router {
+        let state = Arc::new(self);
+        let guarded = Router::new()
+            .route("/", get(index))
+            .route("/metrics", get(metrics))
+            .route("/explain", get(explain::handle))
+            .route("/refresh", post(refresh))
+            .route_layer(middleware::from_fn_with_state(Arc::clone(&state), guard));
+        let open = Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz));
+        guarded.merge(open).fallback(not_found).with_state(state)
+    }
+}
+
+/// Serves until `until` ends; requests that have begun are finished.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(until).await
+}
+
+async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let Some(token) = &admin.token else { return next.run(request).await };
+    let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    match given.and_then(|value| value.strip_prefix(b"Bearer ")) {
+        Some(given) if token.matches(given) => next.run(request).await,
+        _ => (
+            StatusCode::UNAUTHORIZED,
+            [(header::WWW_AUTHENTICATE, "Bearer")],
+            "The admin token is missing or wrong; send it as Authorization: Bearer ….\n",
+        )
+            .into_response(),
+    }
+}
+
+async fn index() -> &'static str {
+    INDEX
+}
+
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, INDEX).into_response()
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.metrics.text() {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n"))
+            .into_response(),
+    }
+}
+
+/// 200 with what came of the refresh; 502 if the upstream did not give a snapshot.
+async fn refresh(State(admin): State<Arc<Admin>>) -> Response {
+    let Some(report) = admin.refresh.refresh().await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "The process is ending.\n").into_response();
+    };
+    let status = if report.error.is_some() { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
+    (status, axum::Json(show(&report))).into_response()
+}
+
+fn show(report: &RefreshReport) -> serde_json::Value {
+    serde_json::json!({
+        "result": report.result.as_str(),
+        "error": report.error,
+        "generation": report.generation,
+        "snapshot": report.snapshot,
+        "links": report.links,
+        "entries": report.entries,
+        "offers": report.offers,
+        "quarantined": report.quarantined,
+        "warnings": report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+const INDEX: &str = "smartlink admin\n\
+    \n\
+    GET  /metrics    Prometheus metrics\n\
+    GET  /livez      200 while the process lives\n\
+    GET  /readyz     200 once a table is live\n\
+    GET  /explain    ?id=&aff_id=&ip=&ua=&language=&referrer=&at=&draw=&s1= … why a click goes where it goes\n\
+    POST /refresh    fetch the snapshot now\n\
+    GET, POST /api/2/…    the embedded CAKE API, where it runs\n";
