@@ -1,0 +1,430 @@
+//! What was typed → what it means. Flags win over the environment, the environment over the file, the file over the
+//! defaults; the result is each room's own options, already checked.
+
+pub mod raw;
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::HeaderValue;
+use url::Url;
+
+use crate::admin;
+use crate::cake::{ClientOptions, Key, KeySource};
+use crate::edge::{self, ClickOptions, ConnectionOptions};
+use crate::routing::{
+    BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern,
+};
+use crate::sync::{GeoFiles, RefreshOptions};
+
+use raw::Raw;
+
+/// What the command line (or, for each flag, its variable) says. `None` and empty: nothing was said.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+    pub listen: Vec<String>,
+    pub admin: Option<String>,
+    pub upstream: Option<String>,
+    pub geo: Option<PathBuf>,
+    pub asn: Option<PathBuf>,
+    pub trust_proxy: Vec<String>,
+    pub threads: Option<usize>,
+    pub demo: bool,
+}
+
+/// A configuration that can be run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub edge: edge::Options,
+    pub drain_timeout: Duration,
+    pub admin: admin::Options,
+    pub geo: GeoFiles,
+    pub refresh: RefreshOptions,
+    pub upstream: Upstream,
+    /// `None`: the first click listener's address.
+    pub public_base_url: Option<String>,
+    pub links_max: usize,
+    /// Seed the demonstration network.
+    pub demo: bool,
+    /// For the upstream's client: `upstream` and `key` are filled in by whoever knows the embedded API's address.
+    pub call_timeout: Duration,
+    pub body_bytes_max: usize,
+}
+
+/// Where the snapshot comes from.
+#[derive(Clone, Debug)]
+pub enum Upstream {
+    /// The API that this process runs. `key` if the operator keeps it; else the data directory does.
+    Embedded { key: Option<KeySource> },
+    /// A CAKE, or another smartlink's embedded API.
+    Remote { url: Url, key: KeySource },
+}
+
+/// A configuration that cannot be run: which file or key, what is wrong, what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration {}: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {} is not valid: {problem}", .path.display())]
+    Parse { path: PathBuf, problem: String },
+    #[error("{key} is {found:?}; expected {expected}")]
+    Value { key: String, found: String, expected: String },
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl Config {
+    /// Reads the file, if one is named, and the environment's secrets, and checks everything.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let raw = match &flags.config {
+            Some(path) => read_file(path)?,
+            None => Raw::default(),
+        };
+        resolve(&raw, flags)
+    }
+}
+
+impl Config {
+    /// The client's options for an upstream.
+    pub fn client(&self, upstream: Url, key: KeySource) -> ClientOptions {
+        let (call_timeout, body_bytes_max) = (self.call_timeout, self.body_bytes_max);
+        ClientOptions { upstream, key, call_timeout, body_bytes_max }
+    }
+}
+
+/// Reads a file. Errors of form name the line.
+pub fn read_file(path: &Path) -> Result<Raw, ConfigError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text)
+        .map_err(|error| ConfigError::Parse { path: path.to_owned(), problem: error.to_string() })
+}
+
+fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
+    let data_dir = flags.data_dir.clone().unwrap_or_else(|| PathBuf::from(&raw.data_dir.0));
+    let bots = bots(raw, flags)?;
+    let policy = destination_policy(raw)?;
+    let compile = CompileOptions {
+        network_fallback: network_fallback(&raw.network.default_fallback_url, &policy)?,
+        policy,
+        bots,
+    };
+    Ok(Config {
+        edge: edge_options(raw, flags, bots)?,
+        drain_timeout: seconds("edge.drain_timeout_seconds", raw.edge.drain_timeout_seconds, 0.0)?,
+        admin: admin_options(raw, flags)?,
+        geo: GeoFiles {
+            places: flags.geo.clone().or_else(|| path(&raw.geo.database)),
+            networks: flags.asn.clone().or_else(|| path(&raw.geo.asn_database)),
+        },
+        refresh: refresh_options(raw, compile, &data_dir)?,
+        upstream: upstream(raw, flags)?,
+        public_base_url: public_base_url(&raw.network.public_base_url)?,
+        links_max: raw.metrics.links_max,
+        demo: flags.demo,
+        call_timeout: seconds("upstream.call_timeout_seconds", raw.upstream.call_timeout_seconds, 0.1)?,
+        body_bytes_max: raw.upstream.body_bytes_max,
+        data_dir,
+    })
+}
+
+/// The demonstration is clicked with curl, which is a bot like any other; there it is routed, so that one sees
+/// something.
+fn bots(raw: &Raw, flags: &Flags) -> Result<BotPolicy, ConfigError> {
+    if flags.demo {
+        return Ok(BotPolicy::Route);
+    }
+    BotPolicy::parse(&raw.edge.bots).ok_or_else(|| value("edge.bots", &raw.edge.bots, "fallback, route or block"))
+}
+
+fn edge_options(raw: &Raw, flags: &Flags, bots: BotPolicy) -> Result<edge::Options, ConfigError> {
+    let (key, listen) = or("--listen", &flags.listen, "edge.listen", &raw.edge.listen);
+    if listen.is_empty() {
+        return Err(value(key, "[]", "at least one address such as 0.0.0.0:8080"));
+    }
+    let listen = listen.iter().map(|text| address(key, text)).collect::<Result<_, _>>()?;
+    let (key, proxies) = or("--trust-proxy", &flags.trust_proxy, "edge.trusted_proxies", &raw.edge.trusted_proxies);
+    let proxies = proxies
+        .iter()
+        .map(|text| edge::parse_net(text).ok_or_else(|| value(key, text, "a network such as 10.0.0.0/8 or an address")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let threads = match flags.threads.unwrap_or(raw.edge.threads) {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads if threads <= THREADS_MAX => threads,
+        threads => return Err(value("edge.threads", threads, "at most 1024, or 0 for one a core")),
+    };
+    let policy = &raw.edge.referrer_policy;
+    if !REFERRER_POLICIES.contains(&policy.as_str()) {
+        return Err(value("edge.referrer_policy", policy, &format!("one of {}", REFERRER_POLICIES.join(", "))));
+    }
+    let referrer_policy = HeaderValue::from_str(policy)
+        .map_err(|_| value("edge.referrer_policy", policy, "a header value"))?;
+    Ok(edge::Options {
+        listen,
+        threads,
+        click: ClickOptions { trusted_proxies: NetSet::new(proxies), referrer_policy, bots },
+        connection: ConnectionOptions {
+            header_read_timeout: seconds(
+                "edge.header_read_timeout_seconds",
+                raw.edge.header_read_timeout_seconds,
+                0.1,
+            )?,
+        },
+    })
+}
+
+fn admin_options(raw: &Raw, flags: &Flags) -> Result<admin::Options, ConfigError> {
+    let listen = match &flags.admin {
+        Some(text) => address("--admin", text)?,
+        None => address("admin.listen", &raw.admin.listen)?,
+    };
+    let source = secret_source(ADMIN_TOKEN, &raw.admin.token_file, "");
+    let token = source.map(|source| read_secret("admin.token_file", &source)).transpose()?;
+    if token.is_none() && !is_loopback(listen.ip()) {
+        return Err(ConfigError::Conflict(format!(
+            "the admin listener {listen} can be reached from other machines and has no token; set {ADMIN_TOKEN} or \
+             admin.token_file, or listen on 127.0.0.1"
+        )));
+    }
+    Ok(admin::Options { listen, token })
+}
+
+fn refresh_options(
+    raw: &Raw,
+    compile: CompileOptions,
+    data_dir: &Path,
+) -> Result<RefreshOptions, ConfigError> {
+    let zone = &raw.network.time_zone;
+    let up = &raw.upstream;
+    Ok(RefreshOptions {
+        interval: seconds("upstream.refresh_interval_seconds", up.refresh_interval_seconds, 0.1)?,
+        interval_max: seconds("upstream.refresh_interval_max_seconds", up.refresh_interval_max_seconds, 0.1)?,
+        zone: Zone::parse(zone)
+            .ok_or_else(|| value("network.time_zone", zone, "an IANA name such as America/New_York"))?,
+        compile,
+        last_good: data_dir.join(LAST_GOOD),
+    })
+}
+
+fn upstream(raw: &Raw, flags: &Flags) -> Result<Upstream, ConfigError> {
+    let (name, text) = match &flags.upstream {
+        Some(text) => ("--upstream", text.as_str()),
+        None => ("upstream.url", raw.upstream.url.as_str()),
+    };
+    let key = secret_source(API_KEY, &raw.upstream.api_key_file, API_KEY_FILE);
+    if text.is_empty() {
+        return Ok(Upstream::Embedded { key });
+    }
+    if flags.demo {
+        return Err(ConfigError::Conflict(format!(
+            "--demo seeds the embedded API, but {name} names another upstream; leave one of them out"
+        )));
+    }
+    let url = Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty() && url.query().is_none()
+    });
+    let url = url.ok_or_else(|| value(name, text, "a URL such as https://example.cakemarketing.com"))?;
+    let key = key.ok_or_else(|| {
+        ConfigError::Conflict(format!(
+            "the upstream {url} needs an API key; set {API_KEY}, or {API_KEY_FILE} or upstream.api_key_file to a file that \
+             holds it"
+        ))
+    })?;
+    Ok(Upstream::Remote { url, key })
+}
+
+fn destination_policy(raw: &Raw) -> Result<DestinationPolicy, ConfigError> {
+    let hosts = &raw.destinations.allowed_hosts;
+    if let Some(bad) = hosts.iter().find(|host| !is_host_pattern(host)) {
+        return Err(value(
+            "destinations.allowed_hosts",
+            bad,
+            "hosts such as shop.example.com, or *.example.com for all below it",
+        ));
+    }
+    Ok(DestinationPolicy {
+        allow_http: raw.destinations.allow_http,
+        allow_internal_hosts: raw.destinations.allow_internal_hosts,
+        allowed_hosts: (!hosts.is_empty()).then(|| HostSet::new(hosts)),
+    })
+}
+
+fn network_fallback(text: &str, policy: &DestinationPolicy) -> Result<Option<Template>, ConfigError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match Template::parse(text, policy) {
+        Ok((template, warnings)) if warnings.is_empty() => Ok(Some(template)),
+        Ok((_, warnings)) => Err(ConfigError::Conflict(format!(
+            "network.default_fallback_url: {}; correct or remove the token",
+            warnings.join(", ")
+        ))),
+        Err(error) => Err(ConfigError::Conflict(format!("network.default_fallback_url {error}"))),
+    }
+}
+
+fn public_base_url(text: &str) -> Result<Option<String>, ConfigError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let valid = Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none()
+    });
+    if !valid {
+        return Err(value("network.public_base_url", text, "a URL such as https://go.example.com"));
+    }
+    Ok(Some(text.trim_end_matches('/').to_owned()))
+}
+
+/// Where a secret is kept: in a variable, in the file that another variable names, or in the file that the
+/// configuration names.
+fn secret_source(variable: &str, file_key: &str, file_variable: &str) -> Option<KeySource> {
+    let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    if set(variable).is_some() {
+        return Some(KeySource::Environment(variable.to_owned()));
+    }
+    let file = (!file_variable.is_empty()).then(|| set(file_variable)).flatten();
+    file.map(PathBuf::from).or_else(|| path(file_key)).map(KeySource::File)
+}
+
+fn read_secret(key: &str, source: &KeySource) -> Result<Key, ConfigError> {
+    source.read().map_err(|error| ConfigError::Conflict(format!("{key}: {error}")))
+}
+
+/// The flag's values if it was given, else the file's; with the name under which an error blames them.
+fn or<'a>(
+    flag: &'static str,
+    of_flag: &'a [String],
+    key: &'static str,
+    of_file: &'a [String],
+) -> (&'static str, &'a [String]) {
+    if of_flag.is_empty() { (key, of_file) } else { (flag, of_flag) }
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| value(key, text, "an address and port such as 127.0.0.1:8080 or [::1]:8080"))
+}
+
+fn seconds(key: &str, seconds: f64, least: f64) -> Result<Duration, ConfigError> {
+    let in_range = seconds >= least && seconds <= SECONDS_MAX;
+    if !in_range {
+        return Err(value(key, seconds, &format!("seconds from {least} to {SECONDS_MAX}")));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+fn value(key: &str, found: impl std::fmt::Display, expected: &str) -> ConfigError {
+    ConfigError::Value { key: key.to_owned(), found: found.to_string(), expected: expected.to_owned() }
+}
+
+/// The variable that holds the API key.
+pub const API_KEY: &str = "SMARTLINK_API_KEY";
+
+/// The variable that names a file which holds it.
+pub const API_KEY_FILE: &str = "SMARTLINK_API_KEY_FILE";
+
+/// The variable that holds the admin token.
+pub const ADMIN_TOKEN: &str = "SMARTLINK_ADMIN_TOKEN";
+
+/// In the data directory: the newest snapshot that was accepted.
+pub const LAST_GOOD: &str = "snapshot.last-good";
+
+/// In the data directory: the embedded API's database.
+pub const DATABASE: &str = "smartlink.sqlite3";
+
+/// In the data directory: the embedded API's key, where the operator keeps none.
+pub const KEY_FILE: &str = "api-key";
+
+const THREADS_MAX: usize = 1024;
+
+/// A day: longer waits are mistakes in units.
+const SECONDS_MAX: f64 = 86_400.0;
+
+/// The policies of the W3C's Referrer Policy, section 3.
+const REFERRER_POLICIES: [&str; 8] = [
+    "no-referrer",
+    "no-referrer-when-downgrade",
+    "same-origin",
+    "origin",
+    "strict-origin",
+    "origin-when-cross-origin",
+    "strict-origin-when-cross-origin",
+    "unsafe-url",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(text: &str) -> Result<Config, String> {
+        let raw: Raw = toml::from_str(text).map_err(|error| error.to_string())?;
+        resolve(&raw, &Flags::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_can_be_run() {
+        let config = from("").unwrap();
+        assert_eq!(config.edge.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
+        assert!(matches!(config.upstream, Upstream::Embedded { .. }));
+        assert_eq!(config.refresh.interval, Duration::from_secs(15));
+    }
+
+    #[test]
+    fn mistakes_name_their_key() {
+        for (text, said) in [
+            ("[edge]\nbots = \"ignore\"", "edge.bots is \"ignore\"; expected fallback, route or block"),
+            ("[edge]\nlisten = []", "edge.listen"),
+            ("[edge]\nlisten = [\"8080\"]", "edge.listen is \"8080\"; expected an address and port"),
+            ("[edge]\ntrusted_proxies = [\"10.0.0.0/33\"]", "edge.trusted_proxies"),
+            ("[edge]\nreferrer_policy = \"none\"", "edge.referrer_policy"),
+            ("[edge]\ndrain_timeout_seconds = -1.0", "edge.drain_timeout_seconds"),
+            ("[edge]\nthreads = 5000", "edge.threads"),
+            ("[network]\ntime_zone = \"Mars\"", "network.time_zone is \"Mars\""),
+            ("[network]\ndefault_fallback_url = \"http://a.example/\"", "network.default_fallback_url must begin with https"),
+            ("[network]\ndefault_fallback_url = \"https://a.example/{oops}\"", "unknown token {oops}"),
+            ("[network]\npublic_base_url = \"go.example.com\"", "network.public_base_url"),
+            ("[destinations]\nallowed_hosts = [\"https://a.example\"]", "destinations.allowed_hosts"),
+            ("[upstream]\nurl = \"ftp://a.example\"", "upstream.url"),
+            ("[admin]\nlisten = \"0.0.0.0:9180\"", "has no token"),
+            ("[edge]\nlisen = []", "unknown field `lisen`"),
+            ("[upstream]\nrefresh_interval_seconds = \"15\"", "line 2"),
+        ] {
+            let error = from(text).unwrap_err();
+            assert!(error.contains(said), "{text:?} says {error:?}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let raw: Raw = toml::from_str("data_dir = \"/a\"\n[edge]\nlisten = [\"127.0.0.1:1\"]\nthreads = 3").unwrap();
+        let flags = Flags {
+            listen: vec!["127.0.0.1:2".to_owned(), "[::1]:3".to_owned()],
+            data_dir: Some(PathBuf::from("/b")),
+            ..Flags::default()
+        };
+        let config = resolve(&raw, &flags).unwrap();
+        assert_eq!(config.edge.listen.len(), 2);
+        assert_eq!(config.data_dir, PathBuf::from("/b"));
+        assert_eq!(config.edge.threads, 3);
+    }
+
+    #[test]
+    fn the_demo_has_no_other_upstream() {
+        let flags = Flags { demo: true, upstream: Some("https://a.example".to_owned()), ..Flags::default() };
+        assert!(resolve(&Raw::default(), &flags).unwrap_err().to_string().contains("--demo"));
+    }
+}

@@ -1,0 +1,144 @@
+//! The configuration file as written: every key, its default, its unit. `config/smartlink.toml` shows the same, and
+//! a test holds the two together.
+
+use serde::{Deserialize, Serialize};
+
+/// A whole file. Every key may be left out; one that is not known is an error.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Raw {
+    pub data_dir: DataDir,
+    pub edge: Edge,
+    pub network: Network,
+    pub destinations: Destinations,
+    pub geo: Geo,
+    pub upstream: Upstream,
+    pub admin: Admin,
+    pub metrics: Metrics,
+}
+
+/// A path whose default is not the empty one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DataDir(pub String);
+
+/// `[edge]`: the click listeners.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Edge {
+    pub listen: Vec<String>,
+    pub threads: usize,
+    pub trusted_proxies: Vec<String>,
+    pub bots: String,
+    pub referrer_policy: String,
+    pub header_read_timeout_seconds: f64,
+    pub drain_timeout_seconds: f64,
+}
+
+/// `[network]`: what holds for the whole affiliate network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    pub default_fallback_url: String,
+    pub time_zone: String,
+    pub public_base_url: String,
+}
+
+/// `[destinations]`: what an `offer_url` or a `fallback_url` may be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Destinations {
+    pub allow_http: bool,
+    pub allow_internal_hosts: bool,
+    pub allowed_hosts: Vec<String>,
+}
+
+/// `[geo]`: MaxMind DB files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Geo {
+    pub database: String,
+    pub asn_database: String,
+}
+
+/// `[upstream]`: where the snapshot comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    pub url: String,
+    pub api_key_file: String,
+    pub refresh_interval_seconds: f64,
+    pub refresh_interval_max_seconds: f64,
+    pub call_timeout_seconds: f64,
+    pub body_bytes_max: usize,
+}
+
+/// `[admin]`: the admin listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    pub listen: String,
+    pub token_file: String,
+}
+
+/// `[metrics]`: bounds on series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    pub links_max: usize,
+}
+
+impl Default for DataDir {
+    fn default() -> Self {
+        Self("./smartlink-data".to_owned())
+    }
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            listen: vec!["0.0.0.0:8080".to_owned()],
+            threads: 0,
+            trusted_proxies: Vec::new(),
+            bots: "fallback".to_owned(),
+            referrer_policy: "strict-origin-when-cross-origin".to_owned(),
+            header_read_timeout_seconds: 15.0,
+            drain_timeout_seconds: 30.0,
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            default_fallback_url: String::new(),
+            time_zone: "UTC".to_owned(),
+            public_base_url: String::new(),
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            api_key_file: String::new(),
+            refresh_interval_seconds: 15.0,
+            refresh_interval_max_seconds: 300.0,
+            call_timeout_seconds: 10.0,
+            body_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9180".to_owned(), token_file: String::new() }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { links_max: 10_000 }
+    }
+}
