@@ -1,0 +1,265 @@
+//! `smartlink serve`: the life of the process. Builds every room, says which addresses are bound, waits, drains by a
+//! deadline, and says how it ended.
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use crate::admin::{self, Admin};
+use crate::backoffice::{self, Backoffice};
+use crate::cake::{Client, Key, KeySource};
+use crate::config::{Config, DATABASE, Flags, KEY_FILE, Upstream};
+use crate::edge::{self, Drained};
+use crate::routing::Table;
+use crate::state::{LiveTable, Metrics, Readiness};
+use crate::sync::{GeoReload, Refresh, RefreshHandle};
+
+/// Serves until told to stop.
+pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    start_logging();
+    let config = Config::load(flags)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control plane's threads")?;
+    let ended = runtime.block_on(serve(config));
+    // A compile that is under way need not be waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
+
+    // Bind first: an address in use is the commonest mistake, and cheap to find.
+    let bound = edge::bind(config.edge.clone())?;
+    let admin_listener = bind_admin(config.admin.listen).await?;
+    let admin_address = admin_listener.local_addr()?;
+    for address in bound.addresses() {
+        tracing::info!("clicks on http://{address}/sl");
+    }
+    tracing::info!("admin on http://{admin_address}/");
+
+    let compile = &config.refresh.compile;
+    let table = Arc::new(LiveTable::new(Table::empty(compile.network_fallback.clone(), compile.bots)));
+    let metrics = Arc::new(Metrics::new(config.links_max, Arc::clone(&table)));
+    let readiness = Arc::new(Readiness::default());
+    let (geo_reload, geo) = GeoReload::start(config.geo.clone(), &metrics)?;
+
+    let (upstream, key, api) = match &config.upstream {
+        Upstream::Remote { url, key } => {
+            tracing::info!("upstream {url}");
+            (url.clone(), key.clone(), None)
+        }
+        Upstream::Embedded { key } => {
+            let base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(bound.addresses()));
+            let (key, backoffice) = open_backoffice(&config, key.as_ref(), base_url)?;
+            (local_url(admin_address)?, key, Some(backoffice))
+        }
+    };
+    let client = Client::new(config.client(upstream, key)).context("cannot prepare TLS for the upstream")?;
+    let (mut refresh, refresh_handle) = Refresh::new(
+        client,
+        config.refresh.clone(),
+        Arc::clone(&table),
+        Arc::clone(&readiness),
+        Arc::clone(&metrics),
+        geo_reload,
+    );
+    refresh.start_from_last_good();
+    let edge = bound.start(&table, &geo, &metrics).context("cannot start the click threads")?;
+
+    let router = Admin {
+        token: config.admin.token.clone(),
+        metrics,
+        readiness: Arc::clone(&readiness),
+        table,
+        geo,
+        refresh: refresh_handle.clone(),
+    }
+    .router();
+    let router = match &api {
+        Some(backoffice) => router.merge(backoffice.router()),
+        None => router,
+    };
+    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
+    let admin = tokio::spawn(admin::serve(admin_listener, router, async {
+        // Either way, the admin listener is to end.
+        let _ = admin_stopped.await;
+    }));
+    let refreshing = tokio::spawn(refresh.run());
+
+    signals.wait_for_the_end(&refresh_handle).await;
+    readiness.begin_drain();
+    tracing::info!("draining: no new connections; at most {:?} for those that are open", config.drain_timeout);
+    let drained = tokio::select! {
+        drained = edge.drain(config.drain_timeout) => drained,
+        () = signals.end_at_once() => {
+            tracing::warn!("told to stop again: stopping without waiting");
+            return Ok(ExitCode::from(STOPPED_AT_ONCE));
+        }
+    };
+    refreshing.abort();
+    drop(stop_admin);
+    // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
+    let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
+    match drained {
+        Drained::Clean => tracing::info!("drained; every answer that was begun was given"),
+        Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// To standard error, so that standard output stays free. `RUST_LOG` chooses what is said.
+fn start_logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "cannot listen for the admin interface on {address}: another process listens there; stop it, or choose \
+             another --admin"
+        ),
+        _ => anyhow::anyhow!("cannot listen for the admin interface on {address}: {error}"),
+    })
+}
+
+/// Opens the embedded API, seeds it if asked, and tells where its key is.
+fn open_backoffice(
+    config: &Config,
+    key: Option<&KeySource>,
+    public_base_url: String,
+) -> anyhow::Result<(KeySource, Backoffice)> {
+    let key = match key {
+        Some(key) => key.clone(),
+        None => KeySource::File(own_key(&config.data_dir)?),
+    };
+    let path = config.data_dir.join(DATABASE);
+    let options = backoffice::Options {
+        api_key: key.read()?,
+        public_base_url,
+        zone: config.refresh.zone.clone(),
+        destination_policy: config.refresh.compile.policy.clone(),
+    };
+    let backoffice = Backoffice::open(&path, options)?;
+    if config.demo {
+        if backoffice.seed_demo()? {
+            tracing::info!("seeded the demonstration network: link 301 of affiliate 67890");
+        }
+        tracing::warn!("--demo routes bots like visitors, so that curl sees offers; edge.bots is not used");
+    }
+    tracing::info!("embedded CAKE API at /api/2/ on the admin address; its key is in {key}");
+    Ok((key, backoffice))
+}
+
+/// The key in the data directory; made at the first start, readable by its owner alone.
+fn own_key(data_dir: &Path) -> anyhow::Result<std::path::PathBuf> {
+    let path = data_dir.join(KEY_FILE);
+    if path.exists() {
+        return Ok(path);
+    }
+    let mut random = [0; 16];
+    SysRng.try_fill_bytes(&mut random).context("the system gives no random numbers for an API key")?;
+    let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = Key::new(&key).context("a key of hexadecimal digits is well-formed")?;
+    let mut options = fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
+    let written = options.open(&path).and_then(|mut file| {
+        writeln!(file, "{}", key.reveal())?;
+        file.sync_all()
+    });
+    written.with_context(|| format!("cannot keep the API key in {}", path.display()))?;
+    Ok(path)
+}
+
+/// Where a process on this machine reaches the admin listener.
+fn local_url(address: SocketAddr) -> anyhow::Result<Url> {
+    Ok(Url::parse(&format!("http://{}", reachable(address)))?)
+}
+
+/// Where clicks are, as well as can be told without being told.
+fn base_url(addresses: &[SocketAddr]) -> String {
+    addresses.first().map(|&address| format!("http://{}", reachable(address))).unwrap_or_default()
+}
+
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// The signals that a process of this kind is steered by.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Until SIGTERM or SIGINT; meanwhile each SIGHUP asks for a refresh.
+    async fn wait_for_the_end(&mut self, refresh: &RefreshHandle) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return tracing::info!("SIGTERM"),
+                _ = self.interrupt.recv() => return tracing::info!("SIGINT"),
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: refreshing the snapshot and the geo databases");
+                    let refresh = refresh.clone();
+                    tokio::spawn(async move { refresh.refresh().await });
+                }
+            }
+        }
+    }
+
+    async fn end_at_once(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Admin, sync and the embedded API. Apart from the threads that take clicks.
+const CONTROL_THREADS: usize = 2;
+
+/// How long a scrape may take to end after the drain.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Neither success nor a mistake in the configuration.
+const STOPPED_AT_ONCE: u8 = 3;
