@@ -1,4 +1,5 @@
 //! smartlink
+pub mod backoffice;
 pub mod cake;
 pub mod routing;
 pub mod types;
