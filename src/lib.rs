@@ -1,5 +1,4 @@
 //! smartlink
-pub mod admin;
 pub mod backoffice;
 pub mod cake;
 pub mod cli;

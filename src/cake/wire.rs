@@ -497,7 +497,8 @@ fn flags<T: Flag>(
         .collect()
 }
 
-fn expected(parameter: &str, found: impl fmt::Display, wanted: &str) -> FieldError {
+/// The error of a value that was found where another was expected. A long value is cut.
+pub fn expected(parameter: &str, found: impl fmt::Display, wanted: &str) -> FieldError {
     /// Enough to recognise a value by, too little to flood a log.
     const SHOWN_CHARS: usize = 80;
     let found = found.to_string();

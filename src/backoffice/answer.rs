@@ -1,0 +1,156 @@
+//! What a caller hears: an [`Answer`] in CAKE's envelope, or a [`Refusal`] with the status and message of SPEC 7.
+//!
+//! A refusal names the parameter and what was expected. It never says a key, and of our own failures only that there
+//! was one: what failed goes to the log.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::cake::wire::FieldError;
+
+/// A success, already written.
+#[derive(Debug)]
+pub struct Answer(Vec<u8>);
+
+/// The list `noun` of a page, beside the number of rows of all pages.
+pub struct Rows<T> {
+    pub noun: &'static str,
+    pub rows: Vec<T>,
+    pub total_rows: i64,
+}
+
+/// Why a call was not done. The store is as if it had not been made.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A parameter is missing, repeated, unknown, or not of its type.
+    #[error("{0}")]
+    Malformed(FieldError),
+    /// The body as a whole cannot be read.
+    #[error("the body {0}")]
+    Body(String),
+    #[error("`api_key` is {0}; give the key of this API as a parameter, or as `Authorization: Bearer`")]
+    Key(&'static str),
+    /// A parameter names something that is not there.
+    #[error("{0}")]
+    Unknown(FieldError),
+    #[error("there is no call `{0}`; calls are named like /api/2/smart_links.json")]
+    Path(String),
+    #[error("this call takes {allowed} only")]
+    Method { allowed: &'static str },
+    #[error("the body is longer than the {0} bytes that are allowed")]
+    TooLarge(usize),
+    /// A parameter is well-formed, but its value is refused.
+    #[error("{0}")]
+    Value(#[from] FieldError),
+    #[error("the call failed inside the server, whose log says why; nothing was changed")]
+    Store(#[from] rusqlite::Error),
+    #[error("the call failed inside the server, whose log says why; nothing was changed")]
+    Broken(String),
+}
+
+impl Answer {
+    /// CAKE's envelope around these fields.
+    pub fn new(fields: impl Serialize) -> Result<Self, Refusal> {
+        Self::write(&Envelope { request_status: "Success", message: None, fields })
+    }
+
+    /// The envelope with a word on what was done.
+    pub fn with_message(message: &'static str, fields: impl Serialize) -> Result<Self, Refusal> {
+        Self::write(&Envelope { request_status: "Success", message: Some(message), fields })
+    }
+
+    fn write(envelope: &impl Serialize) -> Result<Self, Refusal> {
+        serde_json::to_vec(envelope).map(Self).map_err(|error| Refusal::Broken(error.to_string()))
+    }
+}
+
+impl Refusal {
+    /// A parameter that is not of its form.
+    pub fn malformed(parameter: &str, problem: impl Into<String>) -> Self {
+        Refusal::Malformed(FieldError::new(parameter, problem))
+    }
+
+    /// A parameter that names nothing.
+    pub fn unknown(parameter: &str, id: i64) -> Self {
+        Refusal::Unknown(FieldError::new(parameter, format!("{id} does not exist")))
+    }
+
+    pub fn not_attached(offer: i64, link: i64) -> Self {
+        Refusal::Unknown(FieldError::new("offer_id", format!("{offer} is not attached to smart link {link}")))
+    }
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Refusal::Malformed(_) | Refusal::Body(_) => StatusCode::BAD_REQUEST,
+            Refusal::Key(_) => StatusCode::UNAUTHORIZED,
+            Refusal::Unknown(_) | Refusal::Path(_) => StatusCode::NOT_FOUND,
+            Refusal::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Value(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::Store(_) | Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the log keeps of our own failures, and of no other.
+    pub fn fault(&self) -> Option<String> {
+        match self {
+            Refusal::Store(error) => Some(error.to_string()),
+            Refusal::Broken(problem) => Some(problem.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        (StatusCode::OK, JSON_HEADERS, self.0).into_response()
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let message = self.to_string();
+        let body = serde_json::json!({ "request_status": "Error", "message": message }).to_string();
+        let mut response = (self.status(), JSON_HEADERS, body).into_response();
+        match self {
+            Refusal::Method { allowed } => {
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            }
+            Refusal::Key(_) => {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl<T: Serialize> Serialize for Rows<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry(self.noun, &self.rows)?;
+        map.serialize_entry("total_rows", &self.total_rows)?;
+        map.end()
+    }
+}
+
+/// CAKE puts what was asked for under `response` in its Smart Links calls, and beside the status in the others.
+#[derive(serde::Serialize)]
+pub struct Under<T> {
+    pub response: T,
+}
+
+#[derive(serde::Serialize)]
+struct Envelope<T> {
+    request_status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
+    #[serde(flatten)]
+    fields: T,
+}
+
+/// Answers change with every call, and their addresses may hold a key: no cache should keep them.
+const JSON_HEADERS: [(HeaderName, &str); 2] =
+    [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];

@@ -1,0 +1,105 @@
+//! Geo targets: the countries that an offer allows or blocks. Both calls are CAKE's; ours are the list over all
+//! offers, which spares the sync a call for each, and the action `remove`.
+
+use rusqlite::Transaction;
+use serde::Serialize;
+
+use super::answer::{Answer, Refusal, Rows, Under};
+use super::links::LIST_ROWS_DEFAULT;
+use super::parameters::{Parameters, required};
+use super::store::Listing;
+use super::{Options, offers};
+use crate::cake::wire::{GeoTarget, OfferGeoTargets, expected, read_country, read_geo_targets};
+use crate::types::Country;
+
+/// `GET offer_geo_targets.json`: of one offer, beside the status; without `offer_id`, of every offer that has some.
+pub fn list(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
+    if asked.raw("offer_id").is_some() {
+        let offer = offers::existing(transaction, asked)?;
+        return Answer::new(targets_of(transaction, offer)?);
+    }
+    let page = asked.page(LIST_ROWS_DEFAULT)?;
+    let targeted = "(SELECT DISTINCT offer_id FROM offer_geo_targets)";
+    let (offers, total_rows) =
+        Listing::new(targeted, "offer_id", "offer_id").page(transaction, page, |row| row.get::<_, i64>(0))?;
+    let rows =
+        offers.into_iter().map(|offer| targets_of(transaction, offer)).collect::<Result<Vec<_>, _>>()?;
+    Answer::new(Under { response: Rows { noun: "offer_geo_targets", rows, total_rows } })
+}
+
+/// `POST update_offer_geo_targets.json`: a country that has the other action changes to this one.
+pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
+    let offer = offers::existing(transaction, asked)?;
+    let countries = required("countries", asked.text("countries")?, COUNTRIES_WANTED)?;
+    let countries = read_countries(countries)?;
+    let action = required("action", asked.text("action")?, ACTIONS_WANTED)?.to_ascii_lowercase();
+    if !["allow", "block", "remove"].contains(&action.as_str()) {
+        return Err(expected("action", &action, ACTIONS_WANTED).into());
+    }
+    for country in &countries {
+        if action == "remove" {
+            transaction
+                .prepare_cached("DELETE FROM offer_geo_targets WHERE offer_id = ? AND country_code = ?")?
+                .execute((offer, country.as_str()))?;
+        } else {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO offer_geo_targets (offer_id, country_code, action) VALUES (?, ?, ?)
+                     ON CONFLICT (offer_id, country_code) DO UPDATE SET action = excluded.action",
+                )?
+                .execute((offer, country.as_str(), &action))?;
+        }
+    }
+    // Read back as the sync will read them: what it would refuse is undone.
+    read_geo_targets(&targets_of(transaction, offer)?.geo_targets)?;
+    let updated_countries = countries.iter().map(|country| country.as_str()).collect();
+    Answer::new(Updated { offer_id: offer, updated_countries, action })
+}
+
+#[derive(Serialize)]
+struct Updated {
+    offer_id: i64,
+    updated_countries: Vec<&'static str>,
+    action: String,
+}
+
+/// Reads `US,CA,GB`, each country once, in the order given.
+fn read_countries(text: &str) -> Result<Vec<Country>, Refusal> {
+    if text.trim().is_empty() {
+        return Err(expected("countries", text, COUNTRIES_WANTED).into());
+    }
+    let mut countries = Vec::new();
+    for code in text.split(',') {
+        let country = read_country("countries", code.trim())?;
+        if !countries.contains(&country) {
+            countries.push(country);
+        }
+    }
+    Ok(countries)
+}
+
+fn targets_of(transaction: &Transaction<'_>, offer: i64) -> rusqlite::Result<OfferGeoTargets> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT country_code, action FROM offer_geo_targets WHERE offer_id = ? ORDER BY country_code",
+    )?;
+    let geo_targets = statement
+        .query_map([offer], |row| {
+            let code: String = row.get(0)?;
+            let country = Country::parse(&code);
+            Ok(GeoTarget {
+                country_id: country.map(|country| country.cake_id().into()),
+                country_code: code,
+                country_name: country.map(|country| country.name().to_owned()),
+                action: row.get(1)?,
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    Ok(OfferGeoTargets { offer_id: offer, geo_targets })
+}
+
+/// The parameters of `update_offer_geo_targets.json`.
+pub const FIELDS: &[&str] = &["offer_id", "countries", "action"];
+
+const COUNTRIES_WANTED: &str = "country codes with commas between them, such as US,CA,GB";
+
+const ACTIONS_WANTED: &str = "allow, block or remove";

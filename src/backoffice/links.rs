@@ -1,0 +1,165 @@
+//! Links: CAKE's list and creation, and our change.
+
+use rusqlite::{OptionalExtension, Row, Transaction};
+
+use super::Options;
+use super::answer::{Answer, Refusal, Rows, Under};
+use super::parameters::{Parameters, required};
+use super::store::{Listing, next_id};
+use crate::cake::wire::{ACTIVE, LINK_STATUSES, SmartLink, read_status};
+use crate::routing::Rotation;
+
+/// `GET smart_links.json`
+pub fn list(transaction: &Transaction<'_>, options: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
+    let status = asked
+        .text("smart_link_status")?
+        .map(|status| read_status("smart_link_status", status, LINK_STATUSES))
+        .transpose()?;
+    let listing = Listing::new("smart_links", COLUMNS, "smart_link_id")
+        .filter("smart_link_id", asked.whole_number("smart_link_id")?)
+        .filter("affiliate_id", asked.whole_number("affiliate_id")?)
+        .filter("smart_link_status", status.map(str::to_owned));
+    let page = asked.page(LIST_ROWS_DEFAULT)?;
+    let (rows, total_rows) = listing.page(transaction, page, |row| read_row(row, options))?;
+    Answer::new(Under { response: Rows { noun: "smart_links", rows, total_rows } })
+}
+
+/// `POST smart_link.json`
+pub fn create(
+    transaction: &Transaction<'_>,
+    options: &Options,
+    asked: &Parameters,
+) -> Result<Answer, Refusal> {
+    required("smart_link_name", asked.raw("smart_link_name"), "a name")?;
+    required("affiliate_id", asked.raw("affiliate_id"), "a whole number")?;
+    let mut link = SmartLink {
+        smart_link_id: next_id(transaction, "smart_links")?,
+        smart_link_name: String::new(),
+        affiliate_id: 0,
+        smart_link_status: ACTIVE.to_owned(),
+        rotation_type: Rotation::default().as_str().to_owned(),
+        cap_aware: true,
+        fallback_url: None,
+        tracking_url: None,
+    };
+    change(&mut link, options, asked)?;
+    save(transaction, &link)?;
+    Answer::new(Under { response: link })
+}
+
+/// `POST update_smart_link.json`: what is left out stays as it is.
+pub fn update(
+    transaction: &Transaction<'_>,
+    options: &Options,
+    asked: &Parameters,
+) -> Result<Answer, Refusal> {
+    let id = required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?;
+    let mut link = transaction
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM smart_links WHERE smart_link_id = ?"))?
+        .query_row([id], |row| read_row(row, options))
+        .optional()?
+        .ok_or_else(|| Refusal::unknown("smart_link_id", id))?;
+    change(&mut link, options, asked)?;
+    save(transaction, &link)?;
+    Answer::new(Under { response: link })
+}
+
+/// The id of a link that is there.
+pub fn existing(transaction: &Transaction<'_>, asked: &Parameters) -> Result<i64, Refusal> {
+    let id = required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?;
+    let found =
+        transaction.prepare_cached("SELECT 1 FROM smart_links WHERE smart_link_id = ?")?.exists([id])?;
+    if found { Ok(id) } else { Err(Refusal::unknown("smart_link_id", id)) }
+}
+
+/// Puts what was sent into the link, and refuses a link that the sync would not read.
+fn change(link: &mut SmartLink, options: &Options, asked: &Parameters) -> Result<(), Refusal> {
+    if let Some(name) = asked.title("smart_link_name")? {
+        link.smart_link_name = name.to_owned();
+    }
+    if let Some(affiliate) = asked.whole_number("affiliate_id")? {
+        link.affiliate_id = affiliate;
+    }
+    if let Some(status) = asked.text("smart_link_status")? {
+        link.smart_link_status = read_status("smart_link_status", status, LINK_STATUSES)?.to_owned();
+    }
+    if let Some(rotation) = asked.text("rotation_type")? {
+        link.rotation_type = rotation.to_owned();
+    }
+    if let Some(cap_aware) = asked.truth("cap_aware")? {
+        link.cap_aware = cap_aware;
+    }
+    if let Some(url) = asked.removable_text("fallback_url")? {
+        link.fallback_url = url.map(str::to_owned);
+        // Checked only where it is sent: an older one may stand against a policy that was tightened since, and
+        // that must not keep anyone from switching the link off.
+        if let Some(url) = url {
+            options.check_destination("fallback_url", url)?;
+        }
+    }
+    let read = link.read()?;
+    link.rotation_type = read.rotation.as_str().to_owned();
+    link.tracking_url = Some(tracking_url(options, link.smart_link_id, link.affiliate_id));
+    Ok(())
+}
+
+fn save(transaction: &Transaction<'_>, link: &SmartLink) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(&format!(
+            "INSERT INTO smart_links ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (smart_link_id) DO UPDATE SET
+                 smart_link_name = excluded.smart_link_name, affiliate_id = excluded.affiliate_id,
+                 smart_link_status = excluded.smart_link_status, rotation_type = excluded.rotation_type,
+                 cap_aware = excluded.cap_aware, fallback_url = excluded.fallback_url"
+        ))?
+        .execute((
+            link.smart_link_id,
+            &link.smart_link_name,
+            link.affiliate_id,
+            &link.smart_link_status,
+            &link.rotation_type,
+            link.cap_aware,
+            &link.fallback_url,
+        ))?;
+    Ok(())
+}
+
+/// A row of [`COLUMNS`].
+fn read_row(row: &Row<'_>, options: &Options) -> rusqlite::Result<SmartLink> {
+    let (id, affiliate) = (row.get(0)?, row.get(2)?);
+    Ok(SmartLink {
+        smart_link_id: id,
+        smart_link_name: row.get(1)?,
+        affiliate_id: affiliate,
+        smart_link_status: row.get(3)?,
+        rotation_type: row.get(4)?,
+        cap_aware: row.get(5)?,
+        fallback_url: row.get(6)?,
+        tracking_url: Some(tracking_url(options, id, affiliate)),
+    })
+}
+
+fn tracking_url(options: &Options, link: i64, affiliate: i64) -> String {
+    format!("{}/sl?id={link}&aff_id={affiliate}", options.public_base_url.trim_end_matches('/'))
+}
+
+/// The parameters of `smart_link.json`.
+pub const FIELDS: &[&str] =
+    &["smart_link_name", "affiliate_id", "smart_link_status", "rotation_type", "cap_aware", "fallback_url"];
+
+/// The parameters of `update_smart_link.json`.
+pub const UPDATE: &[&str] = &[
+    "smart_link_id",
+    "smart_link_name",
+    "affiliate_id",
+    "smart_link_status",
+    "rotation_type",
+    "cap_aware",
+    "fallback_url",
+];
+
+/// CAKE's default for the lists of its Smart Links calls, and ours.
+pub const LIST_ROWS_DEFAULT: i64 = 100;
+
+const COLUMNS: &str =
+    "smart_link_id, smart_link_name, affiliate_id, smart_link_status, rotation_type, cap_aware, fallback_url";

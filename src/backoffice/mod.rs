@@ -1,0 +1,159 @@
+//! The embedded CAKE: the API of an affiliate network over one SQLite file.
+//!
+//! The edge refreshes from it over HTTP exactly as from a real CAKE, so it keeps CAKE's calls, parameters, defaults
+//! and envelopes, and adds the calls that CAKE does not document: entries, rules, and the geo targets of all offers
+//! in pages ([`CALLS`]).
+//!
+//! What the room promises, each with a test in `tests/api.rs` or in [`store`]:
+//!
+//! 1. Nothing is accepted that the sync would quarantine: values pass the very functions by which
+//!    [`wire`](crate::cake::wire) reads a snapshot, destinations are parsed as the table parses them, and a token that
+//!    is not known is refused, not warned of.
+//! 2. What was answered with success is on the disk.
+//! 3. A refused call changes nothing, and says which parameter it was and what was expected.
+//! 4. Nothing sent to change the network is passed over in silence: unknown or repeated parameters are refused.
+//!
+//! It decides no click and knows no table; it mounts nothing and listens nowhere: that is the admin room's part.
+
+mod answer;
+mod api;
+mod attachments;
+mod demo;
+mod geo_targets;
+mod json;
+mod links;
+mod offers;
+mod parameters;
+mod rules;
+mod store;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::any;
+use subtle::ConstantTimeEq;
+
+pub use store::OpenError;
+
+use api::Call;
+use store::Store;
+
+use crate::cake::wire::FieldError;
+use crate::routing::{DestinationPolicy, Template, Zone};
+
+/// The room: the open store and its API. Clones share it.
+#[derive(Clone)]
+pub struct Backoffice(Arc<Room>);
+
+/// What the room needs to know.
+#[derive(Debug)]
+pub struct Options {
+    /// The key that every call must bring.
+    pub api_key: ApiKey,
+    /// Where clicks reach this network, such as `https://go.example.com`: the head of every `tracking_url`.
+    pub public_base_url: String,
+    /// The network's time zone, in which offers expire.
+    pub zone: Zone,
+    /// What `offer_url` and `fallback_url` may be.
+    pub destination_policy: DestinationPolicy,
+}
+
+/// A key of the API. It is never shown.
+pub struct ApiKey(Box<[u8]>);
+
+/// Why the demo network could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the demo network: {0}")]
+pub struct DemoError(String);
+
+impl Backoffice {
+    /// Opens the store, or makes it. Blocks: it reads the file once to see that it is whole.
+    pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+        Ok(Self(Arc::new(Room { store: Store::open(path)?, options })))
+    }
+
+    /// The routes of `/api/2` and everything under it, to be merged into the listener's router.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route(PREFIX, any(api::handle))
+            .route(&format!("{PREFIX}/"), any(api::handle))
+            .route(&format!("{PREFIX}/{{*call}}"), any(api::handle))
+            .with_state(self.clone())
+    }
+
+    /// Writes the network of CAKE's own example, unless link 301 is there; says whether it did. Blocks.
+    pub fn seed_demo(&self) -> Result<bool, DemoError> {
+        demo::seed(self.store(), self.options())
+            .map_err(|refusal| DemoError(refusal.fault().unwrap_or_else(|| refusal.to_string())))
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn options(&self) -> &Options {
+        &self.0.options
+    }
+}
+
+impl Options {
+    /// Refuses a destination that the table would refuse or warn of.
+    fn check_destination(&self, parameter: &str, url: &str) -> Result<(), FieldError> {
+        match Template::parse(url, &self.destination_policy) {
+            Ok((_, warnings)) if warnings.is_empty() => Ok(()),
+            Ok((_, warnings)) => {
+                let problem = format!("is refused: {}; write a token that is known", warnings.join(", "));
+                Err(FieldError::new(parameter, problem))
+            }
+            Err(error) => Err(FieldError::new(parameter, error.to_string())),
+        }
+    }
+}
+
+impl ApiKey {
+    /// `None` for the empty key, which everyone knows.
+    pub fn new(key: impl Into<Vec<u8>>) -> Option<Self> {
+        let key = key.into();
+        (!key.is_empty()).then(|| Self(key.into()))
+    }
+
+    /// Takes equally long however much of the key is right.
+    fn admits(&self, key: &[u8]) -> bool {
+        self.0.ct_eq(key).into()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+struct Room {
+    store: Store,
+    options: Options,
+}
+
+/// Where the API is mounted.
+const PREFIX: &str = "/api/2";
+
+/// Every call: CAKE's, as it documents them, and ours in the same manner.
+static CALLS: &[Call] = &[
+    Call::read("smart_links.json", links::list),
+    Call::write("smart_link.json", links::FIELDS, links::create),
+    Call::write("update_smart_link.json", links::UPDATE, links::update),
+    Call::read("smart_link_offers.json", attachments::list),
+    Call::write("smart_link_offer.json", attachments::FIELDS, attachments::attach),
+    Call::write("remove_smart_link_offer.json", attachments::IDS, attachments::remove),
+    Call::read("routing_rules.json", rules::list),
+    Call::write("routing_rule.json", rules::FIELDS, rules::create),
+    Call::write("update_routing_rule.json", rules::UPDATE, rules::update),
+    Call::write("remove_routing_rule.json", rules::IDS, rules::remove),
+    Call::read("offers.json", offers::list),
+    Call::write("offer.json", offers::FIELDS, offers::create),
+    Call::write("update_offer.json", offers::UPDATE, offers::update),
+    Call::read("offer_geo_targets.json", geo_targets::list),
+    Call::write("update_offer_geo_targets.json", geo_targets::FIELDS, geo_targets::update),
+];

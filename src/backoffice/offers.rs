@@ -1,0 +1,225 @@
+//! Offers: list, creation and change, as CAKE documents them. Each offer of an answer is wrapped: `{"offer": {…}}`.
+
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, Transaction};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::Options;
+use super::answer::{Answer, Refusal, Rows};
+use super::parameters::{Parameters, required};
+use super::store::{Listing, next_id};
+use crate::cake::wire::{ACTIVE, OFFER_STATUSES, OfferItem, expected, read_status};
+
+/// `GET offers.json`: unlike the Smart Links calls, the list stands beside the status.
+pub fn list(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
+    let status = asked
+        .text("offer_status")?
+        .map(|status| read_status("offer_status", status, OFFER_STATUSES))
+        .transpose()?;
+    let listing = Listing::new("offers", COLUMNS, order(asked)?)
+        .filter("offer_id", asked.whole_number("offer_id")?)
+        .filter("offer_status", status.map(str::to_owned));
+    let page = asked.page(OFFER_ROWS_DEFAULT)?;
+    let (rows, total_rows) =
+        listing.page(transaction, page, |row| read_row(row).map(|offer| Wrapped { offer }))?;
+    Answer::new(Rows { noun: "offers", rows, total_rows })
+}
+
+/// `POST offer.json`
+pub fn create(
+    transaction: &Transaction<'_>,
+    options: &Options,
+    asked: &Parameters,
+) -> Result<Answer, Refusal> {
+    required("offer_name", asked.raw("offer_name"), "a name")?;
+    required(
+        "offer_url",
+        asked.raw("offer_url"),
+        "an absolute URL such as https://shop.example.com/?r={click_id}",
+    )?;
+    let item = OfferItem {
+        offer_id: next_id(transaction, "offers")?,
+        offer_name: String::new(),
+        offer_status: ACTIVE.to_owned(),
+        offer_url: String::new(),
+        payout: None,
+        expiration_date: None,
+    };
+    let mut offer = Offer { item, further: Map::new() };
+    change(&mut offer, options, asked)?;
+    save(transaction, &offer)?;
+    Answer::new(Wrapped { offer })
+}
+
+/// `POST update_offer.json`: what is left out stays as it is.
+pub fn update(
+    transaction: &Transaction<'_>,
+    options: &Options,
+    asked: &Parameters,
+) -> Result<Answer, Refusal> {
+    let id = required("offer_id", asked.whole_number("offer_id")?, "a whole number")?;
+    let mut offer = transaction
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM offers WHERE offer_id = ?"))?
+        .query_row([id], read_row)
+        .optional()?
+        .ok_or_else(|| Refusal::unknown("offer_id", id))?;
+    change(&mut offer, options, asked)?;
+    save(transaction, &offer)?;
+    Answer::new(Wrapped { offer })
+}
+
+/// The id of an offer that is there.
+pub fn existing(transaction: &Transaction<'_>, asked: &Parameters) -> Result<i64, Refusal> {
+    let id = required("offer_id", asked.whole_number("offer_id")?, "a whole number")?;
+    let found = transaction.prepare_cached("SELECT 1 FROM offers WHERE offer_id = ?")?.exists([id])?;
+    if found { Ok(id) } else { Err(Refusal::unknown("offer_id", id)) }
+}
+
+/// What the API answers of an offer: what routing needs, and what else was given.
+#[derive(Serialize)]
+struct Offer {
+    #[serde(flatten)]
+    item: OfferItem,
+    /// Members of [`FURTHER`].
+    #[serde(flatten)]
+    further: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct Wrapped {
+    offer: Offer,
+}
+
+fn order(asked: &Parameters) -> Result<&'static str, Refusal> {
+    let descending = asked.truth("sort_descending")?.unwrap_or(false);
+    match (asked.text("sort_field")?.unwrap_or("offer_id"), descending) {
+        ("offer_id", false) => Ok("offer_id"),
+        ("offer_id", true) => Ok("offer_id DESC"),
+        ("offer_name", false) => Ok("offer_name, offer_id"),
+        ("offer_name", true) => Ok("offer_name DESC, offer_id DESC"),
+        (other, _) => Err(expected("sort_field", other, "offer_id or offer_name").into()),
+    }
+}
+
+/// Puts what was sent into the offer, and refuses an offer that the sync would not read.
+fn change(offer: &mut Offer, options: &Options, asked: &Parameters) -> Result<(), Refusal> {
+    let Offer { item, further } = offer;
+    if let Some(name) = asked.title("offer_name")? {
+        item.offer_name = name.to_owned();
+    }
+    if let Some(status) = asked.text("offer_status")? {
+        item.offer_status = read_status("offer_status", status, OFFER_STATUSES)?.to_owned();
+    }
+    if let Some(url) = asked.text("offer_url")? {
+        // Checked only where it is sent, as a link's fallback.
+        options.check_destination("offer_url", url)?;
+        item.offer_url = url.to_owned();
+    }
+    if let Some(payout) = asked.removable_number("payout")? {
+        if let Some(payout) = payout.filter(|payout| *payout < 0.0) {
+            return Err(expected("payout", payout, "an amount of 0 or more").into());
+        }
+        item.payout = payout;
+    }
+    if let Some(date) = asked.removable_text("expiration_date")? {
+        item.expiration_date = date.map(str::to_owned);
+    }
+    item.read(&options.zone)?;
+    for &name in FURTHER {
+        match asked.raw(name) {
+            None => {}
+            Some(Value::Null) => {
+                further.remove(name);
+            }
+            Some(Value::Array(_) | Value::Object(_)) => {
+                return Err(Refusal::malformed(name, "is a list or an object; expected a single value"));
+            }
+            Some(value) => {
+                further.insert(name.to_owned(), value.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn save(transaction: &Transaction<'_>, offer: &Offer) -> Result<(), Refusal> {
+    let further =
+        serde_json::to_string(&offer.further).map_err(|error| Refusal::Broken(error.to_string()))?;
+    let item = &offer.item;
+    transaction
+        .prepare_cached(&format!(
+            "INSERT INTO offers ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (offer_id) DO UPDATE SET
+                 offer_name = excluded.offer_name, offer_status = excluded.offer_status,
+                 offer_url = excluded.offer_url, payout = excluded.payout,
+                 expiration_date = excluded.expiration_date, further = excluded.further"
+        ))?
+        .execute((
+            item.offer_id,
+            &item.offer_name,
+            &item.offer_status,
+            &item.offer_url,
+            item.payout,
+            &item.expiration_date,
+            further,
+        ))?;
+    Ok(())
+}
+
+/// A row of [`COLUMNS`].
+fn read_row(row: &Row<'_>) -> rusqlite::Result<Offer> {
+    let further: String = row.get(6)?;
+    Ok(Offer {
+        item: OfferItem {
+            offer_id: row.get(0)?,
+            offer_name: row.get(1)?,
+            offer_status: row.get(2)?,
+            offer_url: row.get(3)?,
+            payout: row.get(4)?,
+            expiration_date: row.get(5)?,
+        },
+        further: serde_json::from_str(&further)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(6, Type::Text, error.into()))?,
+    })
+}
+
+/// What CAKE documents of an offer and routing does not need: kept as it was given, and answered again.
+const FURTHER: &[&str] = &[
+    "advertiser_id",
+    "vertical_id",
+    "payout_type",
+    "revenue",
+    "revenue_type",
+    "currency_id",
+    "session_hours",
+    "preview_url",
+    "offer_description",
+];
+
+/// The parameters of `offer.json`.
+pub const FIELDS: &[&str] = UPDATE.split_at(1).1;
+
+/// The parameters of `update_offer.json`.
+pub const UPDATE: &[&str] = &[
+    "offer_id",
+    "offer_name",
+    "offer_url",
+    "offer_status",
+    "payout",
+    "expiration_date",
+    "advertiser_id",
+    "vertical_id",
+    "payout_type",
+    "revenue",
+    "revenue_type",
+    "currency_id",
+    "session_hours",
+    "preview_url",
+    "offer_description",
+];
+
+/// CAKE's default for this list; its Smart Links lists have another.
+const OFFER_ROWS_DEFAULT: i64 = 25;
+
+const COLUMNS: &str = "offer_id, offer_name, offer_status, offer_url, payout, expiration_date, further";

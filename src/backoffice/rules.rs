@@ -1,0 +1,130 @@
+//! Routing rules: attachments with conditions. CAKE describes them and documents no call for them; these are ours.
+
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, Transaction};
+
+use super::answer::{Answer, Refusal, Rows, Under};
+use super::links::LIST_ROWS_DEFAULT;
+use super::parameters::{Parameters, required};
+use super::store::{Listing, next_id};
+use super::{Options, links, offers};
+use crate::cake::wire::{Conditions, RoutingRule};
+
+/// `GET routing_rules.json`
+pub fn list(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
+    let listing = Listing::new("routing_rules", COLUMNS, "rule_id")
+        .filter("rule_id", asked.whole_number("rule_id")?)
+        .filter("smart_link_id", asked.whole_number("smart_link_id")?)
+        .filter("offer_id", asked.whole_number("offer_id")?);
+    let (rows, total_rows) = listing.page(transaction, asked.page(LIST_ROWS_DEFAULT)?, read_row)?;
+    Answer::new(Under { response: Rows { noun: "routing_rules", rows, total_rows } })
+}
+
+/// `POST routing_rule.json`. Conditions must be sent, be they `{}`: a rule that lost them would take every click.
+pub fn create(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
+    required("conditions", asked.raw("conditions"), "an object; {} is a rule that always holds")?;
+    let mut rule = RoutingRule {
+        rule_id: next_id(transaction, "routing_rules")?,
+        smart_link_id: links::existing(transaction, asked)?,
+        offer_id: offers::existing(transaction, asked)?,
+        priority: 1,
+        offer_weight: 1,
+        conditions: Conditions::new(),
+    };
+    change(&mut rule, asked)?;
+    save(transaction, &rule)?;
+    Answer::new(Under { response: rule })
+}
+
+/// `POST update_routing_rule.json`: what is left out stays as it is; conditions are replaced as a whole.
+pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
+    let mut rule = existing(transaction, asked)?;
+    if asked.raw("smart_link_id").is_some() {
+        rule.smart_link_id = links::existing(transaction, asked)?;
+    }
+    if asked.raw("offer_id").is_some() {
+        rule.offer_id = offers::existing(transaction, asked)?;
+    }
+    change(&mut rule, asked)?;
+    save(transaction, &rule)?;
+    Answer::new(Under { response: rule })
+}
+
+/// `POST remove_routing_rule.json`: answers the rule that was.
+pub fn remove(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
+    let rule = existing(transaction, asked)?;
+    transaction.prepare_cached("DELETE FROM routing_rules WHERE rule_id = ?")?.execute([rule.rule_id])?;
+    Answer::with_message("removed", Under { response: rule })
+}
+
+fn existing(transaction: &Transaction<'_>, asked: &Parameters) -> Result<RoutingRule, Refusal> {
+    let id = required("rule_id", asked.whole_number("rule_id")?, "a whole number")?;
+    transaction
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM routing_rules WHERE rule_id = ?"))?
+        .query_row([id], read_row)
+        .optional()?
+        .ok_or_else(|| Refusal::unknown("rule_id", id))
+}
+
+/// Puts what was sent into the rule, and refuses a rule that the sync would not read.
+fn change(rule: &mut RoutingRule, asked: &Parameters) -> Result<(), Refusal> {
+    if let Some(priority) = asked.whole_number("priority")? {
+        rule.priority = priority;
+    }
+    if let Some(weight) = asked.whole_number("offer_weight")? {
+        rule.offer_weight = weight;
+    }
+    if let Some(conditions) = asked.object("conditions")? {
+        rule.conditions = conditions.into_iter().collect();
+    }
+    rule.read()?;
+    Ok(())
+}
+
+fn save(transaction: &Transaction<'_>, rule: &RoutingRule) -> Result<(), Refusal> {
+    let conditions =
+        serde_json::to_string(&rule.conditions).map_err(|error| Refusal::Broken(error.to_string()))?;
+    transaction
+        .prepare_cached(&format!(
+            "INSERT INTO routing_rules ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT (rule_id) DO UPDATE SET
+                 smart_link_id = excluded.smart_link_id, offer_id = excluded.offer_id,
+                 priority = excluded.priority, offer_weight = excluded.offer_weight,
+                 conditions = excluded.conditions"
+        ))?
+        .execute((
+            rule.rule_id,
+            rule.smart_link_id,
+            rule.offer_id,
+            rule.priority,
+            rule.offer_weight,
+            conditions,
+        ))?;
+    Ok(())
+}
+
+/// A row of [`COLUMNS`].
+fn read_row(row: &Row<'_>) -> rusqlite::Result<RoutingRule> {
+    let conditions: String = row.get(5)?;
+    Ok(RoutingRule {
+        rule_id: row.get(0)?,
+        smart_link_id: row.get(1)?,
+        offer_id: row.get(2)?,
+        priority: row.get(3)?,
+        offer_weight: row.get(4)?,
+        conditions: serde_json::from_str(&conditions)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(5, Type::Text, error.into()))?,
+    })
+}
+
+/// The parameters of `routing_rule.json`.
+pub const FIELDS: &[&str] = &["smart_link_id", "offer_id", "priority", "offer_weight", "conditions"];
+
+/// The parameters of `update_routing_rule.json`.
+pub const UPDATE: &[&str] =
+    &["rule_id", "smart_link_id", "offer_id", "priority", "offer_weight", "conditions"];
+
+/// The parameters of `remove_routing_rule.json`.
+pub const IDS: &[&str] = &["rule_id"];
+
+const COLUMNS: &str = "rule_id, smart_link_id, offer_id, priority, offer_weight, conditions";
