@@ -1,11 +1,74 @@
-//! smartlink
-pub mod backoffice;
-pub mod cake;
-pub mod cli;
-pub mod config;
-pub mod edge;
+//! smartlink: the click-routing edge of affiliate networks that run on CAKE.
+//!
+//! An affiliate's one link, `/sl?id=301&aff_id=67890`, reaches a node. The node looks up where the visitor is and
+//! what device they hold, decides on an immutable table, and answers 302 to the best offer, or to a fallback. The
+//! table is compiled from a snapshot of the CAKE API and replaced whole.
+//!
+//! # Rooms and arrows
+//!
+//! The modules below stand on floors. An arrow goes from a higher floor to a lower one, never sideways between the
+//! rooms of floor 3, never in a circle; `tests/architecture.rs` keeps it so.
+//!
+//! ```text
+//! 6  main        parse, dispatch, exit code
+//! 5  cli         serve · check · explain           composes; knows all rooms
+//! 4  config      what was typed → what it means → each room's options
+//! 3  edge        a click in, a redirect out        the data plane
+//! 3  sync        keeps a node current              snapshot, geo databases
+//! 3  backoffice  the embedded CAKE                 its API over SQLite
+//! 3  admin       metrics, health, explain, refresh
+//! 2  state       the meeting place                 live table, live geo, counts, readiness
+//! 2  cake        the CAKE API on the wire          items as serde types, the client
+//! 1  routing     snapshot → table → decision       pure
+//! 1  lookup      address → place, agent → device   pure
+//! 0  types       ids, country, device, click       std only
+//! ```
+//!
+//! *Pure* means: no async, no I/O, no clock, no random generator, no logging, no serde. The moment and the draw are
+//! arguments, so a decision can be replayed from its record.
+//!
+//! # The path of a click
+//!
+//! ```text
+//! edge::listener     accept, on the thread that will answer
+//! edge::connection   hyper reads the head
+//! edge::click        query → address → place → device → Click
+//!                    → the live table, loaded once → routing::decide → destination → reply → counters
+//! edge::connection   hyper writes
+//! ```
+//!
+//! [`edge::handle`] is a plain function. It waits for nothing, and a worker shares nothing that it writes.
+//!
+//! # The path of a snapshot
+//!
+//! ```text
+//! sync::refresh      tick with jitter, or asked; one owner, never two at once
+//! cake::client       pages of 500, bounded in bytes and time
+//! cake::wire         JSON → items → routing::Snapshot, with a warning for each item left out
+//! routing::compile   snapshot → table, total
+//! state::live        publish: one swap; readers finish on the old table
+//! sync::last_good    temporary file, fsync, rename
+//! ```
+//!
+//! Nothing on this path can change the live table but the one swap, and nothing on the path of a click waits for it.
+
+// The vocabulary.
+pub mod types;
+
+// The pure heart.
 pub mod lookup;
 pub mod routing;
+
+// What the planes share.
+pub mod cake;
 pub mod state;
+
+// The planes.
+pub mod admin;
+pub mod backoffice;
+pub mod edge;
 pub mod sync;
-pub mod types;
+
+// What a person types.
+pub mod cli;
+pub mod config;

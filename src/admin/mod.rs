@@ -19,8 +19,7 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::cake::Key;
-use crate::state::{LiveGeo, LiveTable, Metrics, Readiness};
-use crate::sync::{RefreshHandle, RefreshReport};
+use crate::state::{LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport};
 
 pub use explain::{EntryAnswer, ExplainAnswer, ExplainQuery, ParameterError, answer as explain};
 

@@ -126,7 +126,11 @@ fn check_key(backoffice: &Backoffice, keys: &PresentedKeys) -> Result<(), Refusa
         return Err(Refusal::Key("missing"));
     }
     // Where several came, none may be wrong: a stale one beside the right one is a mistake worth hearing of.
-    if keys.all(|key| backoffice.options().api_key.admits(key)) { Ok(()) } else { Err(Refusal::Key("wrong")) }
+    if keys.all(|key| backoffice.options().api_key.matches(key)) {
+        Ok(())
+    } else {
+        Err(Refusal::Key("wrong"))
+    }
 }
 
 /// Reads a body within the limit. Of a longer one, some more is read and dropped: a caller who is still writing

@@ -27,19 +27,18 @@ mod parameters;
 mod rules;
 mod store;
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::any;
-use subtle::ConstantTimeEq;
 
 pub use store::OpenError;
 
 use api::Call;
 use store::Store;
 
+use crate::cake::Key;
 use crate::cake::wire::FieldError;
 use crate::routing::{DestinationPolicy, Template, Zone};
 
@@ -51,7 +50,7 @@ pub struct Backoffice(Arc<Room>);
 #[derive(Debug)]
 pub struct Options {
     /// The key that every call must bring.
-    pub api_key: ApiKey,
+    pub api_key: Key,
     /// Where clicks reach this network, such as `https://go.example.com`: the head of every `tracking_url`.
     pub public_base_url: String,
     /// The network's time zone, in which offers expire.
@@ -59,9 +58,6 @@ pub struct Options {
     /// What `offer_url` and `fallback_url` may be.
     pub destination_policy: DestinationPolicy,
 }
-
-/// A key of the API. It is never shown.
-pub struct ApiKey(Box<[u8]>);
 
 /// Why the demo network could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -109,25 +105,6 @@ impl Options {
             }
             Err(error) => Err(FieldError::new(parameter, error.to_string())),
         }
-    }
-}
-
-impl ApiKey {
-    /// `None` for the empty key, which everyone knows.
-    pub fn new(key: impl Into<Vec<u8>>) -> Option<Self> {
-        let key = key.into();
-        (!key.is_empty()).then(|| Self(key.into()))
-    }
-
-    /// Takes equally long however much of the key is right.
-    fn admits(&self, key: &[u8]) -> bool {
-        self.0.ct_eq(key).into()
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey(…)")
     }
 }
 

@@ -24,8 +24,8 @@ use crate::cake::{Client, Key, KeySource};
 use crate::config::{Config, DATABASE, Flags, KEY_FILE, Upstream};
 use crate::edge::{self, Drained};
 use crate::routing::Table;
-use crate::state::{LiveTable, Metrics, Readiness};
-use crate::sync::{GeoReload, Refresh, RefreshHandle};
+use crate::state::{LiveTable, Metrics, Readiness, RefreshHandle};
+use crate::sync::{GeoReload, Refresh};
 
 /// Serves until told to stop.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -108,7 +108,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 
     signals.wait_for_the_end(&refresh_handle).await;
     readiness.begin_drain();
-    tracing::info!("draining: no new connections; at most {:?} for those that are open", config.drain_timeout);
+    tracing::info!(
+        "draining: no new connections; at most {:?} for those that are open",
+        config.drain_timeout
+    );
     let drained = tokio::select! {
         drained = edge.drain(config.drain_timeout) => drained,
         () = signals.end_at_once() => {

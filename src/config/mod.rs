@@ -139,7 +139,8 @@ fn bots(raw: &Raw, flags: &Flags) -> Result<BotPolicy, ConfigError> {
     if flags.demo {
         return Ok(BotPolicy::Route);
     }
-    BotPolicy::parse(&raw.edge.bots).ok_or_else(|| value("edge.bots", &raw.edge.bots, "fallback, route or block"))
+    BotPolicy::parse(&raw.edge.bots)
+        .ok_or_else(|| value("edge.bots", &raw.edge.bots, "fallback, route or block"))
 }
 
 fn edge_options(raw: &Raw, flags: &Flags, bots: BotPolicy) -> Result<edge::Options, ConfigError> {
@@ -148,10 +149,14 @@ fn edge_options(raw: &Raw, flags: &Flags, bots: BotPolicy) -> Result<edge::Optio
         return Err(value(key, "[]", "at least one address such as 0.0.0.0:8080"));
     }
     let listen = listen.iter().map(|text| address(key, text)).collect::<Result<_, _>>()?;
-    let (key, proxies) = or("--trust-proxy", &flags.trust_proxy, "edge.trusted_proxies", &raw.edge.trusted_proxies);
+    let (key, proxies) =
+        or("--trust-proxy", &flags.trust_proxy, "edge.trusted_proxies", &raw.edge.trusted_proxies);
     let proxies = proxies
         .iter()
-        .map(|text| edge::parse_net(text).ok_or_else(|| value(key, text, "a network such as 10.0.0.0/8 or an address")))
+        .map(|text| {
+            edge::parse_net(text)
+                .ok_or_else(|| value(key, text, "a network such as 10.0.0.0/8 or an address"))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let threads = match flags.threads.unwrap_or(raw.edge.threads) {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -160,10 +165,14 @@ fn edge_options(raw: &Raw, flags: &Flags, bots: BotPolicy) -> Result<edge::Optio
     };
     let policy = &raw.edge.referrer_policy;
     if !REFERRER_POLICIES.contains(&policy.as_str()) {
-        return Err(value("edge.referrer_policy", policy, &format!("one of {}", REFERRER_POLICIES.join(", "))));
+        return Err(value(
+            "edge.referrer_policy",
+            policy,
+            &format!("one of {}", REFERRER_POLICIES.join(", ")),
+        ));
     }
-    let referrer_policy = HeaderValue::from_str(policy)
-        .map_err(|_| value("edge.referrer_policy", policy, "a header value"))?;
+    let referrer_policy =
+        HeaderValue::from_str(policy).map_err(|_| value("edge.referrer_policy", policy, "a header value"))?;
     Ok(edge::Options {
         listen,
         threads,
@@ -226,7 +235,10 @@ fn upstream(raw: &Raw, flags: &Flags) -> Result<Upstream, ConfigError> {
         )));
     }
     let url = Url::parse(text).ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty() && url.query().is_none()
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.query().is_none()
     });
     let url = url.ok_or_else(|| value(name, text, "a URL such as https://example.cakemarketing.com"))?;
     let key = key.ok_or_else(|| {
@@ -273,7 +285,10 @@ fn public_base_url(text: &str) -> Result<Option<String>, ConfigError> {
         return Ok(None);
     }
     let valid = Url::parse(text).is_ok_and(|url| {
-        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none()
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.query().is_none()
+            && url.fragment().is_none()
     });
     if !valid {
         return Err(value("network.public_base_url", text, "a URL such as https://go.example.com"));
@@ -394,7 +409,10 @@ mod tests {
             ("[edge]\ndrain_timeout_seconds = -1.0", "edge.drain_timeout_seconds"),
             ("[edge]\nthreads = 5000", "edge.threads"),
             ("[network]\ntime_zone = \"Mars\"", "network.time_zone is \"Mars\""),
-            ("[network]\ndefault_fallback_url = \"http://a.example/\"", "network.default_fallback_url must begin with https"),
+            (
+                "[network]\ndefault_fallback_url = \"http://a.example/\"",
+                "network.default_fallback_url must begin with https",
+            ),
             ("[network]\ndefault_fallback_url = \"https://a.example/{oops}\"", "unknown token {oops}"),
             ("[network]\npublic_base_url = \"go.example.com\"", "network.public_base_url"),
             ("[destinations]\nallowed_hosts = [\"https://a.example\"]", "destinations.allowed_hosts"),
@@ -410,7 +428,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let raw: Raw = toml::from_str("data_dir = \"/a\"\n[edge]\nlisten = [\"127.0.0.1:1\"]\nthreads = 3").unwrap();
+        let raw: Raw =
+            toml::from_str("data_dir = \"/a\"\n[edge]\nlisten = [\"127.0.0.1:1\"]\nthreads = 3").unwrap();
         let flags = Flags {
             listen: vec!["127.0.0.1:2".to_owned(), "[::1]:3".to_owned()],
             data_dir: Some(PathBuf::from("/b")),

@@ -70,13 +70,14 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     let values = Values { click: &click, click_id: click_id.as_str(), offer };
     worker.scratch.clear();
     let mut too_long = false;
-    let filled = decision.destination.is_some_and(|template| match template.fill(&values, &mut worker.scratch) {
-        Ok(()) => true,
-        Err(_) => {
-            too_long = true;
-            fill_fallback(table.fallback(click.link), &click, &click_id, &mut worker.scratch)
-        }
-    });
+    let filled =
+        decision.destination.is_some_and(|template| match template.fill(&values, &mut worker.scratch) {
+            Ok(()) => true,
+            Err(_) => {
+                too_long = true;
+                fill_fallback(table.fallback(click.link), &click, &click_id, &mut worker.scratch)
+            }
+        });
 
     let count = count(&decision, &click, too_long, is_probe(&parts.method, &parts.headers));
     let link = (decision.outcome != Outcome::UnknownLink).then_some(click.link);
@@ -124,7 +125,8 @@ fn refuse(parts: &Parts) -> Option<Reply> {
 fn count(decision: &Decision<'_>, click: &Click<'_>, too_long: bool, probe: bool) -> ClickCount {
     if probe {
         ClickCount::Probe
-    } else if click.device.bot && matches!(decision.outcome, Outcome::Offer | Outcome::NoMatch | Outcome::NoOffers)
+    } else if click.device.bot
+        && matches!(decision.outcome, Outcome::Offer | Outcome::NoMatch | Outcome::NoOffers)
     {
         ClickCount::Decided(Outcome::Bot)
     } else if too_long {
@@ -134,7 +136,12 @@ fn count(decision: &Decision<'_>, click: &Click<'_>, too_long: bool, probe: bool
     }
 }
 
-fn fill_fallback(fallback: Option<&Template>, click: &Click<'_>, click_id: &ClickId, out: &mut Vec<u8>) -> bool {
+fn fill_fallback(
+    fallback: Option<&Template>,
+    click: &Click<'_>,
+    click_id: &ClickId,
+    out: &mut Vec<u8>,
+) -> bool {
     let values = Values { click, click_id: click_id.as_str(), offer: None };
     fallback.is_some_and(|template| template.fill(&values, out).is_ok())
 }

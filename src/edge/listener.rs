@@ -90,7 +90,12 @@ impl Bound {
     }
 
     /// Begins to accept.
-    pub fn start(self, table: &Arc<LiveTable>, geo: &Arc<LiveGeo>, metrics: &Arc<Metrics>) -> io::Result<Edge> {
+    pub fn start(
+        self,
+        table: &Arc<LiveTable>,
+        geo: &Arc<LiveGeo>,
+        metrics: &Arc<Metrics>,
+    ) -> io::Result<Edge> {
         let (phase, _) = watch::channel(Phase::Serving);
         let click_options = Arc::new(self.options.click);
         let mut threads = Vec::new();
@@ -240,7 +245,9 @@ fn only_v6(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 
 fn explain_bind(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there; stop it, or choose another --listen".to_owned(),
+        io::ErrorKind::AddrInUse => {
+            "another process listens there; stop it, or choose another --listen".to_owned()
+        }
         io::ErrorKind::PermissionDenied => {
             "not permitted; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another --listen".to_owned()
         }

@@ -12,9 +12,9 @@ pub fn is_probe(method: &Method, headers: &HeaderMap) -> bool {
 fn says(headers: &HeaderMap, name: &str, words: &[&str]) -> bool {
     headers.get_all(name).iter().any(|value| {
         let value = value.as_bytes();
-        words.iter().any(|word| {
-            value.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
-        })
+        words
+            .iter()
+            .any(|word| value.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes())))
     })
 }
 

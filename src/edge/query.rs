@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn sub_ids_are_decoded() {
-        let query = parse("/sl/1", Some("aff_id=1&s1=a+b%26c&s2=%C3%BC&s3=&s4=%ff&s5=plain&s1=second&s6=x")).unwrap();
+        let query =
+            parse("/sl/1", Some("aff_id=1&s1=a+b%26c&s2=%C3%BC&s3=&s4=%ff&s5=plain&s1=second&s6=x")).unwrap();
         let subs: Vec<Option<&str>> = query.subs.iter().map(Option::as_deref).collect();
         assert_eq!(subs, [Some("a b&c"), Some("ü"), Some(""), Some("\u{fffd}"), Some("plain")]);
         assert_eq!(query.subs_cut, 0);

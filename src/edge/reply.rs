@@ -1,7 +1,9 @@
 //! What a visitor hears. Every answer of the click listener is made here.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, REFERRER_POLICY};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
+};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 

@@ -55,7 +55,8 @@ pub struct Reader<T>(Cache<Arc<ArcSwap<T>>, Arc<T>>);
 impl LiveTable {
     /// Generation 0: a table of no links.
     pub fn new(empty: Table) -> Self {
-        let first = Published { generation: 0, snapshot: String::new(), published_at: UnixMillis(0), table: empty };
+        let first =
+            Published { generation: 0, snapshot: String::new(), published_at: UnixMillis(0), table: empty };
         Self { swap: Swap::new(first), publishing: Mutex::new(()) }
     }
 

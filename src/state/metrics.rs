@@ -111,7 +111,11 @@ impl Metrics {
                 "geo_database_build_timestamp_seconds",
                 "When the geo database in use was made; 0 for none.",
             ),
-            geo_reloads: counter_vec("geo_reloads_total", "Attempts to load a changed geo database.", "result"),
+            geo_reloads: counter_vec(
+                "geo_reloads_total",
+                "Attempts to load a changed geo database.",
+                "result",
+            ),
             registry,
         };
         for result in RefreshResult::ALL {
@@ -365,15 +369,17 @@ impl Collector for WorkerCollector {
         let sum = |read: &dyn Fn(&Counters) -> u64| workers.iter().map(|worker| read(worker)).sum::<u64>();
 
         let clicks = ClickCount::all()
-            .map(|count| counter(&[("outcome", count.as_str())], sum(&|worker| worker.clicks[count.index()].read())))
+            .map(|count| {
+                counter(&[("outcome", count.as_str())], sum(&|worker| worker.clicks[count.index()].read()))
+            })
             .collect();
-        let geo = GeoCount::ALL
-            .map(|count| counter(&[("result", count.as_str())], sum(&|worker| worker.geo[count as usize].read())));
+        let geo = GeoCount::ALL.map(|count| {
+            counter(&[("result", count.as_str())], sum(&|worker| worker.geo[count as usize].read()))
+        });
         let closed = CloseReason::ALL.map(|reason| {
             counter(&[("reason", reason.as_str())], sum(&|worker| worker.closed[reason as usize].read()))
         });
-        let closed_sum =
-            sum(&|worker| worker.closed.iter().map(Cell::read).sum());
+        let closed_sum = sum(&|worker| worker.closed.iter().map(Cell::read).sum());
         let active = sum(&|worker| worker.opened.read()).saturating_sub(closed_sum);
         let (links, offers) = by_id(&workers);
         let metrics: [Vec<Metric>; WORKER_FAMILIES.len()] = [
@@ -447,8 +453,10 @@ fn by_id(workers: &[Arc<Counters>]) -> (Vec<Metric>, Vec<Metric>) {
         .collect();
     let mut offers: Vec<_> = sums.offers.into_iter().collect();
     offers.sort_unstable();
-    let offers =
-        offers.into_iter().map(|(offer, count)| counter(&[("offer_id", &offer.to_string())], count)).collect();
+    let offers = offers
+        .into_iter()
+        .map(|(offer, count)| counter(&[("offer_id", &offer.to_string())], count))
+        .collect();
     (links, offers)
 }
 
@@ -612,7 +620,8 @@ mod tests {
         }
         let text = metrics.text().unwrap();
         for id in [301, 3011, 30] {
-            let series = format!("smartlink_link_clicks_total{{smart_link_id=\"{id}\",outcome=\"offer\"}} 1\n");
+            let series =
+                format!("smartlink_link_clicks_total{{smart_link_id=\"{id}\",outcome=\"offer\"}} 1\n");
             assert!(text.contains(&series), "{text}");
         }
         assert!(text.contains("smartlink_offer_clicks_total{offer_id=\"1042\"} 3\n"));
@@ -642,7 +651,8 @@ mod tests {
             two.click(ClickCount::Decided(Outcome::Offer), link(id), None);
         }
         let text = metrics.text().unwrap();
-        let series: Vec<&str> = text.lines().filter(|line| line.starts_with("smartlink_link_clicks_total{")).collect();
+        let series: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("smartlink_link_clicks_total{")).collect();
         assert_eq!(
             series,
             [

@@ -79,7 +79,8 @@ fn decode(bytes: &[u8]) -> Result<(Network, String), String> {
     if stored.trim() != hash.to_hex().as_str() {
         return Err("its checksum does not match".to_owned());
     }
-    let network = serde_json::from_slice(body).map_err(|error| format!("its content cannot be read: {error}"))?;
+    let network =
+        serde_json::from_slice(body).map_err(|error| format!("its content cannot be read: {error}"))?;
     Ok((network, name(&hash)))
 }
 

@@ -8,4 +8,4 @@ mod refresh;
 
 pub use geo_reload::{GeoFiles, GeoLoadError, GeoReload};
 pub use last_good::{LastGoodError, read as read_last_good};
-pub use refresh::{Asked, Refresh, RefreshHandle, RefreshOptions, RefreshReport};
+pub use refresh::{Refresh, RefreshOptions};

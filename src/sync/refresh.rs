@@ -7,15 +7,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::rngs::SysRng;
 use rand::TryRng;
-use tokio::sync::{mpsc, oneshot};
+use rand::rngs::SysRng;
 use tokio::time::Instant;
 
 use crate::cake::wire::Network;
 use crate::cake::{Client, FetchError};
 use crate::routing::{CompileOptions, Table, Warning, Zone, compile};
-use crate::state::{LiveTable, Metrics, Readiness, RefreshResult, now};
+use crate::state::{
+    LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, now,
+    refresh_requests,
+};
 
 use super::geo_reload::GeoReload;
 use super::last_good::{self, Encoded};
@@ -34,32 +36,6 @@ pub struct RefreshOptions {
     pub last_good: PathBuf,
 }
 
-/// What came of a refresh.
-#[derive(Clone, Debug)]
-pub struct RefreshReport {
-    pub result: RefreshResult,
-    /// Of the live table, after the refresh.
-    pub generation: u64,
-    /// Of the live table: the first 16 digits of its content hash.
-    pub snapshot: String,
-    pub links: usize,
-    pub entries: usize,
-    pub offers: usize,
-    /// What was left out of the live table, at most [`WARNINGS_SHOWN`] of them.
-    pub warnings: Vec<Warning>,
-    /// How many there are.
-    pub quarantined: usize,
-    /// Why it failed.
-    pub error: Option<String>,
-}
-
-/// Asks for a refresh and waits for what comes of it.
-#[derive(Clone, Debug)]
-pub struct RefreshHandle(mpsc::Sender<Asked>);
-
-/// Somebody who waits for a refresh.
-pub type Asked = oneshot::Sender<RefreshReport>;
-
 /// The task that owns refreshing.
 pub struct Refresh {
     client: Client,
@@ -68,7 +44,7 @@ pub struct Refresh {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     geo: GeoReload,
-    asked: mpsc::Receiver<Asked>,
+    asked: RefreshRequests,
     /// Of the live table.
     warnings: Vec<Warning>,
     quarantined: usize,
@@ -84,7 +60,7 @@ impl Refresh {
         metrics: Arc<Metrics>,
         geo: GeoReload,
     ) -> (Self, RefreshHandle) {
-        let (ask, asked) = mpsc::channel(ASKED_MAX);
+        let (handle, asked) = refresh_requests();
         let refresh = Self {
             client,
             options,
@@ -97,7 +73,7 @@ impl Refresh {
             quarantined: 0,
             failures: 0,
         };
-        (refresh, RefreshHandle(ask))
+        (refresh, handle)
     }
 
     /// Publishes the last good snapshot, if there is a usable one. Before the first refresh.
@@ -123,19 +99,18 @@ impl Refresh {
         loop {
             let mut waiting = Vec::new();
             tokio::select! {
-                asked = self.asked.recv() => match asked {
+                asked = self.asked.next() => match asked {
                     Some(asked) => waiting.push(asked),
                     None => return,
                 },
                 () = tokio::time::sleep_until(next) => {}
             }
-            while let Ok(asked) = self.asked.try_recv() {
+            while let Some(asked) = self.asked.waiting() {
                 waiting.push(asked);
             }
             let report = self.refresh().await;
             for asked in waiting {
-                // Whoever asked may be gone.
-                let _ = asked.send(report.clone());
+                asked.answer(report.clone());
             }
             next = Instant::now() + self.pause();
         }
@@ -225,15 +200,6 @@ impl Refresh {
     }
 }
 
-impl RefreshHandle {
-    /// Asks for a refresh now and waits for it. `None` if the process is ending.
-    pub async fn refresh(&self) -> Option<RefreshReport> {
-        let (answer, answered) = oneshot::channel();
-        self.0.send(answer).await.ok()?;
-        answered.await.ok()
-    }
-}
-
 /// A table, and what was left out of it.
 struct Compiled {
     table: Table,
@@ -266,6 +232,3 @@ fn prepare(
 
 /// More warnings than anybody reads.
 pub const WARNINGS_SHOWN: usize = 50;
-
-/// Askers who can wait at the same time.
-const ASKED_MAX: usize = 64;

@@ -10,7 +10,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use smartlink::backoffice::{ApiKey, Backoffice, Options};
+use smartlink::backoffice::{Backoffice, Options};
+use smartlink::cake::Key;
 use smartlink::cake::wire;
 use smartlink::routing::{DestinationPolicy, Zone};
 
@@ -44,7 +45,7 @@ impl Api {
 
     pub fn start_on(path: &Path) -> Self {
         let options = Options {
-            api_key: ApiKey::new(KEY).unwrap(),
+            api_key: Key::new(KEY).unwrap(),
             public_base_url: "https://go.example.com/".to_owned(),
             zone: zone(),
             destination_policy: DestinationPolicy::default(),

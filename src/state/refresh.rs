@@ -1,0 +1,75 @@
+//! Asking for a refresh: whoever needs one holds a handle, sync holds the other end.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::routing::Warning;
+
+use super::metrics::RefreshResult;
+
+/// Asks for a refresh and waits for what comes of it.
+#[derive(Clone, Debug)]
+pub struct RefreshHandle(mpsc::Sender<Asked>);
+
+/// The end that answers.
+#[derive(Debug)]
+pub struct RefreshRequests(mpsc::Receiver<Asked>);
+
+/// Somebody who waits for a refresh.
+#[derive(Debug)]
+pub struct Asked(oneshot::Sender<RefreshReport>);
+
+/// What came of a refresh.
+#[derive(Clone, Debug)]
+pub struct RefreshReport {
+    pub result: RefreshResult,
+    /// Of the live table, after the refresh.
+    pub generation: u64,
+    /// Of the live table: the first 16 digits of its content hash.
+    pub snapshot: String,
+    pub links: usize,
+    pub entries: usize,
+    pub offers: usize,
+    /// What was left out of the live table; the first of them, if there are many.
+    pub warnings: Vec<Warning>,
+    /// How many there are.
+    pub quarantined: usize,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Both ends.
+pub fn refresh_requests() -> (RefreshHandle, RefreshRequests) {
+    let (ask, asked) = mpsc::channel(WAITING_MAX);
+    (RefreshHandle(ask), RefreshRequests(asked))
+}
+
+impl RefreshHandle {
+    /// Asks for a refresh that begins after this call, and waits for it. `None` if the process is ending.
+    pub async fn refresh(&self) -> Option<RefreshReport> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Asked(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+impl RefreshRequests {
+    /// The next to ask. `None` when every handle is gone.
+    pub async fn next(&mut self) -> Option<Asked> {
+        self.0.recv().await
+    }
+
+    /// One who asks already, without waiting.
+    pub fn waiting(&mut self) -> Option<Asked> {
+        self.0.try_recv().ok()
+    }
+}
+
+impl Asked {
+    /// Answers; whoever asked may be gone.
+    pub fn answer(self, report: RefreshReport) {
+        let _ = self.0.send(report);
+    }
+}
+
+/// Who can wait at the same time; more wait to be let in.
+const WAITING_MAX: usize = 64;
