@@ -1,7 +1,7 @@
 //! User-Agents of today and what their devices are, from `devices.tsv`; and what holds for any text at all.
 
 use proptest::prelude::*;
-use smartlink::lookup::{Hints, device};
+use smartlink::lookup::{DeviceCache, Hints, device};
 use smartlink::types::{Browser, Device, DeviceKind, Os};
 
 /// A line of `devices.tsv`.
@@ -15,6 +15,7 @@ struct Row {
 #[test]
 fn every_user_agent_is_what_it_is() {
     let rows = rows();
+    let mut cache = DeviceCache::new(11);
     let mut mismatches = Vec::new();
     for row in &rows {
         let told = device(&row.hints);
@@ -28,6 +29,8 @@ fn every_user_agent_is_what_it_is() {
                 row.hints.user_agent.unwrap_or_default(),
             ));
         }
+        assert_eq!(cache.device(&row.hints), told, "line {}: the cache, at first sight", row.line);
+        assert_eq!(cache.device(&row.hints), told, "line {}: the cache, again", row.line);
     }
     assert!(mismatches.is_empty(), "{} of {}:\n{}", mismatches.len(), rows.len(), mismatches.join("\n"));
 }
@@ -92,6 +95,7 @@ proptest! {
         }
         let told = device(&agent(&text));
         prop_assert_eq!(told, device(&agent(&text)));
+        prop_assert_eq!(told, DeviceCache::with_entries(3, 4).device(&agent(&text)));
     }
 
     /// A hint corrects the kind and the system of people's devices, and nothing else.

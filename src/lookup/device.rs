@@ -17,8 +17,10 @@ use woothee::parser::Parser;
 
 use crate::types::{Browser, Device, DeviceKind, Os};
 
+mod cache;
 mod signs;
 
+pub use cache::DeviceCache;
 use signs::Signs;
 
 /// The headers that tell the device, as they were sent.

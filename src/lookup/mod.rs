@@ -5,4 +5,4 @@
 
 mod device;
 
-pub use device::{Hints, device};
+pub use device::{DeviceCache, Hints, device};
