@@ -1,2 +1,3 @@
 //! smartlink
+pub mod lookup;
 pub mod types;
