@@ -16,11 +16,11 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 use smartlink::lookup::{DeviceCache, Hints, device};
 
 /// `miss` reads the whole User-Agent; `hit` finds it in the worker's cache, among a thousand others.
-fn devices(criterion: &mut Criterion) {
+pub fn devices(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("device");
     for (name, hints) in VISITORS {
         group.bench_function(format!("miss/{name}"), |bencher| bencher.iter(|| device(black_box(hints))));
@@ -37,13 +37,6 @@ fn devices(criterion: &mut Criterion) {
     }
     group.finish();
 }
-
-criterion_group! {
-    name = lookup;
-    config = Criterion::default();
-    targets = devices
-}
-criterion_main!(lookup);
 
 const VISITORS: &[(&str, Hints<'static>)] = &[
     (
