@@ -1,0 +1,143 @@
+//! The whole handler without a socket: query, address, place, device, decision, id, destination, reply, counters.
+//!
+//! PLACEHOLDER
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::request::Parts;
+use http::{HeaderValue, Request};
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use smartlink::cake::wire::Network;
+use smartlink::edge::{ClickOptions, Worker, handle};
+use smartlink::lookup::GeoDb;
+use smartlink::routing::{BotPolicy, CompileOptions, NetSet, Table, Zone, compile};
+use smartlink::state::{Geo, LiveGeo, LiveTable, Metrics, now};
+
+criterion_group!(benches, clicks);
+criterion_main!(benches);
+
+/// Each click comes from another random address, over links drawn at random.
+fn clicks(criterion: &mut Criterion) {
+    let mut worker = worker();
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
+    let mut group = criterion.benchmark_group("click");
+    for (name, targets, headers) in shapes() {
+        let requests: Vec<Parts> = targets.iter().map(|target| parts(target, headers)).collect();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let bits = random.next_u64();
+                let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
+                let request = &requests[(bits >> 32) as usize % requests.len()];
+                black_box(handle(&mut worker, black_box(request), peer))
+            });
+        });
+    }
+    group.finish();
+}
+
+type Shape = (&'static str, Vec<String>, &'static [(&'static str, &'static str)]);
+
+fn shapes() -> Vec<Shape> {
+    let links = |query: &str| (1..=LINKS).step_by(97).map(|id| format!("/sl?id={id}&{query}")).collect();
+    vec![
+        ("offer", links("aff_id=67890"), BROWSER),
+        ("offer_with_sub_ids", links("aff_id=67890&s1=summer%20sale&s2=banner-7&s3=abc"), BROWSER),
+        ("bot_to_fallback", links("aff_id=67890"), CRAWLER),
+        ("unknown_link", vec!["/sl?id=4000000000&aff_id=67890".to_owned()], BROWSER),
+        ("malformed", vec!["/sl?id=abc&aff_id=67890".to_owned()], BROWSER),
+    ]
+}
+
+fn worker() -> Worker {
+    let options = CompileOptions::default();
+    let (snapshot, warnings) = network().to_snapshot(&Zone::parse("UTC").expect("UTC is a zone"));
+    assert_eq!(warnings, []);
+    let (table, warnings) = compile(&snapshot, &options);
+    assert_eq!(warnings, []);
+    let live = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
+    live.publish(table, "bench".to_owned(), now());
+    let places = match std::env::var("SMARTLINK_BENCH_GEO") {
+        Ok(path) => GeoDb::from_bytes(std::fs::read(path).expect("SMARTLINK_BENCH_GEO is a readable file"))
+            .expect("SMARTLINK_BENCH_GEO is a Country or City database"),
+        Err(_) => GeoDb::demo(),
+    };
+    let geo = LiveGeo::new(Geo { places: Some(places), networks: None });
+    let metrics = Metrics::new(LINKS as usize, Arc::clone(&live));
+    let click = ClickOptions {
+        trusted_proxies: NetSet::new([]),
+        referrer_policy: HeaderValue::from_static("strict-origin-when-cross-origin"),
+        bots: BotPolicy::Fallback,
+    };
+    Worker::new(Arc::new(click), &live, &geo, &metrics).expect("the system gives random numbers")
+}
+
+/// 10,000 links of four entries over 500 offers: a rule for some countries, three attachments behind it.
+fn network() -> Network {
+    let links: Vec<_> = (1..=LINKS)
+        .map(|id| {
+            serde_json::json!({"smart_link_id": id, "affiliate_id": 67890, "smart_link_status": "active",
+                "fallback_url": "https://www.example.com/none?link={smart_link_id}"})
+        })
+        .collect();
+    let offers: Vec<_> = (1..=OFFERS)
+        .map(|id| {
+            serde_json::json!({"offer_id": id, "offer_status": "active",
+                "offer_url": format!("https://shop{id}.example.com/apply?aff=#affid#&sub={{sub_id}}&r=#reqid#&c={{country}}")})
+        })
+        .collect();
+    let entries: Vec<_> = (1..=LINKS)
+        .flat_map(|link| {
+            (0..3).map(move |entry| {
+                serde_json::json!({"smart_link_id": link, "offer_id": (link * 7 + entry) % OFFERS + 1,
+                    "offer_weight": 60 / (entry + 1), "priority": 2})
+            })
+        })
+        .collect();
+    let rules: Vec<_> = (1..=LINKS)
+        .map(|link| {
+            serde_json::json!({"rule_id": link, "smart_link_id": link, "offer_id": link % OFFERS + 1, "priority": 1,
+                "offer_weight": 1, "conditions": {"country": {"in": ["GB", "DE"]}, "device": {"in": ["mobile"]}}})
+        })
+        .collect();
+    serde_json::from_value(
+        serde_json::json!({"smart_links": links, "offers": offers, "offer_geo_targets": [],
+        "smart_link_offers": entries, "routing_rules": rules}),
+    )
+    .expect("the items are well-formed")
+}
+
+fn parts(target: &str, headers: &[(&str, &str)]) -> Parts {
+    let mut request = Request::get(target).header("host", "go.example.com");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).expect("the request is well-formed").into_parts().0
+}
+
+const BROWSER: &[(&str, &str)] = &[
+    (
+        "user-agent",
+        "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Mobile Safari/537.36",
+    ),
+    ("sec-ch-ua", "\"Chromium\";v=\"142\", \"Google Chrome\";v=\"142\", \"Not_A Brand\";v=\"99\""),
+    ("sec-ch-ua-mobile", "?1"),
+    ("sec-ch-ua-platform", "\"Android\""),
+    ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"),
+    ("accept-language", "en-GB,en;q=0.9"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("referer", "https://news.example.org/article?page=2"),
+    ("upgrade-insecure-requests", "1"),
+];
+
+const CRAWLER: &[(&str, &str)] = &[
+    ("user-agent", "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"),
+    ("accept", "*/*"),
+];
+
+const SEED: u64 = 301;
+const LINKS: u32 = 10_000;
+const OFFERS: u32 = 500;
