@@ -4,7 +4,7 @@
 //! was one: what failed goes to the log.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -12,7 +12,11 @@ use crate::cake::wire::FieldError;
 
 /// A success, already written.
 #[derive(Debug)]
-pub struct Answer(Vec<u8>);
+pub struct Answer {
+    body: Vec<u8>,
+    /// Which state of the network it tells of; known of lists.
+    revision: Option<i64>,
+}
 
 /// The list `noun` of a page, beside the number of rows of all pages.
 pub struct Rows<T> {
@@ -62,7 +66,14 @@ impl Answer {
     }
 
     fn write(envelope: &impl Serialize) -> Result<Self, Refusal> {
-        serde_json::to_vec(envelope).map(Self).map_err(|error| Refusal::Broken(error.to_string()))
+        let body = serde_json::to_vec(envelope).map_err(|error| Refusal::Broken(error.to_string()))?;
+        Ok(Self { body, revision: None })
+    }
+
+    /// Says of which state of the network the answer tells. It is sent as the `ETag`, so that a reader of many pages
+    /// notices a change between two of them.
+    pub fn of_revision(self, revision: i64) -> Self {
+        Self { revision: Some(revision), ..self }
     }
 }
 
@@ -105,7 +116,12 @@ impl Refusal {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        (StatusCode::OK, JSON_HEADERS, self.0).into_response()
+        let mut response = (StatusCode::OK, JSON_HEADERS, self.body).into_response();
+        let tag = self.revision.and_then(|revision| HeaderValue::from_str(&format!("\"{revision}\"")).ok());
+        if let Some(tag) = tag {
+            response.headers_mut().insert(ETAG, tag);
+        }
+        response
     }
 }
 

@@ -12,7 +12,7 @@ use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
 use super::parameters::{Parameters, PresentedKeys};
-use super::{Backoffice, CALLS, Options};
+use super::{Backoffice, CALLS, Options, store};
 
 /// One call of the API.
 pub struct Call {
@@ -105,7 +105,10 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
 fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<Answer, Refusal> {
     let options = backoffice.options();
     match call.verb {
-        Verb::Read => backoffice.store().read(|transaction| (call.run)(transaction, options, parameters)),
+        Verb::Read => backoffice.store().read(|transaction| {
+            let answer = (call.run)(transaction, options, parameters)?;
+            Ok(answer.of_revision(store::revision(transaction)?))
+        }),
         Verb::Write { .. } => {
             backoffice.store().write(|transaction| (call.run)(transaction, options, parameters))
         }

@@ -3,6 +3,13 @@
 -- The checks repeat what the API checks before it writes: they are the second wall, for a mistake in the first.
 -- Links and offers are never deleted, and AUTOINCREMENT never gives an id twice: an old click stays explicable.
 
+-- Counts the changes of the network: who reads it page by page sees that all pages are of one state.
+CREATE TABLE network (
+    revision INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO network (revision) VALUES (0);
+
 CREATE TABLE smart_links (
     smart_link_id     INTEGER PRIMARY KEY AUTOINCREMENT CHECK (smart_link_id BETWEEN 1 AND 4294967295),
     smart_link_name   TEXT    NOT NULL CHECK (smart_link_name <> ''),

@@ -90,6 +90,7 @@ impl Store {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&transaction)?;
+        transaction.execute("UPDATE network SET revision = revision + 1", [])?;
         transaction.commit()?;
         Ok(done)
     }
@@ -135,6 +136,11 @@ impl Listing {
         let rows = statement.query_map(params_from_iter(values), read)?.collect::<Result<_, _>>()?;
         Ok((rows, total_rows))
     }
+}
+
+/// How often the network was changed, in the state that the transaction sees.
+pub fn revision(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
+    transaction.prepare_cached("SELECT revision FROM network")?.query_row([], |row| row.get(0))
 }
 
 /// The id that the table gives next. Ids of deleted rows are not given again.

@@ -11,7 +11,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
@@ -65,6 +65,8 @@ pub enum FetchError {
     NoList { call: &'static str, list: &'static str },
     #[error("{call}: more than {ROWS_MAX} rows; pages do not seem to end")]
     Endless { call: &'static str },
+    #[error("{call}: the network was changed {READS} times while it was read; its pages do not fit together")]
+    Changing { call: &'static str },
 }
 
 impl Client {
@@ -84,16 +86,29 @@ impl Client {
         Ok(Self { options, transport })
     }
 
-    /// Fetches every list, page by page, and joins them.
+    /// Fetches every list, page by page, and joins them. Where the upstream tells by an `ETag` which state of the
+    /// network a page is of (the embedded API does), all pages are of one state, or are read again.
     pub async fn network(&self) -> Result<Network, FetchError> {
         let key = self.options.key.read()?;
-        let offers: Vec<WrappedOffer> = self.list(&key, "offers.json", "offers").await?;
+        let mut read = self.one_reading(&key).await;
+        for _ in 1..READS {
+            if !matches!(read, Err(FetchError::Changing { .. })) {
+                break;
+            }
+            read = self.one_reading(&key).await;
+        }
+        read
+    }
+
+    async fn one_reading(&self, key: &Key) -> Result<Network, FetchError> {
+        let state = &mut None;
+        let offers: Vec<WrappedOffer> = self.list(key, "offers.json", "offers", state).await?;
         let network = Network {
-            smart_links: self.list(&key, "smart_links.json", "smart_links").await?,
+            smart_links: self.list(key, "smart_links.json", "smart_links", state).await?,
             offers: offers.into_iter().map(|wrapped| wrapped.offer).collect(),
-            offer_geo_targets: self.list(&key, "offer_geo_targets.json", "offer_geo_targets").await?,
-            smart_link_offers: self.list(&key, "smart_link_offers.json", "smart_link_offers").await?,
-            routing_rules: self.list(&key, "routing_rules.json", "routing_rules").await?,
+            offer_geo_targets: self.list(key, "offer_geo_targets.json", "offer_geo_targets", state).await?,
+            smart_link_offers: self.list(key, "smart_link_offers.json", "smart_link_offers", state).await?,
+            routing_rules: self.list(key, "routing_rules.json", "routing_rules", state).await?,
         };
         Ok(network.canonical())
     }
@@ -104,10 +119,16 @@ impl Client {
         key: &Key,
         call: &'static str,
         list: &'static str,
+        state: &mut Option<HeaderValue>,
     ) -> Result<Vec<T>, FetchError> {
         let mut rows = Vec::new();
         loop {
-            let body = self.call(key, call, rows.len()).await?;
+            let (body, tag) = self.call(key, call, rows.len()).await?;
+            match (&state, tag) {
+                (Some(first), Some(tag)) if *first != tag => return Err(FetchError::Changing { call }),
+                (None, tag) => *state = tag,
+                _ => {}
+            }
             let page: Vec<T> = read_page(call, list, &body)?;
             let is_last = page.len() < PAGE_ROWS;
             rows.extend(page);
@@ -120,19 +141,14 @@ impl Client {
         }
     }
 
-    async fn call(&self, key: &Key, call: &'static str, start_at_row: usize) -> Result<Bytes, FetchError> {
+    async fn call(&self, key: &Key, call: &'static str, start_at_row: usize) -> Result<Page, FetchError> {
         let after = self.options.call_timeout;
         tokio::time::timeout(after, self.exchange(key, call, start_at_row))
             .await
             .unwrap_or(Err(FetchError::Timeout { call, after }))
     }
 
-    async fn exchange(
-        &self,
-        key: &Key,
-        call: &'static str,
-        start_at_row: usize,
-    ) -> Result<Bytes, FetchError> {
+    async fn exchange(&self, key: &Key, call: &'static str, start_at_row: usize) -> Result<Page, FetchError> {
         let unreachable = |reason: String| FetchError::Unreachable { call, reason };
         let request = Request::get(self.uri(key, call, start_at_row).map_err(unreachable)?)
             .header(header::ACCEPT, "application/json")
@@ -149,8 +165,9 @@ impl Client {
             return Err(FetchError::Status { call, status, hint: hint(status) });
         }
         let body_bytes_max = self.options.body_bytes_max;
+        let tag = answer.headers().get(header::ETAG).cloned();
         let body = Limited::new(answer.into_body(), body_bytes_max).collect().await;
-        body.map(|body| body.to_bytes()).map_err(|error| FetchError::Body {
+        body.map(|body| (body.to_bytes(), tag)).map_err(|error| FetchError::Body {
             call,
             body_bytes_max,
             reason: causes(error.as_ref()),
@@ -218,6 +235,9 @@ fn hint(status: StatusCode) -> &'static str {
     }
 }
 
+/// A body, and the `ETag` that tells which state of the network it shows.
+type Page = (Bytes, Option<HeaderValue>);
+
 #[derive(Debug)]
 enum Transport {
     Plain(HttpClient<HttpConnector, Empty<Bytes>>),
@@ -232,6 +252,9 @@ struct WrappedOffer {
 
 /// CAKE's greatest `row_limit`.
 const PAGE_ROWS: usize = 500;
+
+/// How often a network that changes in between is read.
+const READS: usize = 5;
 
 /// Beyond any network; a bound for an upstream that ignores `start_at_row`.
 const ROWS_MAX: usize = 20_000_000;
