@@ -5,20 +5,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::header::{CONTENT_TYPE, ETAG};
-use smartlink::cake::{Client, ClientOptions, FetchError, KeySource};
+use axum::http::HeaderName;
+use axum::http::header::CONTENT_TYPE;
+use smartlink::cake::{Client, ClientOptions, FetchError, KeySource, REVISION_HEADER};
 
-/// An upstream whose n-th answer carries the tag that `tag` gives, and the client for it.
-async fn upstream(tag: fn(usize) -> Option<String>) -> (Client, Arc<AtomicUsize>, tempfile::TempDir) {
+/// An upstream whose n-th answer carries the revision that `revision` gives, and the client for it.
+async fn upstream(revision: fn(usize) -> Option<String>) -> (Client, Arc<AtomicUsize>, tempfile::TempDir) {
     let answered = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&answered);
     let router = Router::new().fallback(move || {
-        let tag = tag(counter.fetch_add(1, Ordering::SeqCst));
+        let revision = revision(counter.fetch_add(1, Ordering::SeqCst));
         async move {
             let mut response = axum::response::Response::new(BODY.to_owned());
             response.headers_mut().insert(CONTENT_TYPE, "application/json".parse().unwrap());
-            if let Some(tag) = tag {
-                response.headers_mut().insert(ETAG, format!("\"{tag}\"").parse().unwrap());
+            if let Some(revision) = revision {
+                response
+                    .headers_mut()
+                    .insert(HeaderName::from_static(REVISION_HEADER), revision.parse().unwrap());
             }
             response
         }
@@ -41,9 +44,10 @@ async fn upstream(tag: fn(usize) -> Option<String>) -> (Client, Arc<AtomicUsize>
 #[tokio::test]
 async fn pages_of_different_states_are_read_again() {
     // The network changes between the second call and the third.
-    let (client, answered, _key) = upstream(|answer| Some(if answer < 2 { "1" } else { "2" }.to_owned())).await;
-    let network = client.network().await.unwrap();
-    assert_eq!(network.smart_links.len(), 1);
+    let (client, answered, _key) =
+        upstream(|answer| Some(if answer < 2 { "1" } else { "2" }.to_owned())).await;
+    let fetched = client.network().await.unwrap();
+    assert_eq!(fetched.network.smart_links.len(), 1);
     assert_eq!(answered.load(Ordering::SeqCst), 3 + LISTS, "a reading broken off, and a whole one");
 }
 
@@ -57,7 +61,7 @@ async fn a_network_that_never_stands_still_is_not_mixed() {
 }
 
 #[tokio::test]
-async fn an_upstream_without_tags_is_read_once() {
+async fn an_upstream_without_revisions_is_read_once() {
     let (client, answered, _key) = upstream(|_| None).await;
     client.network().await.unwrap();
     assert_eq!(answered.load(Ordering::SeqCst), LISTS);

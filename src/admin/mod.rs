@@ -11,15 +11,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use crate::cake::Key;
-use crate::state::{LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport};
+use crate::state::{LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshResult};
 
 pub use explain::{EntryAnswer, ExplainAnswer, ExplainQuery, ParameterError, answer as explain};
 
@@ -98,13 +100,32 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
-/// 200 with what came of the refresh; 502 if the upstream did not give a snapshot.
-async fn refresh(State(admin): State<Arc<Admin>>) -> Response {
-    let Some(report) = admin.refresh.refresh().await else {
+/// 200 with what came of the refresh; 502 if the upstream gave no snapshot, 409 if it gave a suspicious one.
+async fn refresh(
+    State(admin): State<Arc<Admin>>,
+    parameters: Result<Query<RefreshParameters>, QueryRejection>,
+) -> Response {
+    let force = match parameters {
+        Ok(Query(parameters)) => parameters.force,
+        Err(rejection) => return (StatusCode::BAD_REQUEST, rejection.body_text()).into_response(),
+    };
+    let Some(report) = admin.refresh.refresh(force).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "The process is ending.\n").into_response();
     };
-    let status = if report.error.is_some() { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
+    let status = match report.result {
+        RefreshResult::Published | RefreshResult::Unchanged => StatusCode::OK,
+        RefreshResult::Refused => StatusCode::CONFLICT,
+        RefreshResult::Failed => StatusCode::BAD_GATEWAY,
+    };
     (status, axum::Json(show(&report))).into_response()
+}
+
+/// `POST /refresh?force=true` takes also a snapshot that looks like an accident.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefreshParameters {
+    #[serde(default)]
+    force: bool,
 }
 
 fn show(report: &RefreshReport) -> serde_json::Value {
@@ -127,5 +148,5 @@ const INDEX: &str = "smartlink admin\n\
     GET  /livez      200 while the process lives\n\
     GET  /readyz     200 once a table is live\n\
     GET  /explain    ?id=&aff_id=&ip=&ua=&language=&referrer=&at=&draw=&s1= … why a click goes where it goes\n\
-    POST /refresh    fetch the snapshot now\n\
+    POST /refresh    fetch the snapshot now; ?force=true takes also one that looks like an accident\n\
     GET, POST /api/2/…    the embedded CAKE API, where it runs\n";

@@ -4,10 +4,11 @@
 //! was one: what failed goes to the log.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::cake::REVISION_HEADER;
 use crate::cake::wire::FieldError;
 
 /// A success, already written.
@@ -70,8 +71,8 @@ impl Answer {
         Ok(Self { body, revision: None })
     }
 
-    /// Says of which state of the network the answer tells. It is sent as the `ETag`, so that a reader of many pages
-    /// notices a change between two of them.
+    /// Says of which state of the network the answer tells, so that a reader of many pages notices a change between
+    /// two of them.
     pub fn of_revision(self, revision: i64) -> Self {
         Self { revision: Some(revision), ..self }
     }
@@ -117,9 +118,8 @@ impl Refusal {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let mut response = (StatusCode::OK, JSON_HEADERS, self.body).into_response();
-        let tag = self.revision.and_then(|revision| HeaderValue::from_str(&format!("\"{revision}\"")).ok());
-        if let Some(tag) = tag {
-            response.headers_mut().insert(ETAG, tag);
+        if let Some(revision) = self.revision {
+            response.headers_mut().insert(REVISION_HEADER, HeaderValue::from(revision));
         }
         response
     }

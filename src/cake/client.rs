@@ -8,10 +8,10 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
@@ -56,7 +56,13 @@ pub enum FetchError {
     #[error("{call}: the answer broke off, or is over {body_bytes_max} bytes: {reason}")]
     Body { call: &'static str, body_bytes_max: usize, reason: String },
     #[error("{call}: HTTP {status}{hint}")]
-    Status { call: &'static str, status: StatusCode, hint: &'static str },
+    Status {
+        call: &'static str,
+        status: StatusCode,
+        hint: &'static str,
+        /// How long the upstream asks to wait.
+        retry_after: Option<Duration>,
+    },
     #[error("{call}: the answer is not the JSON that was expected: {reason}")]
     Json { call: &'static str, reason: String },
     #[error("{call}: the upstream answers request_status {status:?}")]
@@ -67,6 +73,25 @@ pub enum FetchError {
     Endless { call: &'static str },
     #[error("{call}: the network was changed {READS} times while it was read; its pages do not fit together")]
     Changing { call: &'static str },
+}
+
+/// A network as it was read.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Canonical.
+    pub network: Network,
+    /// Of which state of the network; only an embedded API tells. It knows what was deleted.
+    pub revision: Option<HeaderValue>,
+}
+
+impl FetchError {
+    /// How long the upstream asks to wait before the next call.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            FetchError::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 impl Client {
@@ -86,9 +111,9 @@ impl Client {
         Ok(Self { options, transport })
     }
 
-    /// Fetches every list, page by page, and joins them. Where the upstream tells by an `ETag` which state of the
-    /// network a page is of (the embedded API does), all pages are of one state, or are read again.
-    pub async fn network(&self) -> Result<Network, FetchError> {
+    /// Fetches every list, page by page, and joins them. Where the upstream tells which state of the network a page
+    /// is of (the embedded API does), all pages are of one state, or are read again.
+    pub async fn network(&self) -> Result<Fetched, FetchError> {
         let key = self.options.key.read()?;
         let mut read = self.one_reading(&key).await;
         for _ in 1..READS {
@@ -100,8 +125,9 @@ impl Client {
         read
     }
 
-    async fn one_reading(&self, key: &Key) -> Result<Network, FetchError> {
-        let state = &mut None;
+    async fn one_reading(&self, key: &Key) -> Result<Fetched, FetchError> {
+        let mut revision = None;
+        let state = &mut revision;
         let offers: Vec<WrappedOffer> = self.list(key, "offers.json", "offers", state).await?;
         let network = Network {
             smart_links: self.list(key, "smart_links.json", "smart_links", state).await?,
@@ -110,7 +136,7 @@ impl Client {
             smart_link_offers: self.list(key, "smart_link_offers.json", "smart_link_offers", state).await?,
             routing_rules: self.list(key, "routing_rules.json", "routing_rules", state).await?,
         };
-        Ok(network.canonical())
+        Ok(Fetched { network: network.canonical(), revision })
     }
 
     /// Reads pages until a short or empty one. Rows may repeat over pages when the upstream changes in between.
@@ -123,10 +149,10 @@ impl Client {
     ) -> Result<Vec<T>, FetchError> {
         let mut rows = Vec::new();
         loop {
-            let (body, tag) = self.call(key, call, rows.len()).await?;
-            match (&state, tag) {
-                (Some(first), Some(tag)) if *first != tag => return Err(FetchError::Changing { call }),
-                (None, tag) => *state = tag,
+            let (body, revision) = self.call(key, call, rows.len()).await?;
+            match (&state, revision) {
+                (Some(first), Some(later)) if *first != later => return Err(FetchError::Changing { call }),
+                (None, revision) => *state = revision,
                 _ => {}
             }
             let page: Vec<T> = read_page(call, list, &body)?;
@@ -162,12 +188,13 @@ impl Client {
         let answer = answer.map_err(|error| unreachable(causes(&error)))?;
         let status = answer.status();
         if !status.is_success() {
-            return Err(FetchError::Status { call, status, hint: hint(status) });
+            let retry_after = retry_after(answer.headers());
+            return Err(FetchError::Status { call, status, hint: hint(status), retry_after });
         }
         let body_bytes_max = self.options.body_bytes_max;
-        let tag = answer.headers().get(header::ETAG).cloned();
+        let revision = answer.headers().get(REVISION_HEADER).cloned();
         let body = Limited::new(answer.into_body(), body_bytes_max).collect().await;
-        body.map(|body| (body.to_bytes(), tag)).map_err(|error| FetchError::Body {
+        body.map(|body| (body.to_bytes(), revision)).map_err(|error| FetchError::Body {
             call,
             body_bytes_max,
             reason: causes(error.as_ref()),
@@ -225,6 +252,15 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok(),
+    }
+}
+
 fn hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; check the API key",
@@ -235,7 +271,7 @@ fn hint(status: StatusCode) -> &'static str {
     }
 }
 
-/// A body, and the `ETag` that tells which state of the network it shows.
+/// A body, and which state of the network it shows.
 type Page = (Bytes, Option<HeaderValue>);
 
 #[derive(Debug)]
@@ -249,6 +285,9 @@ enum Transport {
 struct WrappedOffer {
     offer: OfferItem,
 }
+
+/// The header by which an embedded API tells which state of its network an answer shows.
+pub const REVISION_HEADER: &str = "smartlink-revision";
 
 /// CAKE's greatest `row_limit`.
 const PAGE_ROWS: usize = 500;

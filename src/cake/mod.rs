@@ -5,5 +5,5 @@ pub mod wire;
 mod client;
 mod key;
 
-pub use client::{Client, ClientOptions, FetchError};
+pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER};
 pub use key::{Key, KeyError, KeySource};

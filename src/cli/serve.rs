@@ -244,7 +244,7 @@ impl Signals {
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: refreshing the snapshot and the geo databases");
                     let refresh = refresh.clone();
-                    tokio::spawn(async move { refresh.refresh().await });
+                    tokio::spawn(async move { refresh.refresh(false).await });
                 }
             }
         }

@@ -17,7 +17,7 @@ use crate::edge::{self, ClickOptions, ConnectionOptions};
 use crate::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern,
 };
-use crate::sync::{GeoFiles, RefreshOptions};
+use crate::sync::{GeoFiles, GuardOptions, RefreshOptions};
 
 use raw::Raw;
 
@@ -217,6 +217,10 @@ fn refresh_options(
             .ok_or_else(|| value("network.time_zone", zone, "an IANA name such as America/New_York"))?,
         compile,
         last_good: data_dir.join(LAST_GOOD),
+        guard: GuardOptions {
+            lost_share_max: share("upstream.lost_share_max", up.lost_share_max)?,
+            lost_count_min: up.lost_count_min,
+        },
     })
 }
 
@@ -331,6 +335,10 @@ fn seconds(key: &str, seconds: f64, least: f64) -> Result<Duration, ConfigError>
         return Err(value(key, seconds, &format!("seconds from {least} to {SECONDS_MAX}")));
     }
     Ok(Duration::from_secs_f64(seconds))
+}
+
+fn share(key: &str, share: f64) -> Result<f64, ConfigError> {
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(value(key, share, "a share from 0 to 1")) }
 }
 
 fn path(text: &str) -> Option<PathBuf> {

@@ -94,6 +94,8 @@ pub enum CloseReason {
 pub enum RefreshResult {
     Published,
     Unchanged,
+    /// It looked like an accident.
+    Refused,
     Failed,
 }
 
@@ -277,13 +279,14 @@ impl CloseReason {
 }
 
 impl RefreshResult {
-    pub const ALL: [RefreshResult; 3] =
-        [RefreshResult::Published, RefreshResult::Unchanged, RefreshResult::Failed];
+    pub const ALL: [RefreshResult; 4] =
+        [RefreshResult::Published, RefreshResult::Unchanged, RefreshResult::Refused, RefreshResult::Failed];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             RefreshResult::Published => "published",
             RefreshResult::Unchanged => "unchanged",
+            RefreshResult::Refused => "refused",
             RefreshResult::Failed => "failed",
         }
     }

@@ -16,7 +16,10 @@ pub struct RefreshRequests(mpsc::Receiver<Asked>);
 
 /// Somebody who waits for a refresh.
 #[derive(Debug)]
-pub struct Asked(oneshot::Sender<RefreshReport>);
+pub struct Asked {
+    answer: oneshot::Sender<RefreshReport>,
+    force: bool,
+}
 
 /// What came of a refresh.
 #[derive(Clone, Debug)]
@@ -45,9 +48,10 @@ pub fn refresh_requests() -> (RefreshHandle, RefreshRequests) {
 
 impl RefreshHandle {
     /// Asks for a refresh that begins after this call, and waits for it. `None` if the process is ending.
-    pub async fn refresh(&self) -> Option<RefreshReport> {
+    /// With `force`, also a snapshot that looks like an accident is taken.
+    pub async fn refresh(&self, force: bool) -> Option<RefreshReport> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Asked(answer)).await.ok()?;
+        self.0.send(Asked { answer, force }).await.ok()?;
         answered.await.ok()
     }
 }
@@ -65,9 +69,14 @@ impl RefreshRequests {
 }
 
 impl Asked {
+    /// Whether whoever asks takes a suspicious snapshot too.
+    pub fn force(&self) -> bool {
+        self.force
+    }
+
     /// Answers; whoever asked may be gone.
     pub fn answer(self, report: RefreshReport) {
-        let _ = self.0.send(report);
+        let _ = self.answer.send(report);
     }
 }
 

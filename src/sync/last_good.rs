@@ -16,9 +16,9 @@ use crate::cake::wire::Network;
 /// A last good file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LastGoodError {
-    #[error("cannot read {}: {source}", .path.display())]
+    #[error("cannot read the snapshot {}: {source}", .path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is damaged ({reason}); it is ignored, and replaced at the next refresh", .path.display())]
+    #[error("the snapshot {} is damaged: {reason}", .path.display())]
     Damaged { path: PathBuf, reason: String },
 }
 
@@ -30,8 +30,9 @@ pub struct Encoded {
 
 impl Encoded {
     /// `network` must be canonical.
-    pub fn new(network: &Network) -> serde_json::Result<Self> {
-        let body = serde_json::to_vec(network)?;
+    pub fn new(network: &Network) -> Result<Self, String> {
+        let body = serde_json::to_vec(network)
+            .map_err(|error| format!("the snapshot cannot be written as JSON: {error}"))?;
         let hash = blake3::hash(&body);
         Ok(Self { body, hash })
     }

@@ -3,9 +3,13 @@
 //! Nothing here is on the click path. Whatever fails, the live table stays as it is.
 
 mod geo_reload;
+mod guard;
 mod last_good;
+mod prepare;
+mod quarantine;
 mod refresh;
 
 pub use geo_reload::{GeoFiles, GeoLoadError, GeoReload};
+pub use guard::GuardOptions;
 pub use last_good::{LastGoodError, read as read_last_good};
 pub use refresh::{Refresh, RefreshOptions};

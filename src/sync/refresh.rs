@@ -11,16 +11,17 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::time::Instant;
 
-use crate::cake::wire::Network;
-use crate::cake::{Client, FetchError};
-use crate::routing::{CompileOptions, Table, Warning, Zone, compile};
+use crate::cake::{Client, FetchError, Fetched};
+use crate::routing::{CompileOptions, Table, Warning, Zone};
 use crate::state::{
-    LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, now,
+    Asked, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, now,
     refresh_requests,
 };
 
 use super::geo_reload::GeoReload;
-use super::last_good::{self, Encoded};
+use super::guard::{Guard, GuardOptions, Size, Suspicion};
+use super::last_good;
+use super::prepare::{Compiled, Preparation, Prepared};
 
 /// How often and into what.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct RefreshOptions {
     pub compile: CompileOptions,
     /// The last good file.
     pub last_good: PathBuf,
+    /// When a loss is suspicious.
+    pub guard: GuardOptions,
 }
 
 /// The task that owns refreshing.
@@ -49,6 +52,11 @@ pub struct Refresh {
     warnings: Vec<Warning>,
     quarantined: usize,
     failures: u32,
+    /// The network that was fetched last, as it came.
+    fetched: String,
+    /// How long the upstream asked to wait, when it last refused.
+    asked_to_wait: Option<Duration>,
+    guard: Guard,
 }
 
 impl Refresh {
@@ -61,6 +69,7 @@ impl Refresh {
         geo: GeoReload,
     ) -> (Self, RefreshHandle) {
         let (handle, asked) = refresh_requests();
+        let guard = Guard::new(Some(options.guard));
         let refresh = Self {
             client,
             options,
@@ -72,6 +81,9 @@ impl Refresh {
             warnings: Vec::new(),
             quarantined: 0,
             failures: 0,
+            fetched: String::new(),
+            asked_to_wait: None,
+            guard,
         };
         (refresh, handle)
     }
@@ -89,7 +101,9 @@ impl Refresh {
                 );
             }
             Ok(None) => tracing::info!("no last good snapshot; not ready before the upstream answers"),
-            Err(error) => tracing::error!("last good snapshot: {error}"),
+            Err(error) => {
+                tracing::error!("{error}; it is ignored, and replaced when the upstream answers");
+            }
         }
     }
 
@@ -108,7 +122,8 @@ impl Refresh {
             while let Some(asked) = self.asked.waiting() {
                 waiting.push(asked);
             }
-            let report = self.refresh().await;
+            let force = waiting.iter().any(Asked::force);
+            let report = self.refresh(force).await;
             for asked in waiting {
                 asked.answer(report.clone());
             }
@@ -116,12 +131,11 @@ impl Refresh {
         }
     }
 
-    async fn refresh(&mut self) -> RefreshReport {
+    async fn refresh(&mut self, force: bool) -> RefreshReport {
         self.geo.reload_if_changed(&self.metrics).await;
-        let fetched = self.fetch_and_publish().await;
-        let (result, error) = match fetched {
+        let (result, error) = match self.fetch_and_publish(force).await {
             Ok(result) => (result, None),
-            Err(error) => (RefreshResult::Failed, Some(error)),
+            Err(failure) => (failure.result(), Some(failure.to_string())),
         };
         self.metrics.refreshed(result);
         match &error {
@@ -130,7 +144,8 @@ impl Refresh {
                 self.failures = self.failures.saturating_add(1);
                 tracing::warn!(
                     failures = self.failures,
-                    "refresh failed: {error}; the live table stays (generation {})",
+                    "refresh {}: {error}; the live table stays (generation {})",
+                    result.as_str(),
                     self.live.current().generation
                 );
             }
@@ -150,16 +165,43 @@ impl Refresh {
     }
 
     /// On `Err`, which says why, the live table is as it was.
-    async fn fetch_and_publish(&mut self) -> Result<RefreshResult, String> {
-        let network = self.client.network().await.map_err(|error: FetchError| error.to_string())?;
-        let live = self.live.current().snapshot.clone();
-        let (zone, options) = (self.options.zone.clone(), self.options.compile.clone());
-        // Hashing and compiling a large network takes seconds: not on a thread that answers anybody.
-        let prepared = tokio::task::spawn_blocking(move || prepare(&network, &live, &zone, &options))
+    async fn fetch_and_publish(&mut self, force: bool) -> Result<RefreshResult, Failure> {
+        self.asked_to_wait = None;
+        let Fetched { network, revision } = self.client.network().await.map_err(|error| {
+            self.asked_to_wait = error.retry_after();
+            Failure::Fetch(error)
+        })?;
+        let preparation = Preparation {
+            zone: self.options.zone.clone(),
+            compile: self.options.compile.clone(),
+            last_good: self.options.last_good.clone(),
+            live: self.live.current().snapshot.clone(),
+            fetched: self.fetched.clone(),
+        };
+        let prepared = tokio::task::spawn_blocking(move || preparation.run(network))
             .await
-            .map_err(|error| format!("compiling the snapshot broke off: {error}"))?
-            .map_err(|error| format!("the snapshot cannot be written as JSON: {error}"))?;
-        let Some((encoded, compiled)) = prepared else { return Ok(RefreshResult::Unchanged) };
+            .map_err(|error| Failure::Broken(error.to_string()))?
+            .map_err(Failure::Broken)?;
+        let (fetched, encoded, compiled) = match prepared {
+            Prepared::SameAsFetched => {
+                self.guard.interrupted();
+                return Ok(RefreshResult::Unchanged);
+            }
+            Prepared::SameAsLive { fetched, warnings } => {
+                self.guard.interrupted();
+                self.fetched = fetched;
+                let snapshot = self.live.current().snapshot.clone();
+                self.tell(&snapshot, warnings);
+                return Ok(RefreshResult::Unchanged);
+            }
+            Prepared::New { fetched, encoded, compiled } => (fetched, encoded, compiled),
+        };
+        // An API that tells revisions is smartlink's own, and knows what was deleted.
+        if revision.is_none() && !force {
+            let live = size(&self.live.current().table);
+            self.guard.admit(live, size(&compiled.table), &fetched).map_err(Failure::Suspicious)?;
+        }
+        self.fetched = fetched;
         self.publish(compiled, encoded.name());
         let path = self.options.last_good.clone();
         let written = tokio::task::spawn_blocking(move || last_good::write(&path, &encoded)).await;
@@ -177,6 +219,12 @@ impl Refresh {
         let (links, entries, offers) = (table.links(), table.entries(), table.offers());
         let generation = self.live.publish(table, snapshot.clone(), now());
         self.readiness.table_is_live();
+        self.tell(&snapshot, warnings);
+        tracing::info!(generation, %snapshot, links, entries, offers, "published");
+    }
+
+    /// Logs what is not in the live table as the upstream has it, and keeps the first of it for whoever asks.
+    fn tell(&mut self, snapshot: &str, warnings: Vec<Warning>) {
         self.quarantined = warnings.len();
         self.metrics.snapshot_quarantined.set(warnings.len() as i64);
         for warning in warnings.iter().take(WARNINGS_SHOWN) {
@@ -187,48 +235,43 @@ impl Refresh {
         }
         self.warnings = warnings;
         self.warnings.truncate(WARNINGS_SHOWN);
-        tracing::info!(generation, %snapshot, links, entries, offers, "published");
     }
 
-    /// The interval, doubled for every failure in a row, a tenth early or late.
+    /// The interval, doubled for every failure in a row, a tenth early or late; or longer, if the upstream asks.
     fn pause(&self) -> Duration {
         let doubled = self.options.interval.saturating_mul(1 << self.failures.min(16));
         let pause = doubled.min(self.options.interval_max.max(self.options.interval));
         // Without randomness there is no jitter, which is a smaller harm than no refresh.
         let random = SysRng.try_next_u32().unwrap_or(u32::MAX / 2);
-        pause.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX))
+        let pause = pause.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX));
+        // A mistaken upstream cannot make a node deaf.
+        pause.max(self.asked_to_wait.unwrap_or_default().min(self.options.interval_max))
     }
 }
 
-/// A table, and what was left out of it.
-struct Compiled {
-    table: Table,
-    warnings: Vec<Warning>,
+/// Why a refresh left the live table as it was.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Fetch(FetchError),
+    #[error("{0}")]
+    Suspicious(Suspicion),
+    #[error("preparing the snapshot broke off: {0}")]
+    Broken(String),
 }
 
-impl Compiled {
-    fn new(network: &Network, zone: &Zone, options: &CompileOptions) -> Self {
-        let (snapshot, mut warnings) = network.to_snapshot(zone);
-        let (table, compile_warnings) = compile(&snapshot, options);
-        warnings.extend(compile_warnings);
-        Self { table, warnings }
+impl Failure {
+    fn result(&self) -> RefreshResult {
+        match self {
+            Failure::Suspicious(_) => RefreshResult::Refused,
+            Failure::Fetch(_) | Failure::Broken(_) => RefreshResult::Failed,
+        }
     }
 }
 
-/// `None` if the network is the one that is live already.
-fn prepare(
-    network: &Network,
-    live: &str,
-    zone: &Zone,
-    options: &CompileOptions,
-) -> serde_json::Result<Option<(Encoded, Compiled)>> {
-    let encoded = Encoded::new(network)?;
-    if encoded.name() == live {
-        return Ok(None);
-    }
-    let compiled = Compiled::new(network, zone, options);
-    Ok(Some((encoded, compiled)))
+fn size(table: &Table) -> Size {
+    Size { links: table.links(), entries: table.entries() }
 }
 
 /// More warnings than anybody reads.
-pub const WARNINGS_SHOWN: usize = 50;
+const WARNINGS_SHOWN: usize = 50;
