@@ -16,7 +16,7 @@ use crate::cake::wire::FieldError;
 pub struct Answer {
     body: Vec<u8>,
     /// Which state of the network it tells of; known of lists.
-    revision: Option<i64>,
+    revision: Option<String>,
 }
 
 /// The list `noun` of a page, beside the number of rows of all pages.
@@ -73,7 +73,7 @@ impl Answer {
 
     /// Says of which state of the network the answer tells, so that a reader of many pages notices a change between
     /// two of them.
-    pub fn of_revision(self, revision: i64) -> Self {
+    pub fn of_revision(self, revision: String) -> Self {
         Self { revision: Some(revision), ..self }
     }
 }
@@ -118,8 +118,8 @@ impl Refusal {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let mut response = (StatusCode::OK, JSON_HEADERS, self.body).into_response();
-        if let Some(revision) = self.revision {
-            response.headers_mut().insert(REVISION_HEADER, HeaderValue::from(revision));
+        if let Some(revision) = self.revision.and_then(|revision| HeaderValue::try_from(revision).ok()) {
+            response.headers_mut().insert(REVISION_HEADER, revision);
         }
         response
     }

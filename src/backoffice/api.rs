@@ -12,7 +12,7 @@ use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
 use super::parameters::{Parameters, PresentedKeys};
-use super::{Backoffice, CALLS, Options, store};
+use super::{Backoffice, CALLS, Options, revision, store};
 
 /// One call of the API.
 pub struct Call {
@@ -22,8 +22,17 @@ pub struct Call {
     run: Run,
 }
 
-/// What a call does, in a transaction of its own.
-pub type Run = fn(&Transaction<'_>, &Options, &Parameters) -> Result<Answer, Refusal>;
+/// How a call is done.
+#[derive(Clone, Copy)]
+enum Run {
+    /// In a transaction of its own, on a thread that may block.
+    Now(Plain),
+    /// By waiting for a change, without a transaction.
+    Wait,
+}
+
+/// What most calls are: a function of a transaction.
+type Plain = fn(&Transaction<'_>, &Options, &Parameters) -> Result<Answer, Refusal>;
 
 /// Whether a call reads or changes the network.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +44,16 @@ enum Verb {
 }
 
 impl Call {
-    pub const fn read(name: &'static str, run: Run) -> Self {
-        Self { verb: Verb::Read, name, run }
+    pub const fn read(name: &'static str, run: Plain) -> Self {
+        Self { verb: Verb::Read, name, run: Run::Now(run) }
     }
 
-    pub const fn write(name: &'static str, parameters: &'static [&'static str], run: Run) -> Self {
-        Self { verb: Verb::Write { parameters }, name, run }
+    pub const fn wait(name: &'static str) -> Self {
+        Self { verb: Verb::Read, name, run: Run::Wait }
+    }
+
+    pub const fn write(name: &'static str, parameters: &'static [&'static str], run: Plain) -> Self {
+        Self { verb: Verb::Write { parameters }, name, run: Run::Now(run) }
     }
 }
 
@@ -97,21 +110,28 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
         }
         parameters.refuse_unknown(known)?;
     }
-    tokio::task::spawn_blocking(move || run(call, &backoffice, &parameters))
+    let run = match call.run {
+        Run::Wait => return revision::watch(backoffice.store(), &parameters).await,
+        Run::Now(run) => run,
+    };
+    tokio::task::spawn_blocking(move || in_transaction(call.verb, run, &backoffice, &parameters))
         .await
         .unwrap_or_else(|error| Err(Refusal::Broken(error.to_string())))
 }
 
-fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<Answer, Refusal> {
+fn in_transaction(
+    verb: Verb,
+    run: Plain,
+    backoffice: &Backoffice,
+    parameters: &Parameters,
+) -> Result<Answer, Refusal> {
     let options = backoffice.options();
-    match call.verb {
+    match verb {
         Verb::Read => backoffice.store().read(|transaction| {
-            let answer = (call.run)(transaction, options, parameters)?;
+            let answer = run(transaction, options, parameters)?;
             Ok(answer.of_revision(store::revision(transaction)?))
         }),
-        Verb::Write { .. } => {
-            backoffice.store().write(|transaction| (call.run)(transaction, options, parameters))
-        }
+        Verb::Write { .. } => backoffice.store().write(|transaction| run(transaction, options, parameters)),
     }
 }
 

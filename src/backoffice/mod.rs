@@ -24,6 +24,7 @@ mod json;
 mod links;
 mod offers;
 mod parameters;
+mod revision;
 mod rules;
 mod store;
 
@@ -118,6 +119,7 @@ const PREFIX: &str = "/api/2";
 
 /// Every call: CAKE's, as it documents them, and ours in the same manner.
 static CALLS: &[Call] = &[
+    Call::wait("revision.json"),
     Call::read("smart_links.json", links::list),
     Call::write("smart_link.json", links::FIELDS, links::create),
     Call::write("update_smart_link.json", links::UPDATE, links::update),

@@ -3,12 +3,13 @@
 -- The checks repeat what the API checks before it writes: they are the second wall, for a mistake in the first.
 -- Links and offers are never deleted, and AUTOINCREMENT never gives an id twice: an old click stays explicable.
 
--- Counts the changes of the network: who reads it page by page sees that all pages are of one state.
+-- Names the state of the network; every change gives it a new name. Random, because a count would come again when a
+-- backup is restored, and an edge would take the new state for one it knows.
 CREATE TABLE network (
-    revision INTEGER NOT NULL
+    revision TEXT NOT NULL
 ) STRICT;
 
-INSERT INTO network (revision) VALUES (0);
+INSERT INTO network (revision) VALUES (lower(hex(randomblob(16))));
 
 CREATE TABLE smart_links (
     smart_link_id     INTEGER PRIMARY KEY AUTOINCREMENT CHECK (smart_link_id BETWEEN 1 AND 4294967295),

@@ -12,10 +12,13 @@ use rusqlite::types::Value;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior, params_from_iter,
 };
+use tokio::sync::watch;
 
 /// The open file.
 pub struct Store {
     connection: Mutex<Connection>,
+    /// The name of the state that was committed last.
+    revision: watch::Sender<String>,
 }
 
 /// Why a file cannot be the store, and what to do about it.
@@ -69,7 +72,14 @@ impl Store {
         check_health(&connection, path)?;
         configure(&connection).map_err(failed)?;
         migrate(&mut connection).map_err(failed)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        let revision =
+            connection.transaction().and_then(|transaction| revision(&transaction)).map_err(failed)?;
+        Ok(Self { connection: Mutex::new(connection), revision: watch::Sender::new(revision) })
+    }
+
+    /// The name of the state, and of each that follows.
+    pub fn revisions(&self) -> watch::Receiver<String> {
+        self.revision.subscribe()
     }
 
     /// Runs the work on one state of the file. Whatever it wrote is undone.
@@ -90,8 +100,11 @@ impl Store {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&transaction)?;
-        transaction.execute("UPDATE network SET revision = revision + 1", [])?;
+        let revision = transaction
+            .prepare_cached("UPDATE network SET revision = lower(hex(randomblob(16))) RETURNING revision")?
+            .query_row([], |row| row.get(0))?;
         transaction.commit()?;
+        self.revision.send_replace(revision);
         Ok(done)
     }
 }
@@ -138,8 +151,8 @@ impl Listing {
     }
 }
 
-/// How often the network was changed, in the state that the transaction sees.
-pub fn revision(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
+/// The name of the state that the transaction sees.
+pub fn revision(transaction: &Transaction<'_>) -> rusqlite::Result<String> {
     transaction.prepare_cached("SELECT revision FROM network")?.query_row([], |row| row.get(0))
 }
 

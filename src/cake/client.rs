@@ -125,6 +125,25 @@ impl Client {
         read
     }
 
+    /// Which state the network is in, if the upstream tells. With `since`, waits up to `wait` for another state.
+    pub async fn revision(
+        &self,
+        since: &HeaderValue,
+        wait: Duration,
+    ) -> Result<Option<HeaderValue>, FetchError> {
+        let (key, call) = (self.options.key.read()?, "revision.json");
+        let since = since.to_str().unwrap_or_default();
+        let parameters = [("since", since), ("wait", &wait.as_secs().to_string())];
+        let after = self.options.call_timeout + wait;
+        let (body, _) = self.call(&key, call, &parameters, after).await?;
+        let (top, inner) = read_envelope(call, &body)?;
+        let Some(revision) = inner.get("revision").or_else(|| top.get("revision")) else { return Ok(None) };
+        let json = |reason: String| FetchError::Json { call, reason };
+        let revision: String =
+            serde_json::from_str(revision.get()).map_err(|error| json(error.to_string()))?;
+        HeaderValue::try_from(revision).map(Some).map_err(|error| json(error.to_string()))
+    }
+
     async fn one_reading(&self, key: &Key) -> Result<Fetched, FetchError> {
         let mut revision = None;
         let state = &mut revision;
@@ -149,7 +168,8 @@ impl Client {
     ) -> Result<Vec<T>, FetchError> {
         let mut rows = Vec::new();
         loop {
-            let (body, revision) = self.call(key, call, rows.len()).await?;
+            let page = [("start_at_row", &*rows.len().to_string()), ("row_limit", &PAGE_ROWS.to_string())];
+            let (body, revision) = self.call(key, call, &page, self.options.call_timeout).await?;
             match (&state, revision) {
                 (Some(first), Some(later)) if *first != later => return Err(FetchError::Changing { call }),
                 (None, revision) => *state = revision,
@@ -167,16 +187,26 @@ impl Client {
         }
     }
 
-    async fn call(&self, key: &Key, call: &'static str, start_at_row: usize) -> Result<Page, FetchError> {
-        let after = self.options.call_timeout;
-        tokio::time::timeout(after, self.exchange(key, call, start_at_row))
+    async fn call(
+        &self,
+        key: &Key,
+        call: &'static str,
+        parameters: &[(&str, &str)],
+        after: Duration,
+    ) -> Result<Page, FetchError> {
+        tokio::time::timeout(after, self.exchange(key, call, parameters))
             .await
             .unwrap_or(Err(FetchError::Timeout { call, after }))
     }
 
-    async fn exchange(&self, key: &Key, call: &'static str, start_at_row: usize) -> Result<Page, FetchError> {
+    async fn exchange(
+        &self,
+        key: &Key,
+        call: &'static str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Page, FetchError> {
         let unreachable = |reason: String| FetchError::Unreachable { call, reason };
-        let request = Request::get(self.uri(key, call, start_at_row).map_err(unreachable)?)
+        let request = Request::get(self.uri(key, call, parameters).map_err(unreachable)?)
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("smartlink/", env!("CARGO_PKG_VERSION")))
             .body(Empty::new())
@@ -201,30 +231,33 @@ impl Client {
         })
     }
 
-    fn uri(&self, key: &Key, call: &str, start_at_row: usize) -> Result<Uri, String> {
+    fn uri(&self, key: &Key, call: &str, parameters: &[(&str, &str)]) -> Result<Uri, String> {
         let mut url = self.options.upstream.clone();
         url.path_segments_mut()
             .map_err(|()| "the upstream's URL has no host".to_owned())?
             .pop_if_empty()
             .extend(["api", "2", call]);
-        url.query_pairs_mut()
-            .clear()
-            .append_pair("api_key", key.reveal())
-            .append_pair("start_at_row", &start_at_row.to_string())
-            .append_pair("row_limit", &PAGE_ROWS.to_string());
+        url.query_pairs_mut().clear().append_pair("api_key", key.reveal()).extend_pairs(parameters);
         // The URL holds the key: whatever is wrong with it is not shown.
         url.as_str().parse().map_err(|_| "the upstream's URL is not a valid URI".to_owned())
     }
 }
 
-/// Checks the envelope and reads the list, under `response` or at the top.
+/// Reads the list, under `response` or at the top.
 fn read_page<T: DeserializeOwned>(
     call: &'static str,
     list: &'static str,
     body: &[u8],
 ) -> Result<Vec<T>, FetchError> {
+    let (top, inner) = read_envelope(call, body)?;
+    let rows = inner.get(list).or_else(|| top.get(list)).ok_or(FetchError::NoList { call, list })?;
+    serde_json::from_str(rows.get()).map_err(|error| FetchError::Json { call, reason: error.to_string() })
+}
+
+/// Checks the status, and gives the fields at the top and those under `response`.
+fn read_envelope<'b>(call: &'static str, body: &'b [u8]) -> Result<(Fields<'b>, Fields<'b>), FetchError> {
     let json = |error: serde_json::Error| FetchError::Json { call, reason: error.to_string() };
-    let top: HashMap<String, &RawValue> = serde_json::from_slice(body).map_err(json)?;
+    let top: Fields<'b> = serde_json::from_slice(body).map_err(json)?;
     let status: String = match top.get("request_status") {
         Some(status) => serde_json::from_str(status.get()).map_err(json)?,
         None => String::new(),
@@ -232,12 +265,11 @@ fn read_page<T: DeserializeOwned>(
     if !status.eq_ignore_ascii_case("success") {
         return Err(FetchError::Refused { call, status });
     }
-    let inner: HashMap<String, &RawValue> = match top.get("response") {
+    let inner = match top.get("response") {
         Some(response) => serde_json::from_str(response.get()).map_err(json)?,
         None => HashMap::new(),
     };
-    let rows = inner.get(list).or_else(|| top.get(list)).ok_or(FetchError::NoList { call, list })?;
-    serde_json::from_str(rows.get()).map_err(json)
+    Ok((top, inner))
 }
 
 /// An error with everything that led to it, on one line. None of hyper's errors shows a URL.
@@ -270,6 +302,9 @@ fn hint(status: StatusCode) -> &'static str {
         _ => "",
     }
 }
+
+/// The fields of a JSON object, not yet read.
+type Fields<'b> = HashMap<String, &'b RawValue>;
 
 /// A body, and which state of the network it shows.
 type Page = (Bytes, Option<HeaderValue>);

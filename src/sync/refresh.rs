@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::time::Instant;
 
+use crate::cake::wire::Network;
 use crate::cake::{Client, FetchError, Fetched};
 use crate::routing::{CompileOptions, Table, Warning, Zone};
 use crate::state::{
@@ -54,6 +56,8 @@ pub struct Refresh {
     failures: u32,
     /// The network that was fetched last, as it came.
     fetched: String,
+    /// The state of the upstream's network that was taken last, if it tells.
+    revision: Option<HeaderValue>,
     /// How long the upstream asked to wait, when it last refused.
     asked_to_wait: Option<Duration>,
     guard: Guard,
@@ -82,6 +86,7 @@ impl Refresh {
             quarantined: 0,
             failures: 0,
             fetched: String::new(),
+            revision: None,
             asked_to_wait: None,
             guard,
         };
@@ -118,6 +123,8 @@ impl Refresh {
                     None => return,
                 },
                 () = tokio::time::sleep_until(next) => {}
+                // After a failure only the interval counts: a change that cannot be taken would come again at once.
+                () = changed(&self.client, self.revision.as_ref()), if self.failures == 0 => {}
             }
             while let Some(asked) = self.asked.waiting() {
                 waiting.push(asked);
@@ -167,10 +174,30 @@ impl Refresh {
     /// On `Err`, which says why, the live table is as it was.
     async fn fetch_and_publish(&mut self, force: bool) -> Result<RefreshResult, Failure> {
         self.asked_to_wait = None;
-        let Fetched { network, revision } = self.client.network().await.map_err(|error| {
+        let fetched = self.fetch(force).await.map_err(|error| {
             self.asked_to_wait = error.retry_after();
             Failure::Fetch(error)
         })?;
+        let Some(Fetched { network, revision }) = fetched else { return Ok(RefreshResult::Unchanged) };
+        // An API that tells revisions is smartlink's own, and knows what was deleted.
+        let taken = self.take(network, revision.is_some() || force).await?;
+        self.revision = revision;
+        Ok(taken)
+    }
+
+    /// The network, or `None` if the upstream tells that it is in the state that was taken last.
+    async fn fetch(&self, force: bool) -> Result<Option<Fetched>, FetchError> {
+        if let Some(revision) = self.revision.as_ref().filter(|_| !force) {
+            let now = self.client.revision(revision, Duration::ZERO).await?;
+            if now.as_ref() == Some(revision) {
+                return Ok(None);
+            }
+        }
+        self.client.network().await.map(Some)
+    }
+
+    /// Prepares and publishes. `trusted`: a loss is meant.
+    async fn take(&mut self, network: Network, trusted: bool) -> Result<RefreshResult, Failure> {
         let preparation = Preparation {
             zone: self.options.zone.clone(),
             compile: self.options.compile.clone(),
@@ -196,8 +223,7 @@ impl Refresh {
             }
             Prepared::New { fetched, encoded, compiled } => (fetched, encoded, compiled),
         };
-        // An API that tells revisions is smartlink's own, and knows what was deleted.
-        if revision.is_none() && !force {
+        if !trusted {
             let live = size(&self.live.current().table);
             self.guard.admit(live, size(&compiled.table), &fetched).map_err(Failure::Suspicious)?;
         }
@@ -249,6 +275,19 @@ impl Refresh {
     }
 }
 
+/// Waits until the upstream tells of another state. An upstream that does not tell, or cannot be reached, is left to
+/// the interval.
+async fn changed(client: &Client, revision: Option<&HeaderValue>) {
+    if let Some(revision) = revision {
+        while let Ok(Some(now)) = client.revision(revision, CHANGE_WAIT).await {
+            if now != *revision {
+                return;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
 /// Why a refresh left the live table as it was.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -272,6 +311,9 @@ impl Failure {
 fn size(table: &Table) -> Size {
     Size { links: table.links(), entries: table.entries() }
 }
+
+/// How long to wait at the upstream for a change, before asking anew.
+const CHANGE_WAIT: Duration = Duration::from_secs(30);
 
 /// More warnings than anybody reads.
 const WARNINGS_SHOWN: usize = 50;
