@@ -16,9 +16,9 @@ use crate::cake::wire::Network;
 /// A last good file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LastGoodError {
-    #[error("cannot read {}: {source}", .path.display())]
+    #[error("cannot read the snapshot {}: {source}", .path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is damaged ({reason}); it is ignored, and replaced at the next refresh", .path.display())]
+    #[error("the snapshot {} is damaged: {reason}", .path.display())]
     Damaged { path: PathBuf, reason: String },
 }
 

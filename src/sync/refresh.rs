@@ -89,7 +89,9 @@ impl Refresh {
                 );
             }
             Ok(None) => tracing::info!("no last good snapshot; not ready before the upstream answers"),
-            Err(error) => tracing::error!("last good snapshot: {error}"),
+            Err(error) => {
+                tracing::error!("{error}; it is ignored, and replaced when the upstream answers");
+            }
         }
     }
 
