@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match cli::run(Command::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("smartlink: {error:#}");
+            eprintln!("smartlink: {}", cli::in_one_line(&error));
             ExitCode::from(cli::FAILURE)
         }
     }

@@ -136,11 +136,15 @@ impl std::error::Error for FieldError {}
 
 impl Network {
     /// Sorts every list by its ids and keeps the first of items with the same id, so that equal content has equal
-    /// bytes whatever the order of the pages.
+    /// bytes whatever the order of the pages. Tracking URLs, which say where clicks come from and not where they go,
+    /// are left out.
     pub fn canonical(mut self) -> Self {
         fn sort<T, K: Ord>(items: &mut Vec<T>, key: impl Fn(&T) -> K) {
             items.sort_by_key(&key);
             items.dedup_by(|later, first| key(later) == key(first));
+        }
+        for link in &mut self.smart_links {
+            link.tracking_url = None;
         }
         sort(&mut self.smart_links, |link| link.smart_link_id);
         sort(&mut self.offers, |offer| offer.offer_id);

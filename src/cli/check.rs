@@ -1,21 +1,22 @@
 //! `smartlink check`: what would be wrong, before it is.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
 
-use crate::config::{Config, Flags};
+use super::ServeArgs;
+use crate::config::{Config, Flags, Upstream};
 use crate::routing::compile;
 use crate::sync::read_last_good;
 
-/// A configuration, a snapshot, or both.
+/// What serve would be given, and perhaps a snapshot.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// Configuration file; also gives the rules by which a snapshot is compiled
-    #[arg(long, value_name = "FILE", env = "SMARTLINK_CONFIG", value_hint = ValueHint::FilePath)]
-    config: Option<PathBuf>,
-    /// Snapshot file: a last good file of some data directory
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// Snapshot file, a last good file of some data directory; it is compiled by the configuration
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     snapshot: Option<PathBuf>,
     /// Exit with 1 if there are warnings
@@ -33,12 +34,13 @@ struct Findings {
 /// Checks, prints, and gives the exit code.
 pub fn run(args: &CheckArgs) -> ExitCode {
     let mut findings = Findings::default();
-    let config = findings.config(args.config.as_deref());
+    let config = findings.config(&args.serve.clone().into());
     if let (Some(config), Some(path)) = (&config, &args.snapshot) {
         findings.snapshot(path, config);
     }
-    println!("{} errors, {} warnings", findings.errors, findings.warnings);
-    match (findings.errors, findings.warnings) {
+    let Findings { errors, warnings } = findings;
+    say(format_args!("{}, {}", counted(errors, "error"), counted(warnings, "warning")));
+    match (errors, warnings) {
         (1.., _) => ExitCode::from(super::FAILURE),
         (0, 1..) if args.strict => ExitCode::from(1),
         _ => ExitCode::SUCCESS,
@@ -46,24 +48,37 @@ pub fn run(args: &CheckArgs) -> ExitCode {
 }
 
 impl Findings {
-    fn config(&mut self, path: Option<&Path>) -> Option<Config> {
-        let name = path.map_or("defaults".to_owned(), |path| path.display().to_string());
-        let config = match Config::load(&Flags { config: path.map(Path::to_owned), ..Flags::default() }) {
+    fn config(&mut self, flags: &Flags) -> Option<Config> {
+        let config = match Config::load(flags) {
             Ok(config) => config,
             Err(error) => {
                 self.error(error);
                 return None;
             }
         };
+        let name = flags.config.as_ref().map_or("defaults".to_owned(), |path| path.display().to_string());
+        say(format_args!("configuration    {name}"));
+        show(&config);
         match config.geo.load() {
             Ok(geo) => {
                 let places = geo.places.as_ref().map_or("none", |places| places.database_type());
-                println!("configuration {name}: valid; geo database {places}");
+                say(format_args!("geo database     {places}"));
+                let networks = geo.networks.as_ref().map_or("none", |networks| networks.database_type());
+                say(format_args!("ASN database     {networks}"));
             }
             Err(error) => self.error(error),
         }
+        let key = match &config.upstream {
+            Upstream::Remote { key, .. } => Some(key),
+            Upstream::Embedded { key } => key.as_ref(),
+        };
+        if let Some(Err(error)) = key.map(|key| key.read()) {
+            self.error(error);
+        }
         if config.geo.places.is_none() {
-            self.warning("geo.database is not set: the demonstration database knows no real visitor");
+            self.warning(
+                "geo.database is not set: real visitors have no country in the demonstration database",
+            );
         }
         if config.refresh.compile.network_fallback.is_none() {
             self.warning("network.default_fallback_url is not set: clicks without a fallback get 404");
@@ -80,12 +95,12 @@ impl Findings {
         let (snapshot, mut warnings) = network.to_snapshot(&config.refresh.zone);
         let (table, more) = compile(&snapshot, &config.refresh.compile);
         warnings.extend(more);
-        println!(
-            "snapshot {name}: {} links, {} entries, {} offers",
-            table.links(),
-            table.entries(),
-            table.offers()
-        );
+        say(format_args!(
+            "snapshot         {name}: {}, {}, {}",
+            counted(table.links(), "link"),
+            counted(table.entries(), "entry"),
+            counted(table.offers(), "offer")
+        ));
         for warning in warnings {
             self.warning(warning);
         }
@@ -93,11 +108,50 @@ impl Findings {
 
     fn warning(&mut self, problem: impl std::fmt::Display) {
         self.warnings += 1;
-        println!("warning: {problem}");
+        say(format_args!("warning: {problem}"));
     }
 
     fn error(&mut self, problem: impl std::fmt::Display) {
         self.errors += 1;
-        println!("error: {problem}");
+        say(format_args!("error: {problem}"));
     }
+}
+
+/// What flags, environment, file and defaults come to, in the things that differ between machines.
+fn show(config: &Config) {
+    say(format_args!("data directory   {}", config.data_dir.display()));
+    let threads = counted(config.edge.threads, "thread");
+    for address in &config.edge.listen {
+        say(format_args!("clicks on        {address}, {threads}"));
+    }
+    let proxies: Vec<String> = config.edge.click.trusted_proxies.iter().map(ToString::to_string).collect();
+    say(format_args!(
+        "trusted proxies  {}",
+        if proxies.is_empty() { "none".to_owned() } else { proxies.join(", ") }
+    ));
+    let token = if config.admin.token.is_some() { "with a token" } else { "without a token" };
+    say(format_args!("admin on         {}, {token}", config.admin.listen));
+    match &config.upstream {
+        Upstream::Embedded { key: None } => {
+            say(format_args!("upstream         the embedded API, with a key of its own"));
+        }
+        Upstream::Embedded { key: Some(key) } => {
+            say(format_args!("upstream         the embedded API, with the key in {key}"));
+        }
+        Upstream::Remote { url, key } => say(format_args!("upstream         {url}, with the key in {key}")),
+    }
+}
+
+/// `1 link`, `2 links`, `2 entries`.
+fn counted(count: usize, noun: &str) -> String {
+    match (count, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {noun}s"),
+    }
+}
+
+/// A reader that has seen enough, such as `grep -q`, is no failure, and does not change the exit code.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
 }

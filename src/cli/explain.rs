@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -44,14 +45,19 @@ pub struct ExplainArgs {
     /// The draw, 0x… or decimal [default: a random one]
     #[arg(long, value_name = "NUMBER")]
     draw: Option<String>,
+    /// Sub id s1
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     s1: Option<String>,
+    /// Sub id s2
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     s2: Option<String>,
+    /// Sub id s3
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     s3: Option<String>,
+    /// Sub id s4
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     s4: Option<String>,
+    /// Sub id s5
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     s5: Option<String>,
     /// The admin listener of a running node; its token, if it has one, from SMARTLINK_ADMIN_TOKEN
@@ -93,11 +99,10 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         None => ask_node(&args.admin, &query)?,
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&answer)?);
+        super::print(format!("{}\n", serde_json::to_string_pretty(&answer)?).as_bytes())
     } else {
-        print!("{}", tell(&answer));
+        super::print(tell(&answer).as_bytes())
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn ask_snapshot(path: &Path, args: &ExplainArgs, query: &ExplainQuery) -> anyhow::Result<ExplainAnswer> {
@@ -125,14 +130,20 @@ fn ask_node(address: &str, query: &ExplainQuery) -> anyhow::Result<ExplainAnswer
     }
     let request = request.body(Empty::<Bytes>::new())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (status, body) = runtime.block_on(async {
+    let asked = runtime.block_on(async {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let answer = client.request(request).await.with_context(|| {
-            format!("no node answers on {address}; is `smartlink serve` running, and is --admin its admin address?")
-        })?;
-        let status = answer.status();
-        anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
-    })?;
+        tokio::time::timeout(PATIENCE, async {
+            let answer = client.request(request).await?;
+            let status = answer.status();
+            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
+        })
+        .await
+    });
+    let (status, body) = match asked {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => bail!("no node answers on {address} ({}); {ADVICE}", error.root_cause()),
+        Err(_) => bail!("no node answers on {address} within {} s; {ADVICE}", PATIENCE.as_secs()),
+    };
     if !status.is_success() {
         let text = String::from_utf8_lossy(&body);
         let message = serde_json::from_slice::<serde_json::Value>(&body)
@@ -143,6 +154,11 @@ fn ask_node(address: &str, query: &ExplainQuery) -> anyhow::Result<ExplainAnswer
     }
     serde_json::from_slice(&body).context("the node's answer is not an explanation; is it the same version?")
 }
+
+/// A node answers in milliseconds; one that does not is not there.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const ADVICE: &str = "is `smartlink serve` running, with this --admin address?";
 
 fn tell(answer: &ExplainAnswer) -> String {
     let mut text = String::new();

@@ -4,10 +4,11 @@ mod check;
 mod explain;
 mod serve;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
@@ -29,7 +30,7 @@ enum Action {
     /// Take clicks and redirect them.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
-    /// Check a configuration or a snapshot, without serving.
+    /// Check what serve would be given, or a snapshot, without serving.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(check::CheckArgs),
     /// Tell why a click goes where it goes.
@@ -41,15 +42,18 @@ enum Action {
         /// The shell to complete for.
         shell: Shell,
     },
-    /// Print the manual page, in roff.
-    #[command(after_help = "Examples:\n  smartlink man | man -l -")]
-    Man,
+    /// Print a manual page, in roff.
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// The command that the page is about [default: smartlink itself]
+        command: Option<String>,
+    },
 }
 
-/// Flags win over the environment, the environment over the file, the file over the defaults.
+// No doc comment: where the arguments are flattened into another command, it would replace that command's own.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Configuration file (TOML); config/smartlink.toml shows every key.
+    /// Configuration file (TOML); config/smartlink.toml shows every key [default: none]
     #[arg(long, value_name = "FILE", env = "SMARTLINK_CONFIG", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
     /// Where the last good snapshot, and the embedded API's database and key are kept [default: ./smartlink-data]
@@ -105,25 +109,74 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Check(args) => Ok(check::run(&args)),
         Action::Explain(args) => explain::run(&args),
         Action::Completions { shell } => {
-            clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut script);
+            print(&script)
         }
-        Action::Man => {
-            clap_mangen::Man::new(Command::command()).render(&mut io::stdout())?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Action::Man { command } => print(&manual(command.as_deref())?),
     }
 }
 
+/// An error on one line: what failed, then each cause that has not been told yet. Some of our errors tell theirs.
+pub fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line
+}
+
+/// Writes to standard output. A reader that has seen enough, such as `head`, is no failure.
+fn print(text: &[u8]) -> anyhow::Result<ExitCode> {
+    match io::stdout().write_all(text).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The page of a command, or of the whole.
+fn manual(command: Option<&str>) -> anyhow::Result<Vec<u8>> {
+    let mut whole = Command::command();
+    // Gives each command its full name, under which its page goes.
+    whole.build();
+    let page = match command {
+        None => whole,
+        Some(name) => whole
+            .find_subcommand(name)
+            .with_context(|| format!("there is no command {name:?}; smartlink --help lists them"))?
+            .clone(),
+    };
+    let mut roff = Vec::new();
+    clap_mangen::Man::new(page).render(&mut roff)?;
+    Ok(roff)
+}
+
+// Prose is one line a paragraph, which clap wraps; lines of examples keep within 80 columns, so that it need not.
+
 const EXAMPLES: &str = "\
 Examples:
-  smartlink serve --demo                          try it: embedded API, demonstration network
+  smartlink serve --demo
+      try it: embedded API, demonstration network
   curl -si 'http://127.0.0.1:8080/sl?id=301&aff_id=67890'
-  smartlink explain --id 301 --aff-id 67890       why that click goes where it goes
-  smartlink check --config smartlink.toml         before a deployment";
+  smartlink explain --id 301 --aff-id 67890
+      why that click goes where it goes
+  smartlink check --config smartlink.toml
+      before a deployment
+
+`smartlink COMMAND --help` tells more about each.";
 
 const SERVE_EXAMPLES: &str = "\
-The API key comes from SMARTLINK_API_KEY, or from the file that SMARTLINK_API_KEY_FILE or upstream.api_key_file
+Flags win over the environment, the environment over the file, the file over the defaults. RUST_LOG chooses what is \
+logged to standard error: error, warn, info or debug.
+
+The API key comes from SMARTLINK_API_KEY, or from the file that SMARTLINK_API_KEY_FILE or upstream.api_key_file \
 names; without either, the embedded API makes one at its first start and keeps it in the data directory.
 
 Signals:
@@ -133,19 +186,28 @@ Signals:
 Examples:
   smartlink serve --demo
   smartlink serve --config smartlink.toml --geo GeoLite2-City.mmdb
-  SMARTLINK_API_KEY_FILE=/run/secrets/cake smartlink serve --upstream https://example.cakemarketing.com
-  smartlink serve --listen 0.0.0.0:80 --listen '[::]:80' --trust-proxy 10.0.0.0/8";
+  smartlink serve --listen 0.0.0.0:80 --listen '[::]:80' --trust-proxy 10.0.0.0/8
+  SMARTLINK_API_KEY_FILE=cake.key smartlink serve --upstream https://cake.example";
 
 const CHECK_EXAMPLES: &str = "\
-Exit code: 0 if all is well, 1 if there are warnings and --strict is given, 2 on errors.
+Takes the flags and the environment of serve, shows what they come to, and binds nothing. Exit code: 0 if all is \
+well, 1 if there are warnings and --strict is given, 2 on errors.
 
 Examples:
   smartlink check --config smartlink.toml
+  smartlink check --geo GeoLite2-City.mmdb
   smartlink check --snapshot smartlink-data/snapshot.last-good --strict";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  smartlink man | man -l -
+  smartlink man serve > smartlink-serve.1";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
-  smartlink explain --id 301 --aff-id 67890 --ip 203.0.113.7 --user-agent 'Mozilla/5.0 (iPhone; …)'
-  smartlink explain --id 301 --aff-id 67890 --at 2026-12-24T18:00:00Z --draw 0x8000000000000000
-  smartlink explain --id 301 --aff-id 67890 --snapshot smartlink-data/snapshot.last-good
-  smartlink explain --id 301 --aff-id 67890 --json | jq .tiers";
+  smartlink explain --id 301 --aff-id 67890 --ip 198.51.100.7
+  smartlink explain --id 301 --aff-id 67890 --user-agent curl/8.5.0 --language de
+  smartlink explain --id 301 --aff-id 67890 --at 2026-12-24T18:00:00Z --draw 0x80
+  smartlink explain --id 301 --aff-id 67890 --json | jq .tiers
+  smartlink explain --id 301 --aff-id 67890 \\
+      --snapshot smartlink-data/snapshot.last-good";

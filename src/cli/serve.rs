@@ -49,7 +49,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
 
     // Bind first: an address in use is the commonest mistake, and cheap to find.
-    let bound = edge::bind(config.edge.clone())?;
+    // The error says in its own words what the system said.
+    let bound = edge::bind(config.edge.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
     let admin_listener = bind_admin(config.admin.listen).await?;
     let admin_address = admin_listener.local_addr()?;
     for address in bound.addresses() {
@@ -170,8 +171,9 @@ fn open_backoffice(
     };
     let backoffice = Backoffice::open(&path, options)?;
     if config.demo {
-        if backoffice.seed_demo()? {
-            tracing::info!("seeded the demonstration network: link 301 of affiliate 67890");
+        match backoffice.seed_demo()? {
+            true => tracing::info!("seeded the demonstration network: link 301 of affiliate 67890"),
+            false => tracing::info!("the data directory has links already; nothing was seeded"),
         }
         tracing::warn!("--demo routes bots like visitors, so that curl sees offers; edge.bots is not used");
     }

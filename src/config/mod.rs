@@ -12,7 +12,7 @@ use http::HeaderValue;
 use url::Url;
 
 use crate::admin;
-use crate::cake::{ClientOptions, Key, KeySource};
+use crate::cake::{ClientOptions, Key, KeyError, KeySource};
 use crate::edge::{self, ClickOptions, ConnectionOptions};
 use crate::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern,
@@ -70,12 +70,21 @@ pub enum Upstream {
 pub enum ConfigError {
     #[error("cannot read the configuration {}: {source}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("the configuration {} is not valid: {problem}", .path.display())]
-    Parse { path: PathBuf, problem: String },
+    #[error("the configuration {}, {problem}", .path.display())]
+    Parse { path: PathBuf, problem: FormError },
     #[error("{key} is {found:?}; expected {expected}")]
     Value { key: String, found: String, expected: String },
     #[error("{0}")]
     Conflict(String),
+}
+
+/// A text that is not TOML, or not ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct FormError {
+    /// From 1.
+    pub line: usize,
+    pub problem: String,
 }
 
 impl Config {
@@ -101,8 +110,25 @@ impl Config {
 pub fn read_file(path: &Path) -> Result<Raw, ConfigError> {
     let text =
         fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    toml::from_str(&text)
-        .map_err(|error| ConfigError::Parse { path: path.to_owned(), problem: error.to_string() })
+    parse(&text).map_err(|problem| ConfigError::Parse { path: path.to_owned(), problem })
+}
+
+/// Reads a text, in the words of somebody who writes TOML and not Rust.
+fn parse(text: &str) -> Result<Raw, FormError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = 1 + text.bytes().take(start).filter(|&byte| byte == b'\n').count();
+        let mut problem = error.message().to_owned();
+        for (of_serde, of_toml) in [
+            ("unknown field", "unknown key"),
+            ("expected usize", "expected a whole number from 0"),
+            ("expected f64", "expected a number"),
+            ("expected a sequence", "expected a list"),
+        ] {
+            problem = problem.replace(of_serde, of_toml);
+        }
+        FormError { line, problem }
+    })
 }
 
 fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
@@ -144,13 +170,17 @@ fn bots(raw: &Raw, flags: &Flags) -> Result<BotPolicy, ConfigError> {
 }
 
 fn edge_options(raw: &Raw, flags: &Flags, bots: BotPolicy) -> Result<edge::Options, ConfigError> {
-    let (key, listen) = or("--listen", &flags.listen, "edge.listen", &raw.edge.listen);
+    let (key, listen) = or("--listen (SMARTLINK_LISTEN)", &flags.listen, "edge.listen", &raw.edge.listen);
     if listen.is_empty() {
         return Err(value(key, "[]", "at least one address such as 0.0.0.0:8080"));
     }
     let listen = listen.iter().map(|text| address(key, text)).collect::<Result<_, _>>()?;
-    let (key, proxies) =
-        or("--trust-proxy", &flags.trust_proxy, "edge.trusted_proxies", &raw.edge.trusted_proxies);
+    let (key, proxies) = or(
+        "--trust-proxy (SMARTLINK_TRUST_PROXY)",
+        &flags.trust_proxy,
+        "edge.trusted_proxies",
+        &raw.edge.trusted_proxies,
+    );
     let proxies = proxies
         .iter()
         .map(|text| {
@@ -158,10 +188,14 @@ fn edge_options(raw: &Raw, flags: &Flags, bots: BotPolicy) -> Result<edge::Optio
                 .ok_or_else(|| value(key, text, "a network such as 10.0.0.0/8 or an address"))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let threads = match flags.threads.unwrap_or(raw.edge.threads) {
+    let (key, threads) = match flags.threads {
+        Some(threads) => ("--threads (SMARTLINK_THREADS)", threads),
+        None => ("edge.threads", raw.edge.threads),
+    };
+    let threads = match threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads if threads <= THREADS_MAX => threads,
-        threads => return Err(value("edge.threads", threads, "at most 1024, or 0 for one a core")),
+        threads => return Err(value(key, threads, "at most 1024, or 0 for one a core")),
     };
     let policy = &raw.edge.referrer_policy;
     if !REFERRER_POLICIES.contains(&policy.as_str()) {
@@ -189,11 +223,11 @@ fn edge_options(raw: &Raw, flags: &Flags, bots: BotPolicy) -> Result<edge::Optio
 
 fn admin_options(raw: &Raw, flags: &Flags) -> Result<admin::Options, ConfigError> {
     let listen = match &flags.admin {
-        Some(text) => address("--admin", text)?,
+        Some(text) => address("--admin (SMARTLINK_ADMIN)", text)?,
         None => address("admin.listen", &raw.admin.listen)?,
     };
     let source = secret_source(ADMIN_TOKEN, &raw.admin.token_file, "");
-    let token = source.map(|source| read_secret("admin.token_file", &source)).transpose()?;
+    let token = source.map(|source| read_admin_token(&source)).transpose()?;
     if token.is_none() && !is_loopback(listen.ip()) {
         return Err(ConfigError::Conflict(format!(
             "the admin listener {listen} can be reached from other machines and has no token; set {ADMIN_TOKEN} or \
@@ -226,7 +260,7 @@ fn refresh_options(
 
 fn upstream(raw: &Raw, flags: &Flags) -> Result<Upstream, ConfigError> {
     let (name, text) = match &flags.upstream {
-        Some(text) => ("--upstream", text.as_str()),
+        Some(text) => ("--upstream (SMARTLINK_UPSTREAM)", text.as_str()),
         None => ("upstream.url", raw.upstream.url.as_str()),
     };
     let key = secret_source(API_KEY, &raw.upstream.api_key_file, API_KEY_FILE);
@@ -235,7 +269,7 @@ fn upstream(raw: &Raw, flags: &Flags) -> Result<Upstream, ConfigError> {
     }
     if flags.demo {
         return Err(ConfigError::Conflict(format!(
-            "--demo seeds the embedded API, but {name} names another upstream; leave one of them out"
+            "--demo seeds the embedded API, but {name} names another one; leave one of the two out"
         )));
     }
     let url = Url::parse(text).ok().filter(|url| {
@@ -244,7 +278,13 @@ fn upstream(raw: &Raw, flags: &Flags) -> Result<Upstream, ConfigError> {
             && url.username().is_empty()
             && url.query().is_none()
     });
-    let url = url.ok_or_else(|| value(name, text, "a URL such as https://example.cakemarketing.com"))?;
+    // What was written is not shown: people who paste a whole call paste the key in its query, too.
+    let url = url.ok_or_else(|| {
+        ConfigError::Conflict(format!(
+            "{name} is no scheme, host and path of an API, such as https://example.cakemarketing.com; a user, a query \
+             and the key do not belong into it"
+        ))
+    })?;
     let key = key.ok_or_else(|| {
         ConfigError::Conflict(format!(
             "the upstream {url} needs an API key; set {API_KEY}, or {API_KEY_FILE} or upstream.api_key_file to a file that \
@@ -311,8 +351,18 @@ fn secret_source(variable: &str, file_key: &str, file_variable: &str) -> Option<
     file.map(PathBuf::from).or_else(|| path(file_key)).map(KeySource::File)
 }
 
-fn read_secret(key: &str, source: &KeySource) -> Result<Key, ConfigError> {
-    source.read().map_err(|error| ConfigError::Conflict(format!("{key}: {error}")))
+fn read_admin_token(source: &KeySource) -> Result<Key, ConfigError> {
+    source.read().map_err(|error| {
+        ConfigError::Conflict(match error {
+            KeyError::Environment(name) => format!("the admin token in {name} is empty"),
+            KeyError::File { path, reason } => {
+                format!("admin.token_file: cannot read {}: {reason}", path.display())
+            }
+            KeyError::Malformed(place) => {
+                format!("the admin token in {place} must be one line of visible ASCII characters")
+            }
+        })
+    })
 }
 
 /// The flag's values if it was given, else the file's; with the name under which an error blames them.
@@ -393,7 +443,7 @@ mod tests {
     use super::*;
 
     fn from(text: &str) -> Result<Config, String> {
-        let raw: Raw = toml::from_str(text).map_err(|error| error.to_string())?;
+        let raw = parse(text).map_err(|error| error.to_string())?;
         resolve(&raw, &Flags::default()).map_err(|error| error.to_string())
     }
 
@@ -424,13 +474,29 @@ mod tests {
             ("[network]\ndefault_fallback_url = \"https://a.example/{oops}\"", "unknown token {oops}"),
             ("[network]\npublic_base_url = \"go.example.com\"", "network.public_base_url"),
             ("[destinations]\nallowed_hosts = [\"https://a.example\"]", "destinations.allowed_hosts"),
-            ("[upstream]\nurl = \"ftp://a.example\"", "upstream.url"),
+            ("[upstream]\nurl = \"ftp://a.example\"", "upstream.url is no scheme, host and path"),
             ("[admin]\nlisten = \"0.0.0.0:9180\"", "has no token"),
-            ("[edge]\nlisen = []", "unknown field `lisen`"),
-            ("[upstream]\nrefresh_interval_seconds = \"15\"", "line 2"),
+            ("[edge]\nlisen = []", "line 2: unknown key `lisen`"),
+            ("edge = 1\n", "line 1: "),
+            ("\n\n[edge", "line 3: "),
+            (
+                "[upstream]\nrefresh_interval_seconds = \"15\"",
+                "line 2: invalid type: string \"15\", expected a number",
+            ),
+            ("[edge]\n\nthreads = -1", "line 3: "),
+            ("[edge]\nthreads = 1\nthreads = 2", "line 3: "),
+            ("[edge]\nlisten = \"0.0.0.0:80\"", "expected a list"),
         ] {
             let error = from(text).unwrap_err();
             assert!(error.contains(said), "{text:?} says {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_pasted_into_the_upstream_is_not_shown() {
+        for url in ["https://a.example/api/2/offers.json?api_key=canary", "https://user:canary@a.example"] {
+            let error = from(&format!("[upstream]\nurl = \"{url}\"")).unwrap_err();
+            assert!(error.contains("upstream.url") && !error.contains("canary"), "{error}");
         }
     }
 
