@@ -167,8 +167,11 @@ impl Network {
                 Err(error) => left_out(format!("smart link {}", link.smart_link_id), error),
             }
         }
-        let geo_targets: HashMap<i64, &OfferGeoTargets> =
-            self.offer_geo_targets.iter().map(|targets| (targets.offer_id, targets)).collect();
+        let mut geo_targets: HashMap<i64, &OfferGeoTargets> = HashMap::new();
+        for targets in &self.offer_geo_targets {
+            // The first of two, as in `canonical`.
+            geo_targets.entry(targets.offer_id).or_insert(targets);
+        }
         for item in &self.offers {
             let targets = geo_targets.get(&item.offer_id).map_or(&[][..], |targets| &targets.geo_targets);
             // An offer whose geo targets cannot be read would be open to countries its advertiser does not pay for.
@@ -371,9 +374,12 @@ fn read_set(name: &str, path: &str, list: &[Value]) -> Result<ValueSet, FieldErr
         "country" => ValueSet::Country(
             texts()?.into_iter().map(|code| read_country(path, code)).collect::<Result<_, _>>()?,
         ),
-        "region" => ValueSet::Region(sorted(texts()?, |text| {
-            Region::parse(text).ok_or_else(|| expected(path, text, "an ISO 3166-2 code such as US-CA"))
-        })?),
+        "region" => {
+            let read = |text| {
+                Region::parse(text).ok_or_else(|| expected(path, text, "an ISO 3166-2 code such as US-CA"))
+            };
+            ValueSet::Region(texts()?.into_iter().map(read).collect::<Result<_, _>>()?)
+        }
         "city" => {
             let names = texts()?;
             if names.iter().any(|name| name.trim().is_empty()) {
@@ -381,19 +387,24 @@ fn read_set(name: &str, path: &str, list: &[Value]) -> Result<ValueSet, FieldErr
             }
             ValueSet::City(NameSet::new(names))
         }
-        "asn" => ValueSet::Asn(sorted(list.iter().collect(), |value| {
-            value
-                .as_u64()
-                .and_then(|asn| u32::try_from(asn).ok())
-                .ok_or_else(|| expected(path, value, "autonomous system numbers, such as 64496"))
-        })?),
+        "asn" => {
+            let read = |value: &Value| {
+                let asn = value.as_u64().and_then(|asn| u32::try_from(asn).ok());
+                asn.ok_or_else(|| expected(path, value, "autonomous system numbers, such as 64496"))
+            };
+            ValueSet::Asn(list.iter().map(read).collect::<Result<_, _>>()?)
+        }
         "device" => ValueSet::Device(flags(path, &texts()?, DeviceKind::parse, |kind| kind.as_str())?),
         "os" => ValueSet::Os(flags(path, &texts()?, Os::parse, |os| os.as_str())?),
         "browser" => ValueSet::Browser(flags(path, &texts()?, Browser::parse, |browser| browser.as_str())?),
-        "language" => ValueSet::Language(sorted(texts()?, |text| {
-            Language::parse(text)
-                .ok_or_else(|| expected(path, text, "a primary language subtag in lower case, such as en"))
-        })?),
+        "language" => {
+            let read = |text| {
+                Language::parse(text).ok_or_else(|| {
+                    expected(path, text, "a primary language subtag in lower case, such as en")
+                })
+            };
+            ValueSet::Language(texts()?.into_iter().map(read).collect::<Result<_, _>>()?)
+        }
         "s1" => sub(0)?,
         "s2" => sub(1)?,
         "s3" => sub(2)?,
@@ -475,17 +486,6 @@ fn read_days(path: &str, value: &Value) -> Result<Vec<Weekday>, FieldError> {
             Weekday::from_monday_zero_offset(offset as i8).map_err(|_| wanted())
         })
         .collect()
-}
-
-/// Reads each value, then sorts and deduplicates, ready for bisection.
-fn sorted<T, V: Ord>(
-    values: Vec<T>,
-    read: impl Fn(T) -> Result<V, FieldError>,
-) -> Result<Box<[V]>, FieldError> {
-    let mut values = values.into_iter().map(read).collect::<Result<Vec<V>, FieldError>>()?;
-    values.sort_unstable();
-    values.dedup();
-    Ok(values.into())
 }
 
 fn flags<T: Flag>(
@@ -630,6 +630,22 @@ mod tests {
         let (snapshot, warnings) = network.to_snapshot(&Zone::parse("UTC").unwrap());
         assert!(snapshot.offers.is_empty());
         assert!(warnings[0].to_string().starts_with("offer 1: `countries` is \"QQ\""), "{warnings:?}");
+    }
+
+    #[test]
+    fn of_two_lists_of_geo_targets_the_first_counts_canonical_or_not() {
+        let targets =
+            |code| json!({"offer_id": 1, "geo_targets": [{"country_code": code, "action": "block"}]});
+        let network: Network = serde_json::from_value(json!({
+            "smart_links": [], "smart_link_offers": [], "routing_rules": [],
+            "offers": [{"offer_id": 1, "offer_status": "active", "offer_url": "https://a.example/"}],
+            "offer_geo_targets": [targets("US"), targets("CA")],
+        }))
+        .unwrap();
+        let utc = Zone::parse("UTC").unwrap();
+        let (as_listed, _) = network.to_snapshot(&utc);
+        let (canonical, _) = network.canonical().to_snapshot(&utc);
+        assert_eq!(as_listed.offers, canonical.offers);
     }
 
     #[test]

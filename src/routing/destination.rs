@@ -14,7 +14,7 @@ use url::{Host, Url};
 
 use crate::types::{Click, OfferId, SUBS};
 
-use super::sets::HostSet;
+use super::sets::{HostSet, is_host_name};
 
 /// A parsed destination. Cheap to fill in: literal pieces are already encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +138,15 @@ impl Template {
         }
         Ok(())
     }
+
+    /// Bytes on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let literal = |piece: &Piece| match piece {
+            Piece::Literal(text) => text.len(),
+            Piece::Token(_) => 0,
+        };
+        size_of_val(&*self.pieces) + self.pieces.iter().map(literal).sum::<usize>()
+    }
 }
 
 impl Token {
@@ -229,21 +238,21 @@ fn split_origin<'a>(
     }
     let url = Url::parse(&format!("{scheme}{authority}/"))
         .map_err(|error| TemplateError::Host(format!("`{authority}`: {error}")))?;
-    let host = match url.host() {
-        Some(Host::Domain(host)) => host.strip_suffix('.').unwrap_or(host),
-        Some(_) if policy.allow_internal_hosts => "",
-        Some(host) => return Err(TemplateError::InternalHost(host.to_string())),
-        None => return Err(TemplateError::Host(format!("`{authority}`"))),
-    };
-    let internal = !host.contains('.') || host.ends_with(".localhost");
-    if internal && !policy.allow_internal_hosts {
-        return Err(TemplateError::InternalHost(host.to_owned()));
-    }
-    if let Some(allowed) = &policy.allowed_hosts {
-        let shown = url.host_str().unwrap_or_default();
-        if !allowed.contains(if host.is_empty() { shown } else { host }) {
-            return Err(TemplateError::HostNotAllowed(shown.to_owned()));
+    // A name may end in the dot of the root; it is the same name.
+    let shown = url.host_str().unwrap_or_default();
+    let name = shown.strip_suffix('.').unwrap_or(shown);
+    let internal = match url.host() {
+        Some(Host::Domain(_)) if is_host_name(name) => !name.contains('.') || name.ends_with(".localhost"),
+        Some(Host::Domain(_)) | None => {
+            return Err(TemplateError::Host(format!("`{shown}` is not a name that can be looked up")));
         }
+        Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
+    };
+    if internal && !policy.allow_internal_hosts {
+        return Err(TemplateError::InternalHost(shown.to_owned()));
+    }
+    if policy.allowed_hosts.as_ref().is_some_and(|allowed| !allowed.contains(name)) {
+        return Err(TemplateError::HostNotAllowed(shown.to_owned()));
     }
     // `Url` ends in the slash that was added; the template brings its own.
     let mut origin = url.to_string();
@@ -359,3 +368,324 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 const TOKEN_NAME_BYTES_MAX: usize = 13;
 
 const _: () = assert!(SUBS == 5, "Token::named knows five sub ids");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{
+        AffiliateId, Browser, Country, Device, DeviceKind, LinkId, Os, Place, Region, UnixMillis,
+    };
+
+    /// A visitor who puts the worst into everything that is a visitor's to choose.
+    fn hostile_click() -> Click<'static> {
+        Click {
+            link: LinkId::new(301).unwrap(),
+            affiliate: AffiliateId::new(67890).unwrap(),
+            at: UnixMillis(1_795_305_600_999),
+            address: "2001:db8::1".parse().unwrap(),
+            place: Place {
+                country: Country::parse("US"),
+                region: Region::parse("US-CA"),
+                city: Some("Saint-Rémy/@evil.com?#"),
+                asn: None,
+            },
+            device: Device {
+                kind: DeviceKind::Mobile,
+                os: Os::Android,
+                browser: Browser::Chrome,
+                bot: false,
+            },
+            language: None,
+            referrer_host: None,
+            subs: [
+                Some("//evil.com"),
+                Some("\r\nSet-Cookie: a=b"),
+                Some("@evil.com:1/"),
+                Some("&x=y#z"),
+                Some("%2e%2e\\é\u{202e}"),
+            ],
+        }
+    }
+
+    fn parse(text: &str) -> Result<Template, TemplateError> {
+        Template::parse(text, &DestinationPolicy::default()).map(|(template, _)| template)
+    }
+
+    fn filled(text: &str) -> String {
+        let (click, mut out) = (hostile_click(), Vec::new());
+        let values = Values { click: &click, click_id: "c-1_Z", offer: OfferId::new(1042) };
+        parse(text).unwrap().fill(&values, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Every token with what the hostile click makes of it.
+    const TOKENS: [(&str, &str); 25] = [
+        ("#affid#", "67890"),
+        ("#oid#", "1042"),
+        ("#reqid#", "c-1_Z"),
+        ("#ip#", "2001%3Adb8%3A%3A1"),
+        ("#utcunixtime#", "1795305600"),
+        ("#s1#", "%2F%2Fevil.com"),
+        ("#s2#", "%0D%0ASet-Cookie%3A%20a%3Db"),
+        ("#s3#", "%40evil.com%3A1%2F"),
+        ("#s4#", "%26x%3Dy%23z"),
+        ("#s5#", "%252e%252e%5C%C3%A9%E2%80%AE"),
+        ("{affiliate_id}", "67890"),
+        ("{offer_id}", "1042"),
+        ("{click_id}", "c-1_Z"),
+        ("{sub_id}", "%2F%2Fevil.com"),
+        ("{s1}", "%2F%2Fevil.com"),
+        ("{s5}", "%252e%252e%5C%C3%A9%E2%80%AE"),
+        ("{smart_link_id}", "301"),
+        ("{country}", "US"),
+        ("{region}", "US-CA"),
+        ("{city}", "Saint-R%C3%A9my%2F%40evil.com%3F%23"),
+        ("{device}", "mobile"),
+        ("{os}", "android"),
+        ("{browser}", "chrome"),
+        ("{timestamp}", "1795305600"),
+        ("{TimeStamp}", "1795305600"),
+    ];
+
+    #[test]
+    fn promise_1_scheme_host_and_port_are_the_templates() {
+        for (token, _) in TOKENS {
+            for text in [
+                format!("https://shop.example.com:8443/a?x={token}"),
+                format!("https://shop.example.com:8443?{token}"),
+                format!("https://shop.example.com:8443/?{token}{token}#{token}"),
+            ] {
+                let url = Url::parse(&filled(&text)).unwrap();
+                assert_eq!(
+                    (url.scheme(), url.host_str(), url.port()),
+                    ("https", Some("shop.example.com"), Some(8443)),
+                    "{text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn promise_2_values_are_encoded() {
+        for (token, value) in TOKENS {
+            assert_eq!(
+                filled(&format!("https://a.example/?x={token}&y")),
+                format!("https://a.example/?x={value}&y")
+            );
+        }
+        let url = filled("https://a.example/{city}/{country}?{s1}&{s2}&{s3}&{s4}&{s5}#{city}");
+        assert_eq!(url.matches('/').count(), 4, "{url}");
+        assert_eq!(url.matches('&').count(), 4, "{url}");
+        assert_eq!((url.matches('?').count(), url.matches('#').count()), (1, 1), "{url}");
+        assert!(url.bytes().all(|byte| byte.is_ascii_graphic()), "{url}");
+    }
+
+    #[test]
+    fn promise_3_sub_ids_stand_only_in_the_query() {
+        for text in [
+            "https://a.example/{s1}",
+            "https://a.example/{sub_id}?x=1",
+            "https://a.example/#s1#?x=1",
+            "https://a.example/{S3}/{s4}",
+            "https://a.example/#x{s5}",
+        ] {
+            assert!(matches!(parse(text), Err(TemplateError::SubBeforeQuery(_))), "{text}");
+        }
+        for text in ["https://a.example/?{s1}", "https://a.example?a=#s2#", "https://a.example/?a#{s3}"] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn promise_4_a_finished_url_is_short_enough_or_there_is_none() {
+        // Every byte of the value is written as three.
+        let sub = "é".repeat(127);
+        let click = Click { subs: [Some(&sub); SUBS], ..hostile_click() };
+        let values = Values { click: &click, click_id: "c", offer: None };
+        let length = |count: usize, padding: usize| {
+            let text = format!("https://a.example/?{}{}", "x".repeat(padding), "{s1}".repeat(count));
+            let mut out = b"Location: ".to_vec();
+            let filled = parse(&text).unwrap().fill(&values, &mut out);
+            filled.map(|()| out.len() - 10).map_err(|TooLong| out)
+        };
+        let fixed = "https://a.example/?".len();
+        assert_eq!(length(10, 0), Ok(fixed + 10 * 762));
+        assert_eq!(length(10, LOCATION_BYTES_MAX - fixed - 7620), Ok(LOCATION_BYTES_MAX));
+        assert_eq!(length(10, LOCATION_BYTES_MAX - fixed - 7620 + 1), Err(b"Location: ".to_vec()));
+        assert_eq!(length(400, 0), Err(b"Location: ".to_vec()));
+    }
+
+    #[test]
+    fn hostile_templates_are_refused() {
+        use TemplateError as E;
+        type Expected = fn(&TemplateError) -> bool;
+        let cases: &[(&str, Expected)] = &[
+            ("", |e| matches!(e, E::Empty)),
+            ("shop.example.com", |e| matches!(e, E::Scheme)),
+            ("//shop.example.com/", |e| matches!(e, E::Scheme)),
+            ("/path", |e| matches!(e, E::Scheme)),
+            ("http://shop.example.com/", |e| matches!(e, E::Scheme)),
+            ("javascript:alert(1)", |e| matches!(e, E::Scheme)),
+            ("data:text/html,x", |e| matches!(e, E::Scheme)),
+            ("https:shop.example.com", |e| matches!(e, E::Scheme)),
+            ("https:/shop.example.com/", |e| matches!(e, E::Scheme)),
+            ("{s1}://shop.example.com/", |e| matches!(e, E::Scheme)),
+            ("éhttps://shop.example.com/", |e| matches!(e, E::Scheme)),
+            ("https:/\\evil.com/", |e| matches!(e, E::Character(7))),
+            ("https://shop.example.com\\@evil.com/", |e| matches!(e, E::Character(24))),
+            ("ht\ttps://shop.example.com/", |e| matches!(e, E::Character(2))),
+            ("https://shop.exa\nmple.com/", |e| matches!(e, E::Character(16))),
+            ("https://shop.example.com/\r\nSet-Cookie: a", |e| matches!(e, E::Character(25))),
+            (" https://shop.example.com/", |e| matches!(e, E::Character(0))),
+            ("https://shop.example.com/a b", |e| matches!(e, E::Character(26))),
+            ("https://shop.example.com/\u{7f}", |e| matches!(e, E::Character(25))),
+            ("https://shop.example.com/\0", |e| matches!(e, E::Character(25))),
+            ("https://user@shop.example.com/", |e| matches!(e, E::UserInfo)),
+            ("https://user:pass@evil.com/", |e| matches!(e, E::UserInfo)),
+            ("https://shop.example.com:443@evil.com/", |e| matches!(e, E::UserInfo)),
+            ("https://@evil.com/", |e| matches!(e, E::UserInfo)),
+            ("https://{country}.example.com/", |e| matches!(e, E::TokenInAuthority)),
+            ("https://shop.example.com{country}/", |e| matches!(e, E::TokenInAuthority)),
+            ("https://shop.example.com:{affiliate_id}/", |e| matches!(e, E::TokenInAuthority)),
+            ("https://shop.example.com#affid#.evil.com", |e| matches!(e, E::TokenInAuthority)),
+            ("https://shop.example.com:#oid#/", |e| matches!(e, E::TokenInAuthority)),
+            ("https://#s1#/", |e| matches!(e, E::TokenInAuthority)),
+            ("https://shop.example.com#nothing#.evil.com", |e| matches!(e, E::TokenInAuthority)),
+            ("https:///evil.com/", |e| matches!(e, E::Host(_))),
+            ("https://", |e| matches!(e, E::Host(_))),
+            ("https://?x", |e| matches!(e, E::Host(_))),
+            ("https://shop.example.com:99999/", |e| matches!(e, E::Host(_))),
+            ("https://shop.example.com:-1/", |e| matches!(e, E::Host(_))),
+            ("https://shop.example.com:80:80/", |e| matches!(e, E::Host(_))),
+            ("https://shop.example.com%2f.evil.com/", |e| matches!(e, E::Host(_))),
+            ("https://shop.example.com%00.evil.com/", |e| matches!(e, E::Host(_))),
+            ("https://shop.example.com／.evil.com/", |e| matches!(e, E::Host(_))),
+            ("https://shop.example.com＠evil.com/", |e| matches!(e, E::Host(_))),
+            ("https://shop<>.example.com/", |e| matches!(e, E::Host(_))),
+            ("https://shop|x.example.com/", |e| matches!(e, E::Host(_))),
+            ("https://shop\"x.example.com/", |e| matches!(e, E::Host(_))),
+            ("https://*.example.com/", |e| matches!(e, E::Host(_))),
+            ("https://xn--a.example.com/", |e| matches!(e, E::Host(_))),
+            ("https://shop..example.com/", |e| matches!(e, E::Host(_))),
+            ("https://.example.com/", |e| matches!(e, E::Host(_))),
+            ("https://./", |e| matches!(e, E::Host(_))),
+            ("https://localhost../", |e| matches!(e, E::Host(_))),
+            ("https://1.2.3.4.5/", |e| matches!(e, E::Host(_))),
+            ("https://256.0.0.1/", |e| matches!(e, E::Host(_))),
+            ("https://[::1/", |e| matches!(e, E::Host(_))),
+            ("https://[fe80::1%25eth0]/", |e| matches!(e, E::Host(_))),
+            ("https://127.0.0.1/", |e| matches!(e, E::InternalHost(_))),
+            ("https://127.0.0.1./", |e| matches!(e, E::InternalHost(_))),
+            ("https://0x7f.0.0.1/", |e| matches!(e, E::InternalHost(_))),
+            ("https://0177.0.0.1/", |e| matches!(e, E::InternalHost(_))),
+            ("https://2130706433/", |e| matches!(e, E::InternalHost(_))),
+            ("https://127.1/", |e| matches!(e, E::InternalHost(_))),
+            ("https://%31%32%37.0.0.1/", |e| matches!(e, E::InternalHost(_))),
+            ("https://127。0。0。1/", |e| matches!(e, E::InternalHost(_))),
+            ("https://１２７.0.0.1/", |e| matches!(e, E::InternalHost(_))),
+            ("https://8.8.8.8/", |e| matches!(e, E::InternalHost(_))),
+            ("https://[::1]/", |e| matches!(e, E::InternalHost(_))),
+            ("https://[::ffff:127.0.0.1]:8443/", |e| matches!(e, E::InternalHost(_))),
+            ("https://localhost/", |e| matches!(e, E::InternalHost(_))),
+            ("https://LOCALHOST./", |e| matches!(e, E::InternalHost(_))),
+            ("https://a.localhost/", |e| matches!(e, E::InternalHost(_))),
+            ("https://a.localhost./", |e| matches!(e, E::InternalHost(_))),
+            ("https://intranet/", |e| matches!(e, E::InternalHost(_))),
+            ("https://com./", |e| matches!(e, E::InternalHost(_))),
+        ];
+        for (text, expected) in cases {
+            match parse(text) {
+                Ok(template) => panic!("{text:?} is taken as {template:?}"),
+                Err(error) => assert!(expected(&error), "{text:?}: {error}"),
+            }
+        }
+        let long = format!("https://a.example/?{}", "x".repeat(TEMPLATE_BYTES_MAX - 19));
+        assert!(parse(&long).is_ok());
+        assert_eq!(parse(&(long + "x")), Err(E::TooLong(TEMPLATE_BYTES_MAX + 1)));
+    }
+
+    #[test]
+    fn what_is_written_freely_is_normalised() {
+        for (text, url) in [
+            ("https://shop.example.com", "https://shop.example.com/"),
+            ("https://shop.example.com?x=1", "https://shop.example.com/?x=1"),
+            ("https://shop.example.com#top", "https://shop.example.com/#top"),
+            ("HTTPS://Shop.Example.COM/A", "https://shop.example.com/A"),
+            ("https://shop.example.com:443/", "https://shop.example.com/"),
+            ("https://shop.example.com:/", "https://shop.example.com/"),
+            ("https://shop.example.com:080/", "https://shop.example.com:80/"),
+            ("https://shop%2eexample%2Ecom/", "https://shop.example.com/"),
+            ("https://shop。example.com/", "https://shop.example.com/"),
+            ("https://shop.exam\u{ad}ple.com/", "https://shop.example.com/"),
+            // IDN is stored as punycode; a homograph is a name of its own, and shows as one.
+            ("https://bücher.example/", "https://xn--bcher-kva.example/"),
+            ("https://аpple.com/", "https://xn--pple-43d.com/"),
+            // What follows the origin stands as written, unless a URL cannot hold it.
+            ("https://a.example/ü?ü=ü", "https://a.example/%C3%BC?%C3%BC=%C3%BC"),
+            ("https://a.example/a'(b)*,;:@[!$]", "https://a.example/a'(b)*,;:@[!$]"),
+            ("https://a.example/<\">|^`", "https://a.example/%3C%22%3E%7C%5E%60"),
+            ("https://a.example/a%20b%zz", "https://a.example/a%20b%zz"),
+            ("https://a.example/?u=https://b.example", "https://a.example/?u=https://b.example"),
+            // Braces and hashes that are no tokens.
+            ("https://a.example/{a", "https://a.example/%7Ba"),
+            ("https://a.example/{}{a b}".replace(' ', "-").as_str(), "https://a.example/%7B%7D%7Ba-b%7D"),
+            ("https://a.example/?x=1#top", "https://a.example/?x=1#top"),
+            ("https://a.example/?x##oid##", "https://a.example/?x#1042#"),
+            ("https://a.example/{offer_id}", "https://a.example/1042"),
+            ("https://a.example/#oid#", "https://a.example/1042"),
+        ] {
+            assert_eq!(filled(text), url, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_token_is_a_warning_and_the_empty_string() {
+        let (template, warnings) =
+            Template::parse("https://a.example/{nope}?x=#nada#&y={offer_id}", &Default::default()).unwrap();
+        let click = hostile_click();
+        let mut out = Vec::new();
+        template.fill(&Values { click: &click, click_id: "c", offer: None }, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "https://a.example/?x=&y=");
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].contains("{nope}") && warnings[1].contains("#nada#"), "{warnings:?}");
+    }
+
+    #[test]
+    fn an_operator_may_allow_more_or_less() {
+        let relaxed = DestinationPolicy { allow_http: true, allow_internal_hosts: true, allowed_hosts: None };
+        for text in
+            ["http://shop.example.com/", "http://localhost:8080/", "https://10.0.0.1/", "https://[::1]/"]
+        {
+            assert!(Template::parse(text, &relaxed).is_ok(), "{text}");
+        }
+        for text in ["ftp://shop.example.com/", "http://user@localhost/", "http://{s1}/", "http://a..b/"] {
+            assert!(Template::parse(text, &relaxed).is_err(), "{text}");
+        }
+        let listed = DestinationPolicy {
+            allowed_hosts: Some(HostSet::new(["a.example", "*.b.example", "10.0.0.1"])),
+            ..relaxed
+        };
+        for text in [
+            "https://a.example/",
+            "https://A.example.:8443/",
+            "https://x.b.example/",
+            "https://10.1/",
+            "https://0x0a000001/",
+        ] {
+            assert!(Template::parse(text, &listed).is_ok(), "{text}");
+        }
+        for text in [
+            "https://b.example/",
+            "https://x.a.example/",
+            "https://a.example.evil.com/",
+            "https://10.0.0.2/",
+            "https://[::1]/",
+            "https://localhost/",
+        ] {
+            assert!(
+                matches!(Template::parse(text, &listed), Err(TemplateError::HostNotAllowed(_))),
+                "{text}"
+            );
+        }
+    }
+}

@@ -4,10 +4,37 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+
+/// Values of an ordered type: regions, system numbers, languages.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SortedSet<T>(Box<[T]>);
+
+impl<T: Ord> SortedSet<T> {
+    pub fn contains(&self, value: &T) -> bool {
+        self.0.binary_search(value).is_ok()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+}
+
+impl<T: Ord> FromIterator<T> for SortedSet<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
+        let mut values: Vec<T> = values.into_iter().collect();
+        values.sort_unstable();
+        values.dedup();
+        Self(values.into())
+    }
+}
 
 /// Exact strings: sub ids.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TextSet(Box<[Box<str>]>);
 
 impl TextSet {
@@ -25,10 +52,14 @@ impl TextSet {
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|member| &**member)
     }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        size_of_val(&*self.0) + self.iter().map(str::len).sum::<usize>()
+    }
 }
 
 /// Names compared without regard to ASCII case: cities.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NameSet(TextSet);
 
 impl NameSet {
@@ -43,10 +74,14 @@ impl NameSet {
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter()
     }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.0.heap_bytes()
+    }
 }
 
 /// Host names. `example.com` is that host; `*.example.com` is every host below it, and not itself.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostSet {
     exact: NameSet,
     /// The part behind `*.`.
@@ -82,21 +117,29 @@ impl HostSet {
         let below = self.below.iter().map(|parent| format!("*.{parent}"));
         self.exact.iter().map(str::to_owned).chain(below)
     }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.exact.heap_bytes() + self.below.heap_bytes()
+    }
 }
 
 /// Whether a text can stand in a [`HostSet`]: a host name in ASCII, optionally behind `*.`.
 pub fn is_host_pattern(text: &str) -> bool {
-    let name = text.strip_prefix("*.").unwrap_or(text);
-    !name.is_empty()
-        && name.len() <= 253
+    is_host_name(text.strip_prefix("*.").unwrap_or(text))
+}
+
+/// Whether a text is a host name in ASCII: labels of 1 to 63 letters, digits, hyphens or underscores.
+pub(super) fn is_host_name(name: &str) -> bool {
+    name.len() <= 253
         && name.split('.').all(|label| {
             (1..=63).contains(&label.len())
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         })
 }
 
-/// Networks, merged into ranges. IPv4 and IPv6 are apart: `::/0` holds no IPv4 address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Networks, merged into ranges. IPv4 and IPv6 are apart: `::/0` holds no IPv4 address. IPv4-mapped networks
+/// (`::ffff:192.0.2.0/120`) are IPv4, as the addresses of clicks are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetSet {
     v4: Box<[(u32, u32)]>,
     v6: Box<[(u128, u128)]>,
@@ -111,7 +154,7 @@ impl NetSet {
         written.sort_unstable();
         written.dedup();
         for net in &written {
-            match net {
+            match unmapped(*net) {
                 IpNet::V4(net) => v4.push((u32::from(net.network()), u32::from(net.broadcast()))),
                 IpNet::V6(net) => v6.push((u128::from(net.network()), u128::from(net.broadcast()))),
             }
@@ -133,11 +176,21 @@ impl NetSet {
     pub fn iter(&self) -> impl Iterator<Item = &IpNet> {
         self.written.iter()
     }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        size_of_val(&*self.v4) + size_of_val(&*self.v6) + size_of_val(&*self.written)
+    }
 }
 
 /// Compares a lower-case member with a name in any case, as if the name were lower-case.
 fn cmp_lowercase(member: &str, name: &str) -> Ordering {
     member.bytes().cmp(name.bytes().map(|byte| byte.to_ascii_lowercase()))
+}
+
+fn unmapped(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let v4 = v6.network().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(MAPPED_PREFIX_BITS));
+    v4.and_then(|(address, bits)| Ipv4Net::new(address, bits).ok()).map_or(net, IpNet::V4)
 }
 
 /// Sorted by start, overlaps joined, so that at most one range can hold a value.
@@ -158,9 +211,19 @@ fn in_ranges<T: Copy + Ord>(ranges: &[(T, T)], value: T) -> bool {
     after > 0 && value <= ranges[after - 1].1
 }
 
+/// `::ffff:0:0/96` holds the IPv4-mapped addresses.
+const MAPPED_PREFIX_BITS: u8 = 96;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sorted_sets_hold_whatever_order_they_came_in() {
+        let set: SortedSet<u32> = [64497, 64496, 64498, 64496].into_iter().collect();
+        assert_eq!(set.iter().count(), 3);
+        assert!(set.contains(&64496) && set.contains(&64498) && !set.contains(&1));
+    }
 
     #[test]
     fn names_ignore_ascii_case() {
@@ -193,14 +256,21 @@ mod tests {
     #[test]
     fn networks() {
         let set = NetSet::new(
-            ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/32", "2001:db8::/32"].map(|net| net.parse().unwrap()),
+            ["::ffff:198.51.100.0/120", "10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/32", "2001:db8::/32"]
+                .map(|net| net.parse().unwrap()),
         );
-        for inside in ["10.0.0.0", "10.255.255.255", "192.0.2.7", "2001:db8::1"] {
+        for inside in ["10.0.0.0", "10.255.255.255", "192.0.2.7", "2001:db8::1", "198.51.100.9"] {
             assert!(set.contains(inside.parse().unwrap()), "{inside}");
         }
-        for outside in
-            ["9.255.255.255", "11.0.0.0", "192.0.2.6", "192.0.2.8", "2001:db9::", "::ffff:10.0.0.1"]
-        {
+        for outside in [
+            "9.255.255.255",
+            "11.0.0.0",
+            "192.0.2.6",
+            "192.0.2.8",
+            "2001:db9::",
+            "::ffff:10.0.0.1",
+            "198.51.101.0",
+        ] {
             assert!(!set.contains(outside.parse().unwrap()), "{outside}");
         }
     }

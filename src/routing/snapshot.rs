@@ -1,7 +1,8 @@
 //! Everything the upstream says, in domain terms: the input of [`compile`](super::compile::compile).
 //!
 //! Values here are already parsed (a weight is in range, a country exists); what only shows when items meet, such
-//! as an entry that names an unknown offer, is for `compile` to find.
+//! as an entry that names an unknown offer, is for `compile` to find. Items have a total order, so that `compile` can
+//! bring any snapshot into the same one.
 
 use std::fmt;
 
@@ -18,7 +19,7 @@ pub struct Snapshot {
 }
 
 /// What `id` names.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
     pub id: LinkId,
     /// The only affiliate whose clicks this link takes.
@@ -30,7 +31,7 @@ pub struct Link {
 }
 
 /// A destination.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Offer {
     pub id: OfferId,
     pub active: bool,
@@ -43,7 +44,7 @@ pub struct Offer {
 }
 
 /// An offer attached to a link. With `rule`, a routing rule; without, a plain attachment.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     pub link: LinkId,
     pub offer: OfferId,
@@ -56,7 +57,7 @@ pub struct Entry {
 }
 
 /// How a tier shares its traffic (CAKE's `rotation_type`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rotation {
     /// In proportion to `offer_weight`.
     #[default]
@@ -80,6 +81,14 @@ impl Rotation {
 
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|rotation| rotation.as_str() == text)
+    }
+
+    /// What a positive weight counts for when a tier is drawn.
+    pub(super) fn share(self, weight: u8) -> u8 {
+        match self {
+            Rotation::Weighted => weight,
+            Rotation::Even | Rotation::Priority => 1,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A value that is not known fails `in` and passes `not_in`. Evaluation is a plain function of the condition and the
 //! click; the clock and the zone data come in with them.
 
+use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use jiff::civil::{DateTime, Weekday};
@@ -10,10 +11,10 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 use crate::types::{Browser, Click, CountrySet, DeviceKind, Language, Os, Region, UnixMillis};
 
-use super::sets::{HostSet, NameSet, NetSet, TextSet};
+use super::sets::{HostSet, NameSet, NetSet, SortedSet, TextSet};
 
 /// One condition of a rule, an offer's geo target, or an offer's expiry.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Condition {
     /// The click's value is in the set, or is not.
     Value { mode: Mode, set: ValueSet },
@@ -24,24 +25,24 @@ pub enum Condition {
 }
 
 /// `in` or `not_in`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
     In,
     NotIn,
 }
 
 /// A set of values of one property of the click.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ValueSet {
     Country(CountrySet),
-    Region(Box<[Region]>),
+    Region(SortedSet<Region>),
     City(NameSet),
     /// Autonomous system numbers.
-    Asn(Box<[u32]>),
+    Asn(SortedSet<u32>),
     Device(Flags<DeviceKind>),
     Os(Flags<Os>),
     Browser(Flags<Browser>),
-    Language(Box<[Language]>),
+    Language(SortedSet<Language>),
     /// `s1` is index 0.
     Sub(usize, TextSet),
     ReferrerHost(HostSet),
@@ -50,7 +51,7 @@ pub enum ValueSet {
 
 /// Half-open hours `from..to` on some days of the week, in a zone. `to` before `from` runs over midnight, and the
 /// day is then the one on which the hours began.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hours {
     /// Bit 0 is Monday.
     days: u8,
@@ -68,7 +69,7 @@ pub struct MinuteOfDay(u16);
 pub struct Zone(TimeZone);
 
 /// Some of the values of a small enumeration, one bit each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flags<T> {
     bits: u16,
     of: std::marker::PhantomData<T>,
@@ -97,6 +98,14 @@ impl Condition {
         }
     }
 
+    /// Bytes on the heap behind the condition. Zone data is shared by all and not counted.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self {
+            Condition::Value { set, .. } => set.heap_bytes(),
+            Condition::Hours(_) | Condition::Before(_) => 0,
+        }
+    }
+
     /// A rough order of cost: cheap conditions are asked first.
     pub(super) fn cost(&self) -> u8 {
         match self {
@@ -117,20 +126,29 @@ impl ValueSet {
     pub fn contains(&self, click: &Click<'_>) -> bool {
         match self {
             ValueSet::Country(set) => click.place.country.is_some_and(|country| set.contains(country)),
-            ValueSet::Region(set) => {
-                click.place.region.is_some_and(|region| set.binary_search(&region).is_ok())
-            }
+            ValueSet::Region(set) => click.place.region.is_some_and(|region| set.contains(&region)),
             ValueSet::City(set) => click.place.city.is_some_and(|city| set.contains(city)),
-            ValueSet::Asn(set) => click.place.asn.is_some_and(|asn| set.binary_search(&asn).is_ok()),
+            ValueSet::Asn(set) => click.place.asn.is_some_and(|asn| set.contains(&asn)),
             ValueSet::Device(set) => set.contains(click.device.kind),
             ValueSet::Os(set) => set.contains(click.device.os),
             ValueSet::Browser(set) => set.contains(click.device.browser),
-            ValueSet::Language(set) => {
-                click.language.is_some_and(|language| set.binary_search(&language).is_ok())
-            }
+            ValueSet::Language(set) => click.language.is_some_and(|language| set.contains(&language)),
             ValueSet::Sub(index, set) => click.subs[*index].is_some_and(|sub| set.contains(sub)),
             ValueSet::ReferrerHost(set) => click.referrer_host.is_some_and(|host| set.contains(host)),
             ValueSet::Ip(set) => set.contains(click.address),
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            ValueSet::Country(_) | ValueSet::Device(_) | ValueSet::Os(_) | ValueSet::Browser(_) => 0,
+            ValueSet::Region(set) => set.heap_bytes(),
+            ValueSet::Asn(set) => set.heap_bytes(),
+            ValueSet::Language(set) => set.heap_bytes(),
+            ValueSet::City(set) => set.heap_bytes(),
+            ValueSet::Sub(_, set) => set.heap_bytes(),
+            ValueSet::ReferrerHost(set) => set.heap_bytes(),
+            ValueSet::Ip(set) => set.heap_bytes(),
         }
     }
 
@@ -251,6 +269,18 @@ impl PartialEq for Zone {
 }
 
 impl Eq for Zone {}
+
+impl PartialOrd for Zone {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Zone {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(other.name())
+    }
+}
 
 impl Hash for Zone {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -55,7 +55,7 @@ impl fmt::Debug for Country {
 }
 
 /// A set of countries: one bit each, so that membership is a shift and a mask.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CountrySet([u64; 4]);
 
 impl CountrySet {
