@@ -110,7 +110,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     signals.wait_for_the_end(&refresh_handle).await;
     readiness.begin_drain();
     tracing::info!(
-        "draining: no new connections; at most {:?} for those that are open",
+        "draining: every answer is the last of its connection; at most {:?} for those that are open",
         config.drain_timeout
     );
     let drained = tokio::select! {

@@ -24,7 +24,9 @@ pub fn handle(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     let begun = worker.measures_this_click().then(Instant::now);
     let reply = match refuse(parts) {
         Some(refusal) => {
-            worker.counters.click(ClickCount::Invalid, None, None);
+            if query::is_click_path(parts.uri.path()) {
+                worker.counters.click(ClickCount::Invalid, None, None);
+            }
             refusal
         }
         None => answer(worker, parts, peer),

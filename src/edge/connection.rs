@@ -1,13 +1,13 @@
 //! One client's connection: hyper reads heads and writes answers, the worker decides in between.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,11 +21,17 @@ use super::click;
 use super::worker::Worker;
 
 /// How far the edge is on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// A server that closes idle connections at once loses the requests that are on their way to it, and a client cannot
+/// tell whether they were served. So the edge first says goodbye: whoever asks again is answered, and told not to ask
+/// here any more. Only what stays silent is closed without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Serving,
-    /// Finish what has begun, then close.
-    Draining,
+    /// Connections are still accepted and answered; every answer is the last on its connection.
+    LastAnswers,
+    /// No connection is accepted, idle ones are closed; finish what has begun.
+    Finishing,
     /// Close now.
     Closing,
 }
@@ -45,10 +51,14 @@ pub(super) async fn serve(
     options: &ConnectionOptions,
     mut phase: watch::Receiver<Phase>,
 ) -> CloseReason {
+    let next_is_last = Cell::new(*phase.borrow_and_update() != Phase::Serving);
     let service = service_fn(|request: Request<Incoming>| {
         let (parts, _body) = request.into_parts();
         // The borrow ends before anything is awaited: handle is a plain function.
-        let reply = click::handle(&mut worker.borrow_mut(), &parts, peer);
+        let mut reply = click::handle(&mut worker.borrow_mut(), &parts, peer);
+        if next_is_last.get() {
+            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         std::future::ready(Ok::<_, Infallible>(reply))
     });
     let connection = http1::Builder::new()
@@ -59,12 +69,15 @@ pub(super) async fn serve(
     let mut connection = pin!(connection);
     loop {
         let changed = tokio::select! {
+            // What has already arrived is read before an idle connection is closed.
+            biased;
             ended = connection.as_mut() => return reason(ended),
             changed = phase.changed() => changed,
         };
         match (changed, *phase.borrow_and_update()) {
             (Ok(()), Phase::Serving) => {}
-            (Ok(()), Phase::Draining) => connection.as_mut().graceful_shutdown(),
+            (Ok(()), Phase::LastAnswers) => next_is_last.set(true),
+            (Ok(()), Phase::Finishing) => connection.as_mut().graceful_shutdown(),
             // The edge is gone, or gives up waiting.
             (Ok(()), Phase::Closing) | (Err(_), _) => return CloseReason::DrainDeadline,
         }

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
@@ -112,24 +112,31 @@ impl Bound {
 }
 
 impl Edge {
-    /// Stops accepting, lets what has begun finish, and after the deadline closes the rest.
+    /// Ends in two steps, so that no request is lost: for a while every answer is the last on its connection, and
+    /// connections are still accepted; then none is accepted, idle ones are closed, and what has begun finishes. The
+    /// deadline closes the rest. The first step ends early where no connection is open.
     pub async fn drain(self, deadline: Duration) -> Drained {
         let Self { phase, threads } = self;
-        phase.send_replace(Phase::Draining);
-        let mut ended = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                // A worker that panicked has said so on standard error; the others still drain.
-                let _ = thread.join();
+        let last_answers = LAST_ANSWERS.min(deadline / 2);
+        let drained = 'drained: {
+            for (step, at_most) in
+                [(Phase::LastAnswers, last_answers), (Phase::Finishing, deadline - last_answers)]
+            {
+                phase.send_replace(step);
+                // Every thread and every connection holds a receiver: the channel is closed when all have ended.
+                if tokio::time::timeout(at_most, phase.closed()).await.is_ok() {
+                    break 'drained Drained::Clean;
+                }
             }
-        });
-        match tokio::time::timeout(deadline, &mut ended).await {
-            Ok(_) => Drained::Clean,
-            Err(_) => {
-                phase.send_replace(Phase::Closing);
-                let _ = ended.await;
-                Drained::Deadline
-            }
+            phase.send_replace(Phase::Closing);
+            phase.closed().await;
+            Drained::Deadline
+        };
+        for thread in threads {
+            // It ends at this moment. One that panicked has said so on standard error.
+            let _ = thread.join();
         }
+        drained
     }
 }
 
@@ -145,60 +152,98 @@ async fn run(
     let options = Rc::new(options);
     let mut accepting = JoinSet::new();
     for socket in sockets {
-        let (worker, options) = (Rc::clone(&worker), Rc::clone(&options));
-        let (counters, phase) = (Arc::clone(&counters), phase.clone());
-        accepting.spawn_local(accept(socket, worker, options, counters, phase));
+        let acceptor = Acceptor {
+            worker: Rc::clone(&worker),
+            options: Rc::clone(&options),
+            counters: Arc::clone(&counters),
+            phase: phase.clone(),
+            connections: JoinSet::new(),
+        };
+        accepting.spawn_local(acceptor.run(socket));
     }
     while accepting.join_next().await.is_some() {}
 }
 
-/// Accepts until the drain, then waits for the connections it accepted. Nothing that happens to one connection
-/// ends the loop.
-async fn accept(
-    socket: StdListener,
+/// One socket of one thread, and the connections that came from it.
+struct Acceptor {
     worker: Rc<RefCell<Worker>>,
     options: Rc<ConnectionOptions>,
     counters: Arc<Counters>,
-    mut phase: watch::Receiver<Phase>,
-) {
-    let listener = match TcpListener::from_std(socket) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "a listening socket could not be registered; this thread takes no clicks on it");
-            return;
-        }
-    };
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
-            Some(_) = connections.join_next() => continue,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+    phase: watch::Receiver<Phase>,
+    connections: JoinSet<()>,
+}
+
+impl Acceptor {
+    /// Accepts until the drain, then waits for the connections it accepted. Nothing that happens to one connection
+    /// ends the loop.
+    async fn run(mut self, socket: StdListener) {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
             Err(error) => {
-                counters.accept_failed();
-                if !is_of_one_connection(&error) {
-                    tracing::warn!(%error, "cannot accept connections; trying again");
-                    // Out of descriptors or memory: at once would only spin.
-                    tokio::time::sleep(ACCEPT_BACKOFF).await;
-                }
-                continue;
+                tracing::error!(%error, "a listening socket could not be registered; this thread takes no clicks on it");
+                return;
             }
         };
+        while !self.is_done() {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                changed = self.phase.changed() => match changed {
+                    Ok(()) => continue,
+                    // Nobody is left to drain it.
+                    Err(_) => break,
+                },
+                Some(_) = self.connections.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.serve(stream, peer),
+                Err(error) => {
+                    self.counters.accept_failed();
+                    if !is_of_one_connection(&error) {
+                        tracing::warn!(%error, "cannot accept connections; trying again");
+                        // Out of descriptors or memory: at once would only spin.
+                        tokio::time::sleep(ACCEPT_BACKOFF).await;
+                    }
+                }
+            }
+        }
+        self.take_the_queue(listener);
+        while self.connections.join_next().await.is_some() {}
+    }
+
+    /// Whether to stop accepting: told to, or about to end with nobody left to say goodbye to.
+    fn is_done(&mut self) -> bool {
+        while self.connections.try_join_next().is_some() {}
+        match *self.phase.borrow_and_update() {
+            Phase::Serving => false,
+            Phase::LastAnswers => self.connections.is_empty(),
+            Phase::Finishing | Phase::Closing => true,
+        }
+    }
+
+    /// Serves what waits in the socket's queue, then closes the socket: closing alone would reset it. A connection
+    /// that is completed between the last look and the close is reset all the same, before it was answered.
+    fn take_the_queue(&mut self, listener: TcpListener) {
+        let Ok(socket) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = socket.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.serve(stream, peer);
+            }
+        }
+    }
+
+    fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
         // An answer is one small write; waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);
-        let (worker, options) = (Rc::clone(&worker), Rc::clone(&options));
-        let (counters, phase) = (Arc::clone(&counters), phase.clone());
-        connections.spawn_local(async move {
+        let (worker, options) = (Rc::clone(&self.worker), Rc::clone(&self.options));
+        let (counters, phase) = (Arc::clone(&self.counters), self.phase.clone());
+        self.connections.spawn_local(async move {
             counters.connection_opened();
             let reason = connection::serve(stream, peer.ip(), worker, &options, phase).await;
             counters.connection_closed(reason);
         });
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
 }
 
 /// Errors of a connection that went away before it was accepted (see accept(2), "Error handling").
@@ -260,3 +305,7 @@ fn explain_bind(error: &io::Error) -> String {
 const BACKLOG: i32 = 4096;
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// How long a connection that is idle when the drain begins may take to ask once more, and a load balancer to see that
+/// the node is not ready. Shorter than anybody's patience with a restart.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);

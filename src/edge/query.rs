@@ -87,6 +87,11 @@ pub fn parse<'a>(path: &'a str, query: Option<&'a str>) -> Result<Query<'a>, Que
     })
 }
 
+/// Whether a request to this path is a click, however malformed.
+pub fn is_click_path(path: &str) -> bool {
+    id_in_path(path).is_ok()
+}
+
 /// The id of `/sl/301`; `None` for `/sl`.
 fn id_in_path(path: &str) -> Result<Option<&str>, QueryError> {
     match path.strip_prefix("/sl").ok_or(QueryError::OtherPath)? {

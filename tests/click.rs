@@ -1,0 +1,558 @@
+//! The click, line by line of its specification, over a real socket: what is on the wire, and what is counted.
+
+mod support;
+
+use std::collections::{HashMap, HashSet};
+use std::thread;
+
+use serde_json::json;
+use support::http::{Answer, CRAWLER, Connection, DESKTOP, PHONE, Request, TABLET};
+use support::node::{Metrics, Setup};
+
+const CLICK: &str = "/sl?id=301&aff_id=67890";
+
+/// The demonstration's three offers and their shares in a hundred.
+const OFFERS: [(&str, i64, u64); 3] =
+    [("card.example.com", 1042, 60), ("loan.example.net", 1043, 30), ("insure.example.org", 1044, 10)];
+
+/// Its rule for phones in Great Britain.
+const MOBILE_OFFER: &str = "app.example.co.uk";
+
+/// Its link's fallback.
+const FALLBACK: &str = "www.example.com";
+
+#[test]
+fn both_forms_lead_to_an_offer_and_forward_nothing() {
+    let node = Setup::demo().start_ready();
+    for target in [
+        "/sl?id=301&aff_id=67890",
+        "/sl?aff_id=67890&id=301",
+        "/sl/?id=301&aff_id=67890",
+        "/sl/301?aff_id=67890",
+        "/sl/301?aff_id=67890&utm_source=x&url=https://evil.example/&host=evil.example&&=&s9=evil",
+        "http://go.example.com/sl?id=301&aff_id=67890",
+    ] {
+        let answer = node.click(target);
+        assert!(is_demo_offer(answer.destination()), "{target}: {answer:?}");
+        assert!(!answer.location().contains("evil"), "{target}: {answer:?}");
+    }
+    assert_eq!(node.metrics().clicks("offer"), 6);
+}
+
+#[test]
+fn a_redirect_has_exactly_these_headers_and_head_the_same() {
+    let node = Setup::demo().start_ready();
+    let mut connection = node.connect();
+    let get = connection.ask(&Request::click(CLICK));
+    let head = connection.ask(&Request::click(CLICK).method("HEAD"));
+    for answer in [&get, &head] {
+        assert_eq!(answer.status_line, "HTTP/1.1 302 Found");
+        assert_eq!(
+            answer.header_names(),
+            ["cache-control", "content-length", "date", "location", "referrer-policy"]
+        );
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("content-length"), Some("0"));
+        assert_eq!(answer.header("referrer-policy"), Some("strict-origin-when-cross-origin"));
+        let date = answer.header("date").unwrap();
+        assert!(httpdate::parse_http_date(date).is_ok() && date.ends_with(" GMT"), "{date}");
+        assert!(is_demo_offer(answer.destination()), "{answer:?}");
+    }
+    // Still in step: what followed the answer to HEAD was the next answer, not a body.
+    assert_eq!(connection.ask(&Request::click("/sl?id=301")).status, 400);
+
+    let node = Setup::demo().setting("edge.referrer_policy = \"no-referrer\"").start_ready();
+    assert_eq!(node.click(CLICK).header("referrer-policy"), Some("no-referrer"));
+}
+
+#[test]
+fn a_malformed_parameter_is_named_in_one_sentence_and_never_redirected() {
+    let node = Setup::demo().start_ready();
+    let mut connection = node.connect();
+    let mut sent = 0;
+    for (parameter, targets) in [
+        (
+            "id",
+            &[
+                "/sl",
+                "/sl?",
+                "/sl/",
+                "/sl?aff_id=67890",
+                "/sl?ID=301&aff_id=67890",
+                "/sl?%69d=301&aff_id=67890",
+                "/sl?id&aff_id=67890",
+                "/sl?id=&aff_id=67890",
+                "/sl?id=0&aff_id=67890",
+                "/sl?id=0301&aff_id=67890",
+                "/sl?id=+301&aff_id=67890",
+                "/sl?id=-301&aff_id=67890",
+                "/sl?id=%33%30%31&aff_id=67890",
+                "/sl?id=%20301&aff_id=67890",
+                "/sl?id=301%00&aff_id=67890",
+                "/sl?id=301.0&aff_id=67890",
+                "/sl?id=3e2&aff_id=67890",
+                "/sl?id=0x12d&aff_id=67890",
+                "/sl?id=4294967296&aff_id=67890",
+                "/sl?id=4294967597&aff_id=67890",
+                "/sl?id=18446744073709551917&aff_id=67890",
+                "/sl?id=00000000301&aff_id=67890",
+                "/sl?id=301&id=301&aff_id=67890",
+                "/sl?id=301,301&aff_id=67890",
+                "/sl?id[]=301&aff_id=67890",
+                "/sl/301?id=301&aff_id=67890",
+                "/sl/301;x?aff_id=67890",
+                "/sl/%33%30%31?aff_id=67890",
+                "/sl/abc?aff_id=67890",
+                "/sl?id=https://evil.example/&aff_id=67890",
+            ][..],
+        ),
+        (
+            "aff_id",
+            &[
+                "/sl?id=301",
+                "/sl/301",
+                "/sl?id=301&affid=67890",
+                "/sl?id=301&aff_id",
+                "/sl?id=301&aff_id=",
+                "/sl?id=301&aff_id=0",
+                "/sl?id=301&aff_id=067890",
+                "/sl?id=301&aff_id=%2067890",
+                "/sl?id=301&aff_id=67890%0d%0aLocation:%20https://evil.example/",
+                "/sl?id=301&aff_id=4294967296",
+                "/sl?id=301&aff_id=67890&aff_id=67890",
+                "/sl?id=301&aff_id=67890&s1=x&aff_id=1",
+                "/sl/301?aff_id=six",
+            ][..],
+        ),
+    ] {
+        for target in targets {
+            // One connection for all of them: a wrong parameter is no reason to close.
+            let answer = connection.ask(&Request::click(target));
+            assert_eq!(answer.status_line, "HTTP/1.1 400 Bad Request", "{target}");
+            assert_is_one_sentence(&answer);
+            assert!(answer.body.contains(&format!(" {parameter} ")), "{target}: {:?}", answer.body);
+            sent += 1;
+        }
+    }
+    let metrics = node.metrics();
+    assert_eq!((metrics.clicks("invalid"), metrics.sum("smartlink_clicks_total")), (sent, sent));
+}
+
+#[test]
+fn other_methods_are_refused_with_the_ones_allowed() {
+    let node = Setup::demo().start_ready();
+    let mut connection = node.connect();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PURGE", "get"] {
+        let answer = connection.ask(&Request::click(CLICK).method(method).body(""));
+        assert_eq!(answer.status_line, "HTTP/1.1 405 Method Not Allowed", "{method}");
+        assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{method}");
+        assert_is_one_sentence(&answer);
+    }
+    let answer = connection.ask(&Request::click(CLICK).method("POST").body("a=b"));
+    assert_eq!((answer.status, answer.is_last()), (405, true), "{answer:?}");
+    connection.assert_closes();
+    let metrics = node.metrics();
+    assert_eq!((metrics.clicks("invalid"), metrics.sum("smartlink_clicks_total")), (9, 9));
+}
+
+#[test]
+fn a_body_is_refused_and_the_connection_closes() {
+    let node = Setup::demo().start_ready();
+    for framing in [
+        "Content-Length: 4\r\n\r\nbody",
+        "Content-Length: 00\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        // Two readings of where the next request begins are how requests are smuggled.
+        "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Content-Length: 0\r\nContent-Length: 4\r\n\r\nbody",
+        "Content-Length: -1\r\n\r\n",
+        "Transfer-Encoding: identity\r\n\r\n",
+    ] {
+        let mut connection = node.connect();
+        let request = format!("GET {CLICK} HTTP/1.1\r\nHost: go.example.com\r\n{framing}");
+        let answer = connection.ask_raw(&request);
+        assert_eq!((answer.status, answer.header("location")), (400, None), "{framing:?}: {answer:?}");
+        connection.assert_closes();
+    }
+    // Saying that there is none is no body.
+    assert_eq!(node.ask(&Request::click(CLICK).body("")).status, 302);
+}
+
+#[test]
+fn the_host_must_be_there_once_and_be_a_host() {
+    let node = Setup::demo().start_ready();
+    let bare = Request::click(CLICK).without("Host");
+    for (request, word) in [
+        (bare.clone(), "missing"),
+        (bare.clone().and("Host", "a.example.com").and("Host", "a.example.com"), "more than once"),
+        (bare.clone().and("Host", ""), "not a host name"),
+        (bare.clone().and("Host", "a.example.com/path"), "not a host name"),
+        (bare.clone().and("Host", "user@a.example.com"), "not a host name"),
+        (bare.clone().and("Host", "a.example.com, b.example.com"), "not a host name"),
+        (bare.clone().and("Host", "a.example.com:port"), "not a host name"),
+        (bare.clone().and("Host", "a.example.com:65536"), "not a host name"),
+        (bare.clone().and("Host", "[::1"), "not a host name"),
+    ] {
+        let mut connection = node.connect();
+        let answer = connection.ask(&request);
+        assert_eq!((answer.status, answer.is_last()), (400, true), "{request:?}: {answer:?}");
+        assert!(answer.body.contains("Host") && answer.body.contains(word), "{request:?}: {answer:?}");
+        assert_is_one_sentence(&answer);
+        connection.assert_closes();
+    }
+    for host in ["go.example.com:8080", "127.0.0.1", "[::1]:80", "xn--bcher-kva.example", "localhost"] {
+        assert_eq!(node.ask(&bare.clone().and("Host", host)).status, 302, "{host}");
+    }
+    let answer = node.connect().ask_raw(format!("GET {CLICK} HTTP/1.0\r\n\r\n"));
+    assert!(answer.status == 302 && answer.header("location").is_some(), "{answer:?}");
+    let twice = format!("GET {CLICK} HTTP/1.0\r\nHost: a.example.com\r\nHost: b.example.com\r\n\r\n");
+    assert_eq!(node.connect().ask_raw(twice).status, 400);
+}
+
+#[test]
+fn a_probe_is_answered_like_a_click_and_counted_as_a_probe() {
+    let node = Setup::demo().start_ready();
+    let mut connection = node.connect();
+    let probes = [
+        Request::click(CLICK).method("HEAD"),
+        Request::click(CLICK).with("Sec-Purpose", "prefetch"),
+        Request::click(CLICK).with("Sec-Purpose", "prefetch;prerender"),
+        Request::click(CLICK).with("Sec-Purpose", "prefetch;anonymous-client-ip"),
+        Request::click(CLICK).with("Purpose", "prefetch"),
+        Request::click(CLICK).with("Purpose", "Preview"),
+        Request::click(CLICK).with("X-Purpose", "preview"),
+        Request::click(CLICK).with("X-Purpose", "x").and("X-Purpose", "prefetch"),
+        Request::click(CLICK).with("X-Moz", "prefetch"),
+    ];
+    for probe in &probes {
+        assert!(is_demo_offer(connection.ask(probe).destination()), "{probe:?}");
+    }
+    let metrics = node.metrics();
+    assert_eq!(metrics.clicks("probe"), probes.len() as u64);
+    assert_eq!(metrics.sum("smartlink_clicks_total"), probes.len() as u64);
+    let link = metrics.value("smartlink_link_clicks_total{smart_link_id=\"301\",outcome=\"probe\"}");
+    assert_eq!(link, probes.len() as u64);
+    assert_eq!(metrics.sum("smartlink_offer_clicks_total"), 0);
+
+    for person in [
+        Request::click(CLICK),
+        Request::click(CLICK).with("Sec-Purpose", "none"),
+        Request::click(CLICK).with("X-Moz", "preview"),
+        Request::click("/sl?id=301&aff_id=67890&purpose=prefetch"),
+    ] {
+        connection.ask(&person);
+    }
+    let metrics = node.metrics();
+    assert_eq!((metrics.clicks("offer"), metrics.sum("smartlink_offer_clicks_total")), (4, 4));
+    assert_eq!(metrics.clicks("probe"), probes.len() as u64);
+}
+
+/// Addresses of the demonstration database.
+const BRITISH: &str = "198.51.100.7";
+const AMERICAN: &str = "192.0.2.1";
+
+#[test]
+fn a_trusted_proxy_tells_the_country_and_so_the_rule() {
+    let node = Setup::demo().flag("--trust-proxy").flag("127.0.0.1").flag("--trust-proxy").flag("10.0.0.0/8");
+    let node = node.start_ready();
+    let phone = Request::click(CLICK).with("User-Agent", PHONE);
+    let cases: [(&[&str], bool); 14] = [
+        (&[BRITISH], true),
+        (&["198.51.100.7:4711"], true),
+        (&["::ffff:198.51.100.7"], true),
+        (&["[2001:db8:9::1]:4711"], true),
+        (&["192.0.2.1, 198.51.100.7"], true),
+        (&["198.51.100.7, 10.1.2.3,10.9.9.9"], true),
+        (&["192.0.2.1", "198.51.100.7, 10.1.2.3", "10.9.9.9"], true),
+        (&[], false),
+        (&[AMERICAN], false),
+        (&["198.51.100.7, 192.0.2.1"], false),
+        (&["198.51.100.7", "192.0.2.1, 10.1.2.3"], false),
+        (&["198.51.100.7", "garbage"], false),
+        (&["198.51.100.7,,10.1.2.3"], false),
+        (&["198.51.100.7 192.0.2.1"], false),
+    ];
+    let mut connection = node.connect();
+    for (lines, british) in cases {
+        let request = lines.iter().fold(phone.clone(), |request, line| request.and("X-Forwarded-For", line));
+        let answer = connection.ask(&request);
+        assert_eq!(answer.destination() == MOBILE_OFFER, british, "{lines:?}: {answer:?}");
+        assert!(british || is_demo_offer(answer.destination()), "{lines:?}: {answer:?}");
+    }
+    let found = node.metrics().value("smartlink_geo_lookups_total{result=\"found\"}");
+    assert_eq!(found, 10, "seven British, three American");
+}
+
+#[test]
+fn nobody_else_tells_the_address() {
+    let node = Setup::demo().flag("--trust-proxy").flag("10.0.0.0/8").start_ready();
+    let request = Request::click(CLICK)
+        .with("User-Agent", PHONE)
+        .with("X-Forwarded-For", BRITISH)
+        .with("Forwarded", &format!("for={BRITISH}"))
+        .with("X-Real-IP", BRITISH);
+    for _ in 0..20 {
+        assert!(is_demo_offer(node.ask(&request).destination()));
+    }
+}
+
+#[test]
+fn the_device_decides_together_with_the_country() {
+    let node = Setup::demo().flag("--trust-proxy").flag("127.0.0.0/8").start_ready();
+    let mut connection = node.connect();
+    let british = Request::click(CLICK).with("X-Forwarded-For", BRITISH);
+    for (request, to_the_app) in [
+        (british.clone().with("User-Agent", PHONE), true),
+        (british.clone().with("User-Agent", DESKTOP), false),
+        (british.clone().with("User-Agent", TABLET), false),
+        (british.clone().without("User-Agent"), false),
+        // A frozen User-Agent is corrected by what the client hints say.
+        (british.with("Sec-CH-UA-Mobile", "?1").with("Sec-CH-UA-Platform", "\"Android\""), true),
+        (Request::click(CLICK).with("X-Forwarded-For", AMERICAN).with("User-Agent", PHONE), false),
+    ] {
+        let answer = connection.ask(&request);
+        assert_eq!(answer.destination() == MOBILE_OFFER, to_the_app, "{request:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn sub_ids_arrive_percent_encoded_in_the_query_alone() {
+    let node = Setup::demo().start_ready();
+    let click = |sub: &str| {
+        let answer = node.click(&format!("{CLICK}&s1={sub}"));
+        let location = answer.location().to_owned();
+        let query = location.split_once("?sub=").unwrap_or_else(|| panic!("{location}")).1;
+        let (sub, id) = query.split_once("&r=").unwrap_or_else(|| panic!("{location}"));
+        (sub.to_owned(), id.to_owned())
+    };
+    let mut ids = HashSet::new();
+    for (sent, received) in [
+        ("", ""),
+        ("plain-1.2_3~4", "plain-1.2_3~4"),
+        ("a+b", "a%20b"),
+        ("a%2Bb", "a%2Bb"),
+        ("%26r%3Dforged", "%26r%3Dforged"),
+        ("a%23b%3Fc%2Fd%40e%3Af", "a%23b%3Fc%2Fd%40e%3Af"),
+        ("%0d%0aLocation:%20https://evil.example", "%0D%0ALocation%3A%20https%3A%2F%2Fevil.example"),
+        ("f%C3%BCnf", "f%C3%BCnf"),
+        ("fünf", "f%C3%BCnf"),
+        ("%ff", "%EF%BF%BD"),
+        ("%zz", "%25zz"),
+        ("first&s1=second", "first"),
+        ("{click_id}%23reqid%23", "%7Bclick_id%7D%23reqid%23"),
+    ] {
+        let (sub, id) = click(sent);
+        assert_eq!(sub, received, "{sent}");
+        let well_formed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        assert!((1..=50).contains(&id.len()) && id.bytes().all(well_formed), "{id}");
+        assert!(ids.insert(id), "a click id came twice");
+    }
+    assert_eq!(click(&"x".repeat(255)).0.len(), 255);
+    assert_eq!(node.metrics().value("smartlink_sub_ids_cut_total"), 0);
+    assert_eq!(click(&"x".repeat(256)).0, "x".repeat(255));
+    // 127 characters of two bytes are 254; the next would be cut in two.
+    assert_eq!(click(&"%C3%BC".repeat(200)).0, "%C3%BC".repeat(127));
+    assert_eq!(node.metrics().value("smartlink_sub_ids_cut_total"), 2);
+}
+
+#[test]
+fn a_location_over_8_kib_is_replaced_by_the_fallback_and_counted() {
+    let node = Setup::new().start_ready();
+    let link =
+        node.create_link(json!({"affiliate_id": 7, "fallback_url": "https://fallback.example.com/?o=#oid#"}));
+    // Twelve sub ids of 255 bytes, each of which takes three characters when it is encoded.
+    let offer = node.create_offer(&format!("https://long.example.com/?{}", "{s1}".repeat(12)));
+    node.attach(link, offer);
+    node.refresh();
+    let click = |sub_bytes: usize| node.click(&format!("/sl/{link}?aff_id=7&s1={}", "+".repeat(sub_bytes)));
+    assert_eq!(click(200).destination(), "long.example.com");
+    assert_eq!(click(255).location(), "https://fallback.example.com/?o=");
+    let metrics = node.metrics();
+    assert_eq!((metrics.clicks("location_too_long"), metrics.clicks("offer")), (1, 1));
+    assert_eq!(metrics.sum("smartlink_offer_clicks_total"), 1);
+    let series =
+        format!("smartlink_link_clicks_total{{smart_link_id=\"{link}\",outcome=\"location_too_long\"}}");
+    assert_eq!(metrics.value(&series), 1);
+}
+
+#[test]
+fn bots_go_where_the_configuration_says_and_never_count_as_persons() {
+    let demo = Setup::demo().start_ready();
+    let crawler = Request::click(CLICK).with("User-Agent", CRAWLER);
+    let mut nodes = Vec::new();
+    for policy in ["fallback", "route", "block"] {
+        let setup = Setup::following(&demo).setting(&format!("edge.bots = {policy:?}"));
+        nodes.push((policy, setup.start_ready()));
+    }
+    for (policy, node) in &nodes {
+        let answer = node.ask(&crawler);
+        match *policy {
+            "fallback" => assert_eq!(answer.destination(), FALLBACK),
+            "route" => assert!(is_demo_offer(answer.destination()), "{answer:?}"),
+            _ => {
+                assert_eq!(answer.status_line, "HTTP/1.1 403 Forbidden");
+                assert_is_one_sentence(&answer);
+            }
+        }
+        assert!(is_demo_offer(node.click(CLICK).destination()), "{policy}: a person");
+        let metrics = node.metrics();
+        assert_eq!((metrics.clicks("bot"), metrics.clicks("offer")), (1, 1), "{policy}");
+        assert_eq!(metrics.sum("smartlink_offer_clicks_total"), 1, "{policy}");
+    }
+}
+
+#[test]
+fn other_paths_are_not_found_and_no_clicks() {
+    let node = Setup::demo().start_ready();
+    let mut connection = node.connect();
+    for path in
+        ["/", "/favicon.ico", "/SL?id=301&aff_id=67890", "/slow", "/sl/301/302?aff_id=67890", "/metrics", "*"]
+    {
+        let answer = connection.ask(&Request::click(path));
+        assert_eq!((answer.status, answer.header("location")), (404, None), "{path}: {answer:?}");
+        assert!(answer.header("content-type").unwrap().starts_with("text/plain"), "{path}: {answer:?}");
+    }
+    assert_eq!(connection.ask(&Request::click("/favicon.ico").method("POST").body("")).status, 405);
+    let answer = connection.ask(&Request::click("/").body("body"));
+    assert_eq!((answer.status, answer.is_last()), (400, true));
+    let metrics = node.metrics();
+    assert_eq!(metrics.sum("smartlink_clicks_total"), 0, "none of them was a click");
+}
+
+#[test]
+fn clicks_that_no_offer_takes_go_to_the_link_s_fallback_or_the_network_s_or_nowhere() {
+    let first = Setup::new().start_ready();
+    let own =
+        json!({"affiliate_id": 7, "fallback_url": "https://own.example.com/?l={smart_link_id}&c={country}"});
+    let with_own = first.create_link(own);
+    let without = first.create_link(json!({"affiliate_id": 7}));
+    let inactive = first.create_link(json!({
+        "affiliate_id": 7, "smart_link_status": "inactive", "fallback_url": "https://inactive.example.com/",
+    }));
+    let narrow = first.create_link(json!({"affiliate_id": 7, "fallback_url": "https://narrow.example.com/"}));
+    let offer = first.create_offer("https://shop.example.com/");
+    first.post(
+        "update_offer_geo_targets.json",
+        json!({"offer_id": offer, "countries": "US", "action": "allow"}),
+    );
+    first.attach(narrow, offer);
+    let network = Setup::following(&first)
+        .setting("network.default_fallback_url = \"https://network.example.com/?l={smart_link_id}\"");
+    let network = network.start_ready();
+    first.refresh();
+
+    let cases = [
+        (with_own, 7, "no_offers", Some("own.example.com")),
+        (without, 7, "no_offers", None),
+        (inactive, 7, "inactive_link", Some("inactive.example.com")),
+        (narrow, 7, "no_match", Some("narrow.example.com")),
+        // Somebody else's link: not the link's own fallback.
+        (with_own, 8, "affiliate_mismatch", None),
+        (4_294_967_295, 7, "unknown_link", None),
+    ];
+    for (link, affiliate, outcome, own) in cases {
+        let target = format!("/sl?id={link}&aff_id={affiliate}");
+        assert_eq!(network.click(&target).destination(), own.unwrap_or("network.example.com"), "{outcome}");
+        let answer = first.click(&target);
+        match own {
+            Some(host) => assert_eq!(answer.destination(), host, "{outcome}"),
+            None => {
+                assert_eq!(answer.status_line, "HTTP/1.1 404 Not Found", "{outcome}");
+                assert_is_one_sentence(&answer);
+            }
+        }
+    }
+    for node in [&first, &network] {
+        let metrics = node.metrics();
+        let count = |outcome| cases.iter().filter(|case| case.2 == outcome).count() as u64;
+        for (_, _, outcome, _) in cases {
+            assert_eq!(metrics.clicks(outcome), count(outcome), "{outcome}");
+        }
+        assert_eq!(metrics.sum("smartlink_clicks_total"), cases.len() as u64);
+        let unknown = metrics.sum_of("smartlink_link_clicks_total", "outcome=\"unknown_link\"");
+        assert_eq!(unknown, 0, "visitors cannot make series");
+    }
+    let location = first.click(&format!("/sl?id={with_own}&aff_id=7"));
+    assert_eq!(location.location(), format!("https://own.example.com/?l={with_own}&c="));
+}
+
+#[test]
+fn ten_thousand_clicks_split_by_weight_and_every_one_is_counted() {
+    const CONNECTIONS: u64 = 8;
+    const CLICKS_EACH: u64 = 1_250;
+    let node = Setup::demo().start_ready();
+    let address = node.clicks;
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| thread::spawn(move || destinations_of(&mut Connection::to(address), CLICKS_EACH)))
+        .collect();
+    let mut reached: HashMap<String, u64> = HashMap::new();
+    for client in clients {
+        for (host, count) in client.join().unwrap() {
+            *reached.entry(host).or_default() += count;
+        }
+    }
+    // Also some that are no persons' clicks, so that the sum is over more than one outcome.
+    let mut connection = node.connect();
+    for _ in 0..10 {
+        connection.ask(&Request::click(CLICK).method("HEAD"));
+        connection.ask(&Request::click(CLICK).with("User-Agent", CRAWLER));
+        connection.ask(&Request::click("/sl?id=301"));
+        connection.ask(&Request::click("/sl?id=9&aff_id=9"));
+    }
+
+    let clicks = CONNECTIONS * CLICKS_EACH;
+    assert_eq!(reached.values().sum::<u64>(), clicks);
+    for (host, _, share) in OFFERS {
+        // Seven standard errors: by Chernoff's bound the three shares together leave them once in 10⁹ runs at most,
+        // while a swapped or a lost weight is dozens away. That the split is exact is proven with seeds, elsewhere.
+        let probability = share as f64 / 100.0;
+        let expected = clicks as f64 * probability;
+        let bound = 7.0 * (expected * (1.0 - probability)).sqrt();
+        let count = reached.get(host).copied().unwrap_or_default();
+        assert!((count as f64 - expected).abs() < bound, "{host}: {count}, expected {expected} ± {bound:.0}");
+    }
+
+    let metrics = node.metrics();
+    assert_eq!(metrics.sum("smartlink_clicks_total"), clicks + 40);
+    for (outcome, count) in
+        [("offer", clicks), ("probe", 10), ("bot", 10), ("invalid", 10), ("unknown_link", 10)]
+    {
+        assert_eq!(metrics.clicks(outcome), count, "{outcome}");
+    }
+    for outcome in ["offer", "probe", "bot"] {
+        assert_eq!(of_link_301(&metrics, outcome), metrics.clicks(outcome), "{outcome}");
+    }
+    assert_eq!(metrics.sum("smartlink_link_clicks_total"), clicks + 20, "link 301 and no other");
+    for (host, offer, _) in OFFERS {
+        let series = format!("smartlink_offer_clicks_total{{offer_id=\"{offer}\"}}");
+        assert_eq!(metrics.value(&series), reached[host], "{host}");
+    }
+    assert_eq!(metrics.sum("smartlink_offer_clicks_total"), clicks);
+    assert_eq!(metrics.sum("smartlink_geo_lookups_total"), clicks + 30, "one a click that was well-formed");
+}
+
+fn destinations_of(connection: &mut Connection, clicks: u64) -> HashMap<String, u64> {
+    let mut reached = HashMap::new();
+    let click = Request::click(CLICK).to_bytes();
+    for _ in 0..clicks {
+        *reached.entry(connection.ask_raw(&click).destination().to_owned()).or_default() += 1;
+    }
+    reached
+}
+
+fn of_link_301(metrics: &Metrics, outcome: &str) -> u64 {
+    metrics.value(&format!("smartlink_link_clicks_total{{smart_link_id=\"301\",outcome=\"{outcome}\"}}"))
+}
+
+fn is_demo_offer(host: &str) -> bool {
+    OFFERS.iter().any(|(offer, _, _)| *offer == host)
+}
+
+#[track_caller]
+fn assert_is_one_sentence(answer: &Answer) {
+    assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"), "{answer:?}");
+    assert_eq!(answer.header("location"), None, "{answer:?}");
+    assert!(answer.body.ends_with(".\n") && !answer.body.contains(". "), "{answer:?}");
+}

@@ -1,0 +1,12 @@
+//! The small language of the end-to-end tests: a [`node::Node`] is the real program in a directory of its own, spoken
+//! to in bytes ([`http`]), fed by a [`stub::Stub`] where its upstream must misbehave, and waited for by what can be
+//! seen of it ([`wait`]), never by the clock.
+
+// Each test binary that includes this folder uses another part of it.
+#![allow(dead_code)]
+
+pub mod http;
+pub mod mmdb;
+pub mod node;
+pub mod stub;
+pub mod wait;

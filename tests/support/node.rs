@@ -1,0 +1,367 @@
+//! The real program, started in a directory of its own on ports of the system's choice, and ended with the test.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+
+use super::http::{Answer, Connection, Request};
+use super::wait;
+
+/// How a node is started. Its directory outlives the node, so that it can be started on it again.
+pub struct Setup {
+    directory: tempfile::TempDir,
+    settings: Vec<String>,
+    flags: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+/// A running node. Dropping it kills it.
+pub struct Node {
+    setup: Option<Setup>,
+    child: Child,
+    log: Log,
+    /// Reads the log; ends with the process.
+    reader: Option<JoinHandle<()>>,
+    pub clicks: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// What a node has said on standard error so far.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<String>>);
+
+/// A scrape.
+pub struct Metrics(pub String);
+
+impl Setup {
+    /// The embedded API with an empty network. It refreshes when it is told to, so that a test decides when.
+    pub fn new() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            settings: Vec::new(),
+            flags: Vec::new(),
+            environment: Vec::new(),
+        }
+        .setting("upstream.refresh_interval_seconds = 3600.0")
+    }
+
+    /// The embedded API with the demonstration network.
+    pub fn demo() -> Self {
+        Self::new().flag("--demo")
+    }
+
+    /// Another node's API is the upstream.
+    pub fn following(node: &Node) -> Self {
+        let key = node.directory().join("data/api-key");
+        Self::of_upstream(&format!("http://{}", node.admin), &std::fs::read_to_string(key).unwrap())
+    }
+
+    /// This URL is the upstream, and this is the key for it.
+    pub fn of_upstream(url: &str, key: &str) -> Self {
+        let setup = Self::new().flag("--upstream").flag(url);
+        let path = setup.path().join("upstream-key");
+        std::fs::write(&path, key).unwrap();
+        setup.variable("SMARTLINK_API_KEY_FILE", path.to_str().unwrap())
+    }
+
+    /// A line of the configuration, its key in full: `edge.bots = "block"`.
+    pub fn setting(mut self, line: &str) -> Self {
+        self.settings.push(line.to_owned());
+        self
+    }
+
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_owned());
+        self
+    }
+
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Where the node lives; the test may put files beside its data.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts the program and waits until it has said where it listens.
+    #[track_caller]
+    pub fn start(self) -> Node {
+        let configuration = self.path().join("smartlink.toml");
+        std::fs::write(&configuration, self.settings.join("\n")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_smartlink"))
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+                "--data-dir",
+                "data",
+                "--config",
+            ])
+            .arg(&configuration)
+            .args(&self.flags)
+            .current_dir(self.path())
+            // Whatever the developer has set for their own node is none of this one's business.
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Log::default();
+        let (stderr, written) = (child.stderr.take().unwrap(), log.clone());
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = written.0.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let setup = Some(self);
+        let mut node = Node { setup, child, log, reader: Some(reader), clicks: unknown, admin: unknown };
+        node.clicks = node.wait_for_address("clicks on http://");
+        node.admin = node.wait_for_address("admin on http://");
+        node
+    }
+
+    /// Starts the program and waits until it is ready.
+    #[track_caller]
+    pub fn start_ready(self) -> Node {
+        let node = self.start();
+        node.wait_ready();
+        node
+    }
+}
+
+impl Node {
+    pub fn directory(&self) -> &Path {
+        self.setup.as_ref().expect("the node still has its directory").path()
+    }
+
+    /// The file that this node starts from when its upstream is away.
+    pub fn last_good(&self) -> PathBuf {
+        self.directory().join("data/snapshot.last-good")
+    }
+
+    /// The key of the embedded API.
+    pub fn key(&self) -> String {
+        std::fs::read_to_string(self.directory().join("data/api-key")).unwrap().trim().to_owned()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Waits until the log has a line with all of these words.
+    #[track_caller]
+    pub fn wait_for_log(&self, words: &[&str]) {
+        wait::until(&format!("the log to say {words:?} in\n{}", self.log()), || {
+            self.logged(words).then_some(())
+        });
+    }
+
+    /// Whether the log has a line with all of these words.
+    pub fn logged(&self, words: &[&str]) -> bool {
+        self.log().lines().any(|line| words.iter().all(|word| line.contains(word)))
+    }
+
+    pub fn connect(&self) -> Connection {
+        Connection::to(self.clicks)
+    }
+
+    /// A person's click, on a connection of its own.
+    #[track_caller]
+    pub fn click(&self, target: &str) -> Answer {
+        self.ask(&Request::click(target))
+    }
+
+    /// A request to the click listener, on a connection of its own.
+    #[track_caller]
+    pub fn ask(&self, request: &Request) -> Answer {
+        self.connect().ask(request)
+    }
+
+    /// A request to the admin listener.
+    #[track_caller]
+    pub fn admin(&self, method: &str, target: &str) -> Answer {
+        let host = self.admin.to_string();
+        Connection::to(self.admin).ask(&Request::new(method, target).with("Host", &host).body(""))
+    }
+
+    pub fn readyz(&self) -> u16 {
+        self.admin("GET", "/readyz").status
+    }
+
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        wait::until_equal("/readyz", 200, || self.readyz());
+    }
+
+    /// A refresh that succeeds, and what it says.
+    #[track_caller]
+    pub fn refresh(&self) -> Value {
+        let answer = self.admin("POST", "/refresh");
+        assert_eq!(answer.status, 200, "{answer:?}\n{}", self.log());
+        answer.json()
+    }
+
+    /// A refresh that fails, and why.
+    #[track_caller]
+    pub fn failed_refresh(&self) -> String {
+        let answer = self.admin("POST", "/refresh");
+        let report = answer.json();
+        assert_eq!((answer.status, &report["result"]), (502, &"failed".into()), "{report}\n{}", self.log());
+        report["error"].as_str().unwrap_or_else(|| panic!("no reason in {report}")).to_owned()
+    }
+
+    /// A call of the embedded API that succeeds.
+    #[track_caller]
+    pub fn post(&self, call: &str, mut fields: Value) -> Value {
+        fields["api_key"] = self.key().into();
+        let request = Request::new("POST", &format!("/api/2/{call}"))
+            .with("Host", &self.admin.to_string())
+            .with("Content-Type", "application/json")
+            .body(fields.to_string());
+        let answer = Connection::to(self.admin).ask(&request);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// Creates an offer and answers its id.
+    #[track_caller]
+    pub fn create_offer(&self, url: &str) -> i64 {
+        let made =
+            self.post("offer.json", serde_json::json!({"offer_name": "made by a test", "offer_url": url}));
+        made["offer"]["offer_id"].as_i64().unwrap()
+    }
+
+    /// Creates a link with these fields besides its name and answers its id.
+    #[track_caller]
+    pub fn create_link(&self, mut fields: Value) -> i64 {
+        fields["smart_link_name"] = "made by a test".into();
+        self.post("smart_link.json", fields)["response"]["smart_link_id"].as_i64().unwrap()
+    }
+
+    #[track_caller]
+    pub fn attach(&self, link: i64, offer: i64) {
+        self.post("smart_link_offer.json", serde_json::json!({"smart_link_id": link, "offer_id": offer}));
+    }
+
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        let answer = self.admin("GET", "/metrics");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Metrics(answer.body)
+    }
+
+    /// SIGTERM, SIGHUP … by name.
+    pub fn signal(&self, name: &str) {
+        // A shell's own `kill` is on every system; its only argument is a process that this test has started.
+        let status =
+            Command::new("/bin/sh").arg("-c").arg(format!("kill -s {name} {}", self.child.id())).status();
+        assert!(status.unwrap().success(), "cannot send {name}");
+    }
+
+    /// Waits until the process has ended by itself and all its log is here.
+    #[track_caller]
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let what = format!("the node to exit; its log:\n{}", self.log.text());
+        let status = wait::until(&what, || child.try_wait().unwrap());
+        self.read_whole_log();
+        status
+    }
+
+    /// kill -9. What remains is the directory, to start on it again.
+    pub fn kill(mut self) -> Setup {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.setup.take().expect("the node still has its directory")
+    }
+
+    /// The address that a line of the log tells behind these words: `clicks on http://127.0.0.1:41234/sl`.
+    #[track_caller]
+    fn wait_for_address(&mut self, words: &str) -> SocketAddr {
+        wait::until(&format!("the node to say {words:?}"), || {
+            let text = self.log.text();
+            let address = text.split_once(words).and_then(|(_, rest)| rest.split(['/', '\n']).next());
+            if address.is_none()
+                && let Some(status) = self.child.try_wait().unwrap()
+            {
+                panic!("the node ended ({status}) before it listened");
+            }
+            address.and_then(|address| address.parse().ok())
+        })
+    }
+
+    fn read_whole_log(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.read_whole_log();
+        if thread::panicking() {
+            eprintln!("--- the log of the node on {}:\n{}---", self.clicks, self.log());
+        }
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Metrics {
+    /// A series by its full name with labels; 0 if it is not there.
+    #[track_caller]
+    pub fn value(&self, series: &str) -> u64 {
+        self.series().find(|(name, _)| *name == series).map_or(0, |(_, value)| value)
+    }
+
+    /// `clicks_total` of an outcome.
+    pub fn clicks(&self, outcome: &str) -> u64 {
+        self.value(&format!("smartlink_clicks_total{{outcome=\"{outcome}\"}}"))
+    }
+
+    /// The sum over all series of a family.
+    pub fn sum(&self, family: &str) -> u64 {
+        self.sum_of(family, "")
+    }
+
+    /// The sum over the series of a family that have this label: `outcome="offer"`.
+    pub fn sum_of(&self, family: &str, label: &str) -> u64 {
+        let ours = |name: &str| name.split('{').next() == Some(family) && name.contains(label);
+        self.series().filter(|(name, _)| ours(name)).map(|(_, value)| value).sum()
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.value("smartlink_snapshot_generation")
+    }
+
+    /// Every series whose value is a whole number.
+    fn series(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+    }
+}
