@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, header};
 
 use crate::lookup::Hints;
-use crate::routing::{BotPolicy, Decision, Outcome, Template, Values, decide};
+use crate::routing::{Decision, Outcome, Template, Values, decide};
 use crate::state::{ClickCount, now};
 use crate::types::{Click, Language, referrer_host};
 
@@ -86,7 +86,7 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     let counted_offer = offer.filter(|_| count == ClickCount::Decided(Outcome::Offer));
     worker.counters.click(count, link, counted_offer);
 
-    if decision.outcome == Outcome::Bot && worker.options.bots == BotPolicy::Block {
+    if decision.outcome == Outcome::Bot && table.blocks_bots() {
         return reply::forbidden();
     }
     filled
@@ -127,9 +127,7 @@ fn refuse(parts: &Parts) -> Option<Reply> {
 fn count(decision: &Decision<'_>, click: &Click<'_>, too_long: bool, probe: bool) -> ClickCount {
     if probe {
         ClickCount::Probe
-    } else if click.device.bot
-        && matches!(decision.outcome, Outcome::Offer | Outcome::NoMatch | Outcome::NoOffers)
-    {
+    } else if click.device.bot {
         ClickCount::Decided(Outcome::Bot)
     } else if too_long {
         ClickCount::LocationTooLong
@@ -156,9 +154,9 @@ fn hints(headers: &HeaderMap) -> Hints<'_> {
     }
 }
 
-/// A header as text; one that is not visible ASCII is as good as absent.
+/// A header as text; some apps put UTF-8 into theirs, and anything else is as good as absent.
 fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+    headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
 }
 
 /// `host`, `host:port` or `[v6]:port`, in the characters of RFC 3986. An empty host is none.

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, TryRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::lookup::DeviceCache;
-use crate::routing::{BotPolicy, NetSet};
+use crate::routing::NetSet;
 use crate::state::{Counters, Geo, LiveGeo, LiveTable, Metrics, Published, Reader};
 use crate::types::Draw;
 
@@ -22,7 +22,6 @@ pub struct ClickOptions {
     pub trusted_proxies: NetSet,
     /// `Referrer-Policy` of every redirect.
     pub referrer_policy: HeaderValue,
-    pub bots: BotPolicy,
 }
 
 /// One thread's share of the edge.
