@@ -3,7 +3,8 @@
 //! An answer counts only if it is 2xx, parses, says `request_status` `Success` in any case, and has the expected
 //! list; both published envelopes are read. Bodies and time are bounded, redirects are not followed.
 //!
-//! The key goes into the query, as CAKE wants it, and nowhere else: errors name the call, never the URL.
+//! The key goes into the query, as CAKE wants it, and nowhere else: errors name the call, never the URL, and where they
+//! quote an answer that repeats the key, it is struck out.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -92,6 +93,21 @@ impl FetchError {
             _ => None,
         }
     }
+
+    /// Strikes the key out of what the upstream said, and cuts that to a length that fits a log.
+    fn without(mut self, key: &Key) -> Self {
+        if let FetchError::Json { reason: said, .. } | FetchError::Refused { status: said, .. } = &mut self {
+            // serde quotes texts as Rust does.
+            let escaped = key.reveal().escape_debug().to_string();
+            let mut struck = said.replace(key.reveal(), "(the API key)").replace(&escaped, "(the API key)");
+            if struck.len() > SAID_BYTES_MAX {
+                struck.truncate(struck.floor_char_boundary(SAID_BYTES_MAX));
+                struck.push('…');
+            }
+            *said = struck;
+        }
+        self
+    }
 }
 
 impl Client {
@@ -122,7 +138,7 @@ impl Client {
             }
             read = self.one_reading(&key).await;
         }
-        read
+        read.map_err(|error| error.without(&key))
     }
 
     /// Which state the network is in, if the upstream tells. With `since`, waits up to `wait` for another state.
@@ -131,11 +147,21 @@ impl Client {
         since: &HeaderValue,
         wait: Duration,
     ) -> Result<Option<HeaderValue>, FetchError> {
-        let (key, call) = (self.options.key.read()?, "revision.json");
+        let key = self.options.key.read()?;
+        self.revision_with(&key, since, wait).await.map_err(|error| error.without(&key))
+    }
+
+    async fn revision_with(
+        &self,
+        key: &Key,
+        since: &HeaderValue,
+        wait: Duration,
+    ) -> Result<Option<HeaderValue>, FetchError> {
+        let call = "revision.json";
         let since = since.to_str().unwrap_or_default();
         let parameters = [("since", since), ("wait", &wait.as_secs().to_string())];
         let after = self.options.call_timeout + wait;
-        let (body, _) = self.call(&key, call, &parameters, after).await?;
+        let (body, _) = self.call(key, call, &parameters, after).await?;
         let (top, inner) = read_envelope(call, &body)?;
         let Some(revision) = inner.get("revision").or_else(|| top.get("revision")) else { return Ok(None) };
         let json = |reason: String| FetchError::Json { call, reason };
@@ -329,6 +355,9 @@ const PAGE_ROWS: usize = 500;
 
 /// How often a network that changes in between is read.
 const READS: usize = 5;
+
+/// Of what an upstream says in an error.
+const SAID_BYTES_MAX: usize = 300;
 
 /// Beyond any network; a bound for an upstream that ignores `start_at_row`.
 const ROWS_MAX: usize = 20_000_000;

@@ -22,7 +22,7 @@ use crate::state::{
 
 use super::geo_reload::GeoReload;
 use super::guard::{Guard, GuardOptions, Size, Suspicion};
-use super::last_good;
+use super::last_good::{self, Encoded};
 use super::prepare::{Compiled, Preparation, Prepared};
 
 /// How often and into what.
@@ -54,6 +54,8 @@ pub struct Refresh {
     warnings: Vec<Warning>,
     quarantined: usize,
     failures: u32,
+    /// What is live and not yet in the last good file.
+    unkept: Option<Encoded>,
     /// The network that was fetched last, as it came.
     fetched: String,
     /// The state of the upstream's network that was taken last, if it tells.
@@ -85,6 +87,7 @@ impl Refresh {
             warnings: Vec::new(),
             quarantined: 0,
             failures: 0,
+            unkept: None,
             fetched: String::new(),
             revision: None,
             asked_to_wait: None,
@@ -145,6 +148,10 @@ impl Refresh {
             Err(failure) => (failure.result(), Some(failure.to_string())),
         };
         self.metrics.refreshed(result);
+        // Whatever came of this refresh: a disk that was full once must not leave an old file for good.
+        if let Some(encoded) = self.unkept.take() {
+            self.keep(encoded).await;
+        }
         match &error {
             None => self.failures = 0,
             Some(error) => {
@@ -229,15 +236,27 @@ impl Refresh {
         }
         self.fetched = fetched;
         self.publish(compiled, encoded.name());
-        let path = self.options.last_good.clone();
-        let written = tokio::task::spawn_blocking(move || last_good::write(&path, &encoded)).await;
-        if let Err(error) = written.map_err(std::io::Error::other).flatten() {
-            tracing::error!(
-                "cannot keep the last good snapshot in {}: {error}; after a restart this node depends on its upstream",
-                self.options.last_good.display()
-            );
-        }
+        self.unkept = Some(encoded);
         Ok(RefreshResult::Published)
+    }
+
+    /// Writes the last good file, or remembers to.
+    async fn keep(&mut self, encoded: Encoded) {
+        let path = self.options.last_good.clone();
+        let write = move || last_good::write(&path, &encoded).map_err(|error| (error, encoded));
+        let error = match tokio::task::spawn_blocking(write).await {
+            Ok(Ok(())) => return,
+            Ok(Err((error, encoded))) => {
+                self.unkept = Some(encoded);
+                error.to_string()
+            }
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(
+            "cannot keep the last good snapshot in {}: {error}; it is tried again at the next refresh, and until then \
+             this node depends on its upstream after a restart",
+            self.options.last_good.display()
+        );
     }
 
     fn publish(&mut self, compiled: Compiled, snapshot: String) {

@@ -39,7 +39,8 @@ pub struct Log(Arc<Mutex<String>>);
 pub struct Metrics(pub String);
 
 impl Setup {
-    /// The embedded API with an empty network. It refreshes when it is told to, so that a test decides when.
+    /// The embedded API with an empty network. No interval refreshes it: it sees a change when its API tells of it, or
+    /// when it is told to look.
     pub fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
@@ -69,8 +70,10 @@ impl Setup {
         setup.variable("SMARTLINK_API_KEY_FILE", path.to_str().unwrap())
     }
 
-    /// A line of the configuration, its key in full: `edge.bots = "block"`.
+    /// A line of the configuration, its key in full: `edge.bots = "block"`. In place of one with the same key.
     pub fn setting(mut self, line: &str) -> Self {
+        let key = |line: &str| line.split(" = ").next().map(str::to_owned);
+        self.settings.retain(|other| key(other) != key(line));
         self.settings.push(line.to_owned());
         self
     }
@@ -210,17 +213,22 @@ impl Node {
     /// A refresh that succeeds, and what it says.
     #[track_caller]
     pub fn refresh(&self) -> Value {
-        let answer = self.admin("POST", "/refresh");
-        assert_eq!(answer.status, 200, "{answer:?}\n{}", self.log());
+        self.refresh_with("", 200)
+    }
+
+    /// A refresh that ends in this status, and what it says.
+    #[track_caller]
+    pub fn refresh_with(&self, parameters: &str, status: u16) -> Value {
+        let answer = self.admin("POST", &format!("/refresh{parameters}"));
+        assert_eq!(answer.status, status, "{answer:?}\n{}", self.log());
         answer.json()
     }
 
     /// A refresh that fails, and why.
     #[track_caller]
     pub fn failed_refresh(&self) -> String {
-        let answer = self.admin("POST", "/refresh");
-        let report = answer.json();
-        assert_eq!((answer.status, &report["result"]), (502, &"failed".into()), "{report}\n{}", self.log());
+        let report = self.refresh_with("", 502);
+        assert_eq!(report["result"], "failed", "{report}");
         report["error"].as_str().unwrap_or_else(|| panic!("no reason in {report}")).to_owned()
     }
 

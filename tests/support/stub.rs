@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -14,24 +15,32 @@ use super::wait::DEADLINE;
 /// A server that runs until the test's process ends.
 pub struct Stub {
     pub address: SocketAddr,
-    answers: Arc<Mutex<HashMap<&'static str, Canned>>>,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    answers: Mutex<HashMap<&'static str, Canned>>,
+    away: AtomicBool,
 }
 
 /// What a call is answered with.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Canned {
     pub status_line: &'static str,
     pub content_type: &'static str,
     pub body: String,
-    /// What `Content-Length` says beyond the body; the connection closes before it is kept.
+    /// What `Content-Length` says beyond the body.
     pub bytes_promised_too_many: usize,
+    /// Whether the connection then stays open, so that they seem to be on their way.
+    pub stalls: bool,
 }
 
 impl Stub {
     /// A small network: link 1 of affiliate 7 with offer 10, and a fallback.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stub = Self { address: listener.local_addr().unwrap(), answers: Arc::default() };
+        let stub = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
         stub.list("offers", json!([{"offer": offer(10, "https://ten.example.com/")}]));
         stub.list(
             "smart_links",
@@ -41,12 +50,12 @@ impl Stub {
         stub.list("smart_link_offers", json!([{"smart_link_id": 1, "offer_id": 10}]));
         stub.list("offer_geo_targets", json!([]));
         stub.list("routing_rules", json!([]));
-        let answers = Arc::clone(&stub.answers);
+        let state = Arc::clone(&stub.state);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let answers = Arc::clone(&answers);
+                let state = Arc::clone(&state);
                 // A client that goes away in the middle is none of the test's concern.
-                thread::spawn(move || drop(answer(stream, &answers)));
+                thread::spawn(move || drop(answer(stream, &state)));
             }
         });
         stub
@@ -63,9 +72,19 @@ impl Stub {
         self.answer(list, Canned::json(&body.to_string()));
     }
 
+    /// What the call of this list is answered with.
+    pub fn answer_to(&self, list: &'static str) -> Canned {
+        self.state.answers.lock().unwrap()[list].clone()
+    }
+
+    /// From now on connections are closed without an answer, or no longer.
+    pub fn set_away(&self, away: bool) {
+        self.state.away.store(away, Ordering::SeqCst);
+    }
+
     /// From now on the call of this list is answered with exactly this.
     pub fn answer(&self, list: &'static str, canned: Canned) {
-        self.answers.lock().unwrap().insert(list, canned);
+        self.state.answers.lock().unwrap().insert(list, canned);
     }
 }
 
@@ -76,12 +95,27 @@ impl Canned {
             content_type: "application/json",
             body: body.to_owned(),
             bytes_promised_too_many: 0,
+            stalls: false,
         }
     }
 
-    pub fn html(status_line: &'static str) -> Self {
-        let body = "<!doctype html><title>Sorry</title><p>We will be back soon.</p>".to_owned();
-        Self { status_line, content_type: "text/html", body, bytes_promised_too_many: 0 }
+    pub fn status(self, status_line: &'static str) -> Self {
+        Self { status_line, ..self }
+    }
+
+    /// Without its last bytes, and then the connection closes.
+    pub fn broken_off(self) -> Self {
+        Self { bytes_promised_too_many: 7, ..self }
+    }
+
+    /// Without its last bytes, for which it keeps the client waiting.
+    pub fn stalled(self) -> Self {
+        Self { stalls: true, ..self.broken_off() }
+    }
+
+    pub fn html() -> Self {
+        let body = "<!doctype html><title>Sorry</title><p>We will be back soon.</p>";
+        Self { content_type: "text/html", ..Self::json(body) }
     }
 }
 
@@ -90,7 +124,10 @@ pub fn offer(id: i64, url: &str) -> Value {
     json!({"offer_id": id, "offer_name": "made by a test", "offer_status": "active", "offer_url": url})
 }
 
-fn answer(mut stream: TcpStream, answers: &Mutex<HashMap<&'static str, Canned>>) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
+    if state.away.load(Ordering::SeqCst) {
+        return Ok(());
+    }
     stream.set_read_timeout(Some(DEADLINE))?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -102,13 +139,18 @@ fn answer(mut stream: TcpStream, answers: &Mutex<HashMap<&'static str, Canned>>)
     let target = head.split(' ').nth(1).unwrap_or_default();
     let call = target.strip_prefix("/api/2/").and_then(|rest| rest.split_once(".json"));
     let call = call.map(|(call, _)| call).unwrap_or_default();
-    let canned = answers.lock().unwrap().get(call).cloned();
-    let Canned { status_line, content_type, body, bytes_promised_too_many } =
-        canned.unwrap_or_else(|| Canned::html("404 Not Found"));
+    let canned = state.answers.lock().unwrap().get(call).cloned();
+    let Canned { status_line, content_type, body, bytes_promised_too_many, stalls } =
+        canned.unwrap_or_else(|| Canned::html().status("404 Not Found"));
     let length = body.len() + bytes_promised_too_many;
     write!(
         stream,
         "HTTP/1.1 {status_line}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: \
          close\r\n\r\n{body}"
-    )
+    )?;
+    if stalls {
+        // Until the client has had enough.
+        let _ = stream.read(&mut [0]);
+    }
+    Ok(())
 }
