@@ -70,7 +70,6 @@ fn worker() -> Worker {
     let click = ClickOptions {
         trusted_proxies: NetSet::new([]),
         referrer_policy: HeaderValue::from_static("strict-origin-when-cross-origin"),
-        bots: BotPolicy::Fallback,
     };
     Worker::new(Arc::new(click), &live, &geo, &metrics).expect("the system gives random numbers")
 }

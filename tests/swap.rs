@@ -187,7 +187,6 @@ fn options() -> edge::Options {
         click: ClickOptions {
             trusted_proxies: NetSet::new([]),
             referrer_policy: HeaderValue::from_static("no-referrer"),
-            bots: BotPolicy::Fallback,
         },
         connection: ConnectionOptions { header_read_timeout: Duration::from_secs(600) },
     }

@@ -111,12 +111,10 @@ pub async fn handle(
     State(admin): State<Arc<Admin>>,
     query: Result<Query<ExplainQuery>, QueryRejection>,
 ) -> Response {
-    let refuse = |message: String| {
-        (StatusCode::BAD_REQUEST, Json(serde_json::json!({ "error": message }))).into_response()
-    };
+    let refuse = |message: String| super::refusal(StatusCode::BAD_REQUEST, &message);
     let query = match query {
         Ok(Query(query)) => query,
-        Err(rejection) => return refuse(rejection.body_text()),
+        Err(rejection) => return refuse(super::reason(&rejection)),
     };
     let (published, geo) = (admin.table.current(), admin.geo.current());
     match answer(&query, &published, &geo) {

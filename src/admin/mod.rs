@@ -6,6 +6,7 @@
 mod explain;
 mod health;
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ async fn refresh(
 ) -> Response {
     let force = match parameters {
         Ok(Query(parameters)) => parameters.force,
-        Err(rejection) => return (StatusCode::BAD_REQUEST, rejection.body_text()).into_response(),
+        Err(rejection) => return refusal(StatusCode::BAD_REQUEST, &reason(&rejection)),
     };
     let Some(report) = admin.refresh.refresh(force).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "The process is ending.\n").into_response();
@@ -126,6 +127,16 @@ async fn refresh(
 struct RefreshParameters {
     #[serde(default)]
     force: bool,
+}
+
+/// A refusal in the envelope of the API beside it.
+fn refusal(status: StatusCode, message: &str) -> Response {
+    (status, axum::Json(serde_json::json!({ "request_status": "Error", "message": message }))).into_response()
+}
+
+/// What serde says of a query: it names the parameter, and which there are.
+fn reason(rejection: &QueryRejection) -> String {
+    rejection.source().map_or_else(|| rejection.body_text(), ToString::to_string)
 }
 
 fn show(report: &RefreshReport) -> serde_json::Value {

@@ -148,7 +148,7 @@ fn ask_node(address: &str, query: &ExplainQuery) -> anyhow::Result<ExplainAnswer
         let text = String::from_utf8_lossy(&body);
         let message = serde_json::from_slice::<serde_json::Value>(&body)
             .ok()
-            .and_then(|error| error["error"].as_str().map(str::to_owned))
+            .and_then(|error| error["message"].as_str().map(str::to_owned))
             .unwrap_or_else(|| text.trim().to_owned());
         bail!("{message} (HTTP {status})");
     }

@@ -141,7 +141,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         bots,
     };
     Ok(Config {
-        edge: edge_options(raw, flags, bots)?,
+        edge: edge_options(raw, flags)?,
         drain_timeout: seconds("edge.drain_timeout_seconds", raw.edge.drain_timeout_seconds, 0.0)?,
         admin: admin_options(raw, flags)?,
         geo: GeoFiles {
@@ -169,7 +169,7 @@ fn bots(raw: &Raw, flags: &Flags) -> Result<BotPolicy, ConfigError> {
         .ok_or_else(|| value("edge.bots", &raw.edge.bots, "fallback, route or block"))
 }
 
-fn edge_options(raw: &Raw, flags: &Flags, bots: BotPolicy) -> Result<edge::Options, ConfigError> {
+fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> {
     let (key, listen) = or("--listen (SMARTLINK_LISTEN)", &flags.listen, "edge.listen", &raw.edge.listen);
     if listen.is_empty() {
         return Err(value(key, "[]", "at least one address such as 0.0.0.0:8080"));
@@ -210,7 +210,7 @@ fn edge_options(raw: &Raw, flags: &Flags, bots: BotPolicy) -> Result<edge::Optio
     Ok(edge::Options {
         listen,
         threads,
-        click: ClickOptions { trusted_proxies: NetSet::new(proxies), referrer_policy, bots },
+        click: ClickOptions { trusted_proxies: NetSet::new(proxies), referrer_policy },
         connection: ConnectionOptions {
             header_read_timeout: seconds(
                 "edge.header_read_timeout_seconds",

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, header};
 
 use crate::lookup::Hints;
-use crate::routing::{Decision, Outcome, Template, Values, decide};
+use crate::routing::{BotPolicy, Decision, Outcome, Template, Values, decide};
 use crate::state::{ClickCount, now};
 use crate::types::{Click, Language, referrer_host};
 
@@ -86,7 +86,7 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     let counted_offer = offer.filter(|_| count == ClickCount::Decided(Outcome::Offer));
     worker.counters.click(count, link, counted_offer);
 
-    if decision.outcome == Outcome::Bot && table.blocks_bots() {
+    if decision.outcome == Outcome::Bot && table.bots() == BotPolicy::Block {
         return reply::forbidden();
     }
     filled
