@@ -36,11 +36,18 @@ pub(super) fn build(weights: &[u8]) -> Vec<Slot> {
     slots
 }
 
-/// Which entry a draw falls on: the high half chooses the slot, the low half chooses inside it.
+/// Which slot a draw falls on, and where inside it, in units of 2⁻³². Slots lie side by side over the range of draws,
+/// so draws that are evenly spread are so inside every slot, too.
 #[inline]
 pub(super) fn slot_of(draw: u64, count: u32) -> (u32, u32) {
-    let slot = ((draw >> 32) * u64::from(count)) >> 32;
-    (slot as u32, draw as u32)
+    let product = u128::from(draw) * u128::from(count);
+    ((product >> 64) as u32, (product >> 32) as u32)
+}
+
+/// A draw scaled to `0..limit`.
+#[inline]
+pub(super) fn below(limit: u64, draw: u64) -> u64 {
+    ((u128::from(draw) * u128::from(limit)) >> 64) as u64
 }
 
 /// An independent number from a draw: SplitMix64's output function (Steele, Lea and Flood, 2014) on the draw plus
@@ -94,6 +101,7 @@ mod tests {
     fn slots_are_equally_wide() {
         assert_eq!(slot_of(0, 3).0, 0);
         assert_eq!(slot_of(u64::MAX, 3).0, 2);
-        assert_eq!(slot_of((1 << 63) | 7, 2), (1, 7));
+        assert_eq!(slot_of(1 << 63, 2), (1, 0));
+        assert_eq!(slot_of((1 << 63) | (1 << 62), 2), (1, 1 << 31));
     }
 }

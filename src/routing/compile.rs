@@ -2,6 +2,7 @@
 //! it as written.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::types::{LinkId, OfferId};
 
@@ -29,12 +30,13 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> (Table, Vec<War
         offers: HashMap::with_capacity(snapshot.offers.len()),
         refused: HashSet::new(),
         templates: HashMap::new(),
-        targetings: HashMap::from([(Box::default(), ALWAYS)]),
+        joined: HashMap::new(),
+        targetings: HashMap::new(),
         warnings: Vec::new(),
     };
     compiler.offers(&snapshot.offers);
     compiler.links(&snapshot.links, &snapshot.entries);
-    (compiler.table, compiler.warnings)
+    compiler.finish()
 }
 
 struct Compiler<'s> {
@@ -44,19 +46,23 @@ struct Compiler<'s> {
     offers: HashMap<OfferId, (u32, u32)>,
     /// Offers left out with a warning of their own, so that their entries need none.
     refused: HashSet<OfferId>,
-    templates: HashMap<&'s str, u32>,
-    targetings: HashMap<Box<[Condition]>, u32>,
+    /// Each template with what is to be said of every item that uses it.
+    templates: HashMap<&'s str, (u32, Vec<String>)>,
+    /// Targeting of the offer, conditions of the entry → targeting of the two together.
+    joined: HashMap<(u32, &'s [Condition]), u32>,
+    /// Hash of its conditions → targeting. Where two have the same hash, the second is one further on.
+    targetings: HashMap<u64, u32>,
     warnings: Vec<Warning>,
 }
 
 impl<'s> Compiler<'s> {
     fn offers(&mut self, offers: &'s [Offer]) {
         let mut offers: Vec<&Offer> = offers.iter().collect();
-        offers.sort_by_key(|offer| offer.id);
+        offers.sort();
         for offer in offers {
             let item = format_args!("offer {}", offer.id).to_string();
-            if self.offers.contains_key(&offer.id) || self.refused.contains(&offer.id) {
-                self.warn(item, "is there twice; the first is kept");
+            if self.offers.contains_key(&offer.id) {
+                self.warn(item, REPEATED);
                 continue;
             }
             let Some(url) =
@@ -66,19 +72,23 @@ impl<'s> Compiler<'s> {
                 continue;
             };
             let expiry = offer.expires_at.map(Condition::Before);
-            let targeting = self.targeting(expiry.iter().chain(&offer.targeting));
+            let targeting =
+                self.targeting(expiry.into_iter().chain(offer.targeting.iter().cloned()).collect());
             let row = self.table.offers.len() as u32;
             self.table.offers.push(OfferRow { id: offer.id, active: offer.active, url });
             self.offers.insert(offer.id, (row, targeting));
+            self.refused.remove(&offer.id);
         }
     }
 
     fn links(&mut self, links: &'s [Link], entries: &'s [Entry]) {
         let mut links: Vec<&Link> = links.iter().collect();
-        links.sort_by_key(|link| link.id);
+        links.sort();
         let mut entries: Vec<&Entry> = entries.iter().collect();
-        // Stable sorts notice runs: a snapshot that comes in order costs one pass.
-        entries.sort_by_key(|entry| (entry.link, entry.priority, entry.offer, entry.rule));
+        // Stable sorts notice runs: a snapshot that comes in order costs one pass. What has the same key is compared
+        // whole, so that it does not matter which of two came first.
+        let key = |entry: &Entry| (entry.link, entry.priority, entry.offer, entry.rule);
+        entries.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.cmp(b)));
         self.table.links.reserve(links.len());
         self.table.rows.reserve_exact(links.len());
         self.table.tiers.reserve(links.len());
@@ -90,7 +100,7 @@ impl<'s> Compiler<'s> {
             self.entries_without_link(&rest[..unknown]);
             rest = &rest[unknown..];
             if self.table.links.contains_key(&link.id) {
-                self.warn(format!("smart link {}", link.id), "is there twice; the first is kept");
+                self.warn(format!("smart link {}", link.id), REPEATED);
                 continue;
             }
             let own = rest.iter().take_while(|entry| entry.link == link.id).count();
@@ -98,8 +108,16 @@ impl<'s> Compiler<'s> {
             rest = &rest[own..];
         }
         self.entries_without_link(rest);
+    }
+
+    fn finish(mut self) -> (Table, Vec<Warning>) {
         self.table.tiers.shrink_to_fit();
         self.table.entries.shrink_to_fit();
+        self.table.offers.shrink_to_fit();
+        self.table.targetings.shrink_to_fit();
+        self.table.conditions.shrink_to_fit();
+        self.table.templates.shrink_to_fit();
+        (self.table, self.warnings)
     }
 
     fn link(&mut self, link: &'s Link, entries: &[&'s Entry]) {
@@ -117,12 +135,12 @@ impl<'s> Compiler<'s> {
     }
 
     /// One tier. `entries` share link and priority and are sorted by offer and rule.
-    fn tier(&mut self, link: &Link, entries: &[&Entry]) {
+    fn tier(&mut self, link: &Link, entries: &[&'s Entry]) {
         let (mut drawable, mut others) = (Vec::with_capacity(entries.len()), Vec::new());
         let mut last = None;
         for entry in entries {
             if last.replace((entry.offer, entry.rule)) == Some((entry.offer, entry.rule)) {
-                self.warn(name(entry), "is there twice; the first is kept");
+                self.warn(name(entry), REPEATED);
                 continue;
             }
             let Some(&(offer, offer_targeting)) = self.offers.get(&entry.offer) else {
@@ -131,30 +149,21 @@ impl<'s> Compiler<'s> {
                 }
                 continue;
             };
-            let targeting = if entry.conditions.is_empty() {
-                offer_targeting
-            } else {
-                let of_offer = self.table.targetings[offer_targeting as usize].clone();
-                self.targeting(of_offer.iter().chain(&entry.conditions))
-            };
+            let targeting = self.join(offer_targeting, &entry.conditions);
             let weight = entry.weight.value();
-            let row = EntryRow { offer, rule: entry.rule, targeting, weight, slot: Slot::default() };
+            let row = EntryRow { offer, rule: entry.rule, targeting, weight, run: 1, slot: Slot::default() };
             let takes_traffic = weight > 0 && self.table.offers[offer as usize].active;
             if takes_traffic { drawable.push(row) } else { others.push(row) }
         }
         if drawable.is_empty() && others.is_empty() {
             return;
         }
-        match link.rotation {
-            // The lowest offer id goes first: the order in which the entries came.
-            Rotation::Priority => {}
-            rotation => {
-                drawable.sort_by_key(|row| row.targeting);
-                let even = rotation == Rotation::Even;
-                let weights: Vec<u8> = drawable.iter().map(|row| if even { 1 } else { row.weight }).collect();
-                for (row, slot) in drawable.iter_mut().zip(alias::build(&weights)) {
-                    row.slot = slot;
-                }
+        // By priority, the lowest offer id goes first: the order in which the entries came.
+        if link.rotation != Rotation::Priority {
+            drawable.sort_by_key(|row| row.targeting);
+            let weights: Vec<u8> = drawable.iter().map(|row| link.rotation.share(row.weight)).collect();
+            for (row, slot) in drawable.iter_mut().zip(alias::build(&weights)) {
+                row.slot = slot;
             }
         }
         self.table.tiers.push(Tier {
@@ -163,6 +172,7 @@ impl<'s> Compiler<'s> {
             start: self.table.entries.len() as u32,
             drawable: drawable.len() as u32,
             count: (drawable.len() + others.len()) as u32,
+            runs: mark_runs(&mut drawable),
         });
         self.table.entries.append(&mut drawable);
         self.table.entries.append(&mut others);
@@ -180,37 +190,57 @@ impl<'s> Compiler<'s> {
 
     /// Interns a template. `None`, with a warning that ends in `consequence`, if it cannot be parsed.
     fn template(&mut self, item: &str, field: &str, url: &'s str, consequence: &str) -> Option<u32> {
-        if let Some(&index) = self.templates.get(url) {
-            return Some(index);
-        }
-        match Template::parse(url, self.policy) {
-            Ok((template, warnings)) => {
-                for warning in warnings {
-                    self.warn(item.to_owned(), format!("`{field}`: {warning}"));
+        if !self.templates.contains_key(url) {
+            match Template::parse(url, self.policy) {
+                Ok((template, warnings)) => {
+                    let index = self.table.templates.len() as u32;
+                    self.table.templates.push(template);
+                    self.templates.insert(url, (index, warnings));
                 }
-                let index = self.table.templates.len() as u32;
-                self.table.templates.push(template);
-                self.templates.insert(url, index);
-                Some(index)
-            }
-            Err(error) => {
-                self.warn(item.to_owned(), format!("`{field}` {error}; {consequence}"));
-                None
+                Err(error) => self.warn(item.to_owned(), format!("`{field}` {error}; {consequence}")),
             }
         }
+        let (index, warnings) = self.templates.get(url)?;
+        let warnings = warnings.iter().map(|warning| Warning::new(item, format!("`{field}`: {warning}")));
+        self.warnings.extend(warnings);
+        Some(*index)
     }
 
-    /// Interns a conjunction, cheapest condition first.
-    fn targeting<'c>(&mut self, conditions: impl Iterator<Item = &'c Condition>) -> u32 {
-        let mut conditions: Vec<Condition> = conditions.cloned().collect();
-        conditions.sort_by_key(Condition::cost);
-        let conditions: Box<[Condition]> = conditions.into();
-        if let Some(&index) = self.targetings.get(&conditions) {
+    /// The targeting of an entry: that of its offer, and its own conditions.
+    fn join(&mut self, of_offer: u32, own: &'s [Condition]) -> u32 {
+        if own.is_empty() {
+            return of_offer;
+        }
+        // Rules repeat each other; most are found here, without a copy.
+        if let Some(&index) = self.joined.get(&(of_offer, own)) {
             return index;
         }
+        let index = self.targeting([self.table.conditions_of(of_offer), own].concat());
+        self.joined.insert((of_offer, own), index);
+        index
+    }
+
+    /// Interns a conjunction, cheapest condition first, each once.
+    fn targeting(&mut self, mut conditions: Vec<Condition>) -> u32 {
+        conditions.sort_unstable_by(|a, b| a.cost().cmp(&b.cost()).then_with(|| a.cmp(b)));
+        conditions.dedup();
+        if conditions.is_empty() {
+            return ALWAYS;
+        }
+        let mut hasher = DefaultHasher::new();
+        conditions.hash(&mut hasher);
+        let mut key = hasher.finish();
+        while let Some(&index) = self.targetings.get(&key) {
+            if self.table.conditions_of(index) == conditions {
+                return index;
+            }
+            key = key.wrapping_add(1);
+        }
         let index = self.table.targetings.len() as u32;
-        self.table.targetings.push(conditions.clone());
-        self.targetings.insert(conditions, index);
+        let first = self.table.conditions.len() as u32;
+        self.table.conditions.append(&mut conditions);
+        self.table.targetings.push(first..self.table.conditions.len() as u32);
+        self.targetings.insert(key, index);
         index
     }
 
@@ -219,9 +249,155 @@ impl<'s> Compiler<'s> {
     }
 }
 
+/// Writes into every entry how many of its targeting follow, itself included. Answers how many runs there are.
+fn mark_runs(drawable: &mut [EntryRow]) -> u32 {
+    let mut runs = 0;
+    for run in drawable.chunk_by_mut(|a, b| a.targeting == b.targeting) {
+        runs += 1;
+        for (left, row) in run.iter_mut().rev().enumerate() {
+            row.run = u16::try_from(left + 1).unwrap_or(u16::MAX);
+        }
+    }
+    runs
+}
+
 fn name(entry: &Entry) -> String {
     match entry.rule {
         Some(rule) => format!("rule {rule} of smart link {} for offer {}", entry.link, entry.offer),
         None => format!("offer {} on smart link {}", entry.offer, entry.link),
+    }
+}
+
+/// Which of two is kept depends on what they say, never on which came first.
+const REPEATED: &str = "is there more than once; one is kept, the others are left out";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::{Mode, TextSet, ValueSet, Weight};
+    use crate::types::{AffiliateId, RuleId, UnixMillis};
+
+    fn link(id: u32, rotation: Rotation) -> Link {
+        let affiliate = AffiliateId::new(1).unwrap();
+        Link { id: LinkId::new(id).unwrap(), affiliate, active: true, rotation, fallback_url: None }
+    }
+
+    fn offer(id: u32, active: bool) -> Offer {
+        let url = format!("https://o{id}.example/");
+        Offer { id: OfferId::new(id).unwrap(), active, expires_at: None, url, targeting: Vec::new() }
+    }
+
+    fn entry(link: u32, offer: u32, weight: u8, priority: u32, conditions: Vec<Condition>) -> Entry {
+        Entry {
+            link: LinkId::new(link).unwrap(),
+            offer: OfferId::new(offer).unwrap(),
+            weight: Weight::new(weight).unwrap(),
+            priority,
+            rule: RuleId::new(1),
+            conditions,
+        }
+    }
+
+    fn sub(text: &str) -> Condition {
+        Condition::Value { mode: Mode::In, set: ValueSet::Sub(0, TextSet::new([text])) }
+    }
+
+    /// Three links over all rotations, thirty entries each in four tiers, with weights of 0, inactive offers and
+    /// targetings that interleave.
+    fn snapshot() -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for id in 1..=30 {
+            snapshot.offers.push(offer(id, id % 7 != 0));
+        }
+        for (id, rotation) in (1..).zip(Rotation::ALL) {
+            snapshot.links.push(link(id, rotation));
+            for nth in 0..30 {
+                let conditions = if nth % 3 == 0 { vec![] } else { vec![sub(&format!("{}", nth % 5))] };
+                snapshot.entries.push(entry(id, 30 - nth, (nth % 4) as u8, 9 - nth % 4, conditions));
+            }
+        }
+        snapshot
+    }
+
+    /// What `decide` takes for granted, as the head of `table.rs` lists it.
+    #[test]
+    fn the_table_keeps_what_decide_assumes() {
+        let (table, warnings) = compile(&snapshot(), &CompileOptions::default());
+        assert_eq!(warnings, []);
+        assert!(table.conditions_of(ALWAYS).is_empty());
+        assert_eq!((table.links(), table.tiers.len(), table.entries()), (3, 12, 90));
+        for row in &table.rows {
+            let tiers = table.tiers_of(row);
+            assert!(tiers.is_sorted_by(|a, b| a.priority < b.priority));
+            for tier in tiers {
+                let (all, drawable) = (table.all_entries(tier), table.drawable(tier));
+                let can_be_drawn =
+                    |entry: &&EntryRow| entry.weight > 0 && table.offers[entry.offer as usize].active;
+                assert_eq!(all.iter().take_while(can_be_drawn).count(), drawable.len());
+                assert_eq!(all.iter().filter(can_be_drawn).count(), drawable.len());
+                assert!(drawable.iter().all(|entry| (entry.slot.alias as usize) < drawable.len()));
+                assert!(all.iter().all(|entry| (entry.targeting as usize) < table.targetings.len()));
+
+                let runs: Vec<_> = table.runs(tier).collect();
+                assert_eq!(runs.len(), tier.runs as usize);
+                assert_eq!(runs.iter().map(|run| run.len()).sum::<usize>(), drawable.len());
+                for run in &runs {
+                    assert!(run.iter().all(|entry| entry.targeting == run[0].targeting));
+                }
+                if tier.rotation != Rotation::Priority {
+                    assert!(runs.is_sorted_by(|a, b| a[0].targeting < b[0].targeting), "one run a targeting");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_too_long_for_its_field_is_cut() {
+        let entries = 100_000;
+        let snapshot = Snapshot {
+            links: vec![link(1, Rotation::Even)],
+            offers: (1..=entries).map(|id| offer(id, true)).collect(),
+            entries: (1..=entries).map(|id| entry(1, id, 1, 1, vec![])).collect(),
+        };
+        let (table, _) = compile(&snapshot, &CompileOptions::default());
+        let runs: Vec<usize> = table.runs(&table.tiers[0]).map(<[EntryRow]>::len).collect();
+        assert_eq!(runs, [u16::MAX as usize, entries as usize - u16::MAX as usize]);
+    }
+
+    #[test]
+    fn equal_targetings_are_kept_once() {
+        let mut snapshot = Snapshot { links: vec![link(1, Rotation::Weighted)], ..Snapshot::default() };
+        let expires_at = Some(UnixMillis(1));
+        let of_offer = Offer { expires_at, targeting: vec![sub("a")], ..offer(1, true) };
+        snapshot.offers = vec![of_offer, Offer { expires_at, ..offer(2, true) }];
+        snapshot.entries = vec![
+            // Said twice, in another order, or half by the offer: the same conjunction.
+            entry(1, 1, 1, 1, vec![sub("a"), sub("b"), sub("a")]),
+            entry(1, 1, 1, 2, vec![sub("b")]),
+            entry(1, 2, 1, 1, vec![sub("b"), sub("a")]),
+        ];
+        let (table, _) = compile(&snapshot, &CompileOptions::default());
+        assert_eq!(table.entries[0].targeting, table.entries[1].targeting);
+        assert_eq!(table.entries[1].targeting, table.entries[2].targeting);
+        let conditions = table.conditions_of(table.entries[0].targeting);
+        assert_eq!(conditions, [Condition::Before(UnixMillis(1)), sub("a"), sub("b")]);
+    }
+
+    #[test]
+    fn of_offers_with_one_id_a_readable_one_is_kept() {
+        let entries = vec![entry(1, 1, 1, 1, vec![])];
+        let mut snapshot = Snapshot { links: vec![link(1, Rotation::Weighted)], offers: Vec::new(), entries };
+        let bad = |url: &str| Offer { url: url.to_owned(), ..offer(1, true) };
+        snapshot.offers = vec![bad("a"), bad("z")];
+        let (table, warnings) = compile(&snapshot, &CompileOptions::default());
+        // The entry goes unnamed: its offer was.
+        let items = |warnings: &[Warning]| warnings.iter().map(|w| w.item.clone()).collect::<Vec<_>>();
+        assert_eq!((table.offers(), table.entries()), (0, 0));
+        assert_eq!(items(&warnings), ["offer 1", "offer 1"]);
+
+        snapshot.offers.push(offer(1, true));
+        let (table, warnings) = compile(&snapshot, &CompileOptions::default());
+        assert_eq!((table.offers(), table.entries()), (1, 1));
+        assert_eq!(items(&warnings), ["offer 1", "offer 1"]);
     }
 }

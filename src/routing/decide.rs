@@ -13,7 +13,7 @@ pub struct Decision<'t> {
     pub outcome: Outcome,
     /// The entry that was drawn, if the outcome is an offer.
     pub choice: Option<Choice>,
-    /// Where the visitor is sent. `None`: there is no fallback either.
+    /// Where the visitor is sent. `None`: there is no fallback either, or a bot is to be blocked.
     pub destination: Option<&'t Template>,
 }
 
@@ -75,8 +75,12 @@ pub fn decide<'t>(table: &'t Table, click: &Click<'_>, draw: Draw) -> Decision<'
     if row.affiliate != click.affiliate {
         return fallback(Outcome::AffiliateMismatch, table.network_fallback.as_ref());
     }
-    if click.device.bot && table.bots != BotPolicy::Route {
-        return fallback(Outcome::Bot, table.row_fallback(row));
+    if click.device.bot {
+        match table.bots {
+            BotPolicy::Route => {}
+            BotPolicy::Fallback => return fallback(Outcome::Bot, table.row_fallback(row)),
+            BotPolicy::Block => return fallback(Outcome::Bot, None),
+        }
     }
     let tiers = table.tiers_of(row);
     for tier in tiers {
@@ -100,41 +104,50 @@ fn fallback(outcome: Outcome, destination: Option<&Template>) -> Decision<'_> {
 /// Draws one of the eligible entries of a tier, if there is any.
 #[inline]
 fn pick<'t>(table: &'t Table, tier: &Tier, click: &Click<'_>, draw: Draw) -> Option<&'t EntryRow> {
-    let entries = table.drawable(tier);
     if tier.rotation == Rotation::Priority {
-        return entries.iter().find(|entry| eligible(table, entry, click));
+        return table.runs(tier).find(|run| holds(table, run[0].targeting, click))?.first();
     }
     // Rejection keeps the shares exact: an entry that is not eligible is drawn again, by a number independent of
     // the last, so what remains is drawn in proportion to the weights of the eligible.
+    let entries = table.drawable(tier);
+    let attempts = attempts(tier);
     let mut number = draw.0;
-    for attempt in 1..=attempts(tier.drawable) {
+    for attempt in 1..=attempts {
         let (slot, inside) = alias::slot_of(number, tier.drawable);
         let kept = &entries[slot as usize];
         let entry = if inside < kept.slot.threshold { kept } else { &entries[kept.slot.alias as usize] };
-        if eligible(table, entry, click) {
+        if holds(table, entry.targeting, click) {
             return Some(entry);
         }
         number = alias::expand(draw.0, attempt);
     }
-    pick_by_pass(table, tier, click, number)
+    pick_by_pass(table, tier, click, draw, attempts)
 }
 
-/// Looks at every entry: the end of a tier in which little or nothing is eligible.
+/// Asks every run once: the end of a tier in which little or nothing is eligible. `used` numbers of the draw are spent.
 #[cold]
-fn pick_by_pass<'t>(table: &'t Table, tier: &Tier, click: &Click<'_>, number: u64) -> Option<&'t EntryRow> {
-    let entries = table.drawable(tier);
-    let even = tier.rotation == Rotation::Even;
-    let weight = |entry: &EntryRow| if even { 1 } else { u64::from(entry.weight) };
-    // Entries of equal targeting stand together and are asked once.
-    let eligible_runs =
-        || entries.chunk_by(|a, b| a.targeting == b.targeting).filter(|run| eligible(table, &run[0], click));
-    let total: u64 = eligible_runs().flatten().map(weight).sum();
-    if total == 0 {
-        return None;
+fn pick_by_pass<'t>(
+    table: &'t Table,
+    tier: &Tier,
+    click: &Click<'_>,
+    draw: Draw,
+    used: u64,
+) -> Option<&'t EntryRow> {
+    // A reservoir of one (Chao, 1982): each eligible run replaces the one kept so far with probability
+    // weight / (sum of the weights up to it), which leaves every run with weight / (sum of all).
+    let share = |entry: &EntryRow| u64::from(tier.rotation.share(entry.weight));
+    let (mut kept, mut kept_weight, mut total, mut next) = (None, 0, 0, used);
+    for run in table.runs(tier).filter(|run| holds(table, run[0].targeting, click)) {
+        let weight = run.iter().map(share).sum();
+        total += weight;
+        if alias::below(total, alias::expand(draw.0, next)) < weight {
+            (kept, kept_weight) = (Some(run), weight);
+        }
+        next += 1;
     }
-    let mut left = ((u128::from(number) * u128::from(total)) >> 64) as u64;
-    eligible_runs().flatten().find(|entry| {
-        let own = weight(entry);
+    let mut left = alias::below(kept_weight, alias::expand(draw.0, next));
+    kept?.iter().find(|entry| {
+        let own = share(entry);
         let found = left < own;
         left = left.wrapping_sub(own);
         found
@@ -143,16 +156,17 @@ fn pick_by_pass<'t>(table: &'t Table, tier: &Tier, click: &Click<'_>, number: u6
 
 /// Whether every condition of the entry and of its offer holds.
 #[inline]
-fn eligible(table: &Table, entry: &EntryRow, click: &Click<'_>) -> bool {
-    entry.targeting == ALWAYS
-        || table.targetings[entry.targeting as usize].iter().all(|condition| condition.holds(click))
+fn holds(table: &Table, targeting: u32, click: &Click<'_>) -> bool {
+    targeting == ALWAYS || table.conditions_of(targeting).iter().all(|condition| condition.holds(click))
 }
 
-/// How often to draw before looking at every entry: often enough that a pass is rare while a tenth of the tier is
-/// eligible, never so often that the draws cost more than the pass (benches/decide.rs).
+/// How often to draw before asking every run: so often that a pass is rare while a tenth of a large tier is eligible,
+/// never so often that the draws cost more than the pass (`benches/decide.rs`).
 #[inline]
-fn attempts(drawable: u32) -> u64 {
-    u64::from(drawable.min(ATTEMPTS_MAX))
+fn attempts(tier: &Tier) -> u64 {
+    u64::from(tier.runs).div_ceil(RUNS_PER_ATTEMPT).min(ATTEMPTS_MAX)
 }
 
-const ATTEMPTS_MAX: u32 = 32;
+const RUNS_PER_ATTEMPT: u64 = 4;
+
+const ATTEMPTS_MAX: u64 = 32;

@@ -7,7 +7,7 @@ use std::fmt;
 use crate::types::{Click, Draw, OfferId, RuleId};
 
 use super::decide::{Choice, Decision, decide};
-use super::table::{EntryRow, Table};
+use super::table::{EntryRow, Table, Tier};
 use super::targeting::{Condition, Mode, ValueSet};
 
 /// Why a click goes where it goes.
@@ -22,6 +22,7 @@ pub struct Explanation<'t> {
 #[derive(Debug)]
 pub struct TierStory {
     pub priority: u32,
+    /// By offer, then by rule, the plain attachment first.
     pub entries: Vec<EntryStory>,
 }
 
@@ -72,18 +73,14 @@ impl fmt::Display for Failure {
 pub fn explain<'t>(table: &'t Table, click: &Click<'_>, draw: Draw) -> Explanation<'t> {
     let decision = decide(table, click, draw);
     let tiers = table.row(click.link).map_or(&[][..], |row| table.tiers_of(row));
-    let tiers = tiers
-        .iter()
-        .map(|tier| TierStory {
-            priority: tier.priority,
-            entries: table
-                .all_entries(tier)
-                .iter()
-                .map(|entry| tell(table, tier.priority, entry, click, decision.choice))
-                .collect(),
-        })
-        .collect();
-    Explanation { decision, tiers }
+    let story = |tier: &Tier| {
+        let tell = |entry| tell(table, tier.priority, entry, click, decision.choice);
+        let mut entries: Vec<EntryStory> = table.all_entries(tier).iter().map(tell).collect();
+        // As an operator knows them; the table has an order of its own.
+        entries.sort_by_key(|entry| (entry.offer, entry.rule));
+        TierStory { priority: tier.priority, entries }
+    };
+    Explanation { decision, tiers: tiers.iter().map(story).collect() }
 }
 
 fn tell(
@@ -94,7 +91,7 @@ fn tell(
     choice: Option<Choice>,
 ) -> EntryStory {
     let offer = &table.offers[entry.offer as usize];
-    let conditions = &table.targetings[entry.targeting as usize];
+    let conditions = table.conditions_of(entry.targeting);
     let failed_condition = conditions.iter().find(|condition| !condition.holds(click));
     let failed = if !offer.active {
         Some(Failure::OfferNotActive)

@@ -3,13 +3,13 @@
 //! ```text
 //! links: id → row        one row a link: affiliate, status, fallback, a range of tiers
 //! tiers                  entries of one priority, a range of entries: those that can be drawn, then the others
-//! entries                24 bytes each: offer, rule, targeting, weight, alias slot
+//! entries                24 bytes each: offer, rule, targeting, weight, run, alias slot
 //! offers · targetings · templates     shared by all links, named by index
 //! ```
 //!
 //! Assumptions of [`decide`](super::decide::decide), each established by `compile` and tested there: indices are in
-//! range; tiers of a link are in ascending priority; inside a tier, entries that can be drawn come first, and those
-//! of equal targeting stand together; targeting [`ALWAYS`] is empty.
+//! range; tiers of a link are in ascending priority; inside a tier, entries that can be drawn come first, and
+//! their runs end where they end; targeting [`ALWAYS`] is empty.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -30,8 +30,9 @@ pub struct Table {
     pub(super) tiers: Vec<Tier>,
     pub(super) entries: Vec<EntryRow>,
     pub(super) offers: Vec<OfferRow>,
-    /// Each a conjunction, cheapest condition first.
-    pub(super) targetings: Vec<Box<[Condition]>>,
+    /// Each a conjunction: a range of `conditions`.
+    pub(super) targetings: Vec<Range<u32>>,
+    pub(super) conditions: Vec<Condition>,
     pub(super) templates: Vec<Template>,
     pub(super) network_fallback: Option<Template>,
     pub(super) bots: BotPolicy,
@@ -85,6 +86,8 @@ pub(super) struct Tier {
     pub drawable: u32,
     /// How many entries there are, with those that have no weight or whose offer is not active.
     pub count: u32,
+    /// How many runs its drawable entries make.
+    pub runs: u32,
 }
 
 /// One entry. Its alias slot belongs to its position among the drawable entries of its tier.
@@ -97,6 +100,9 @@ pub(super) struct EntryRow {
     pub targeting: u32,
     /// As attached, 0 to 100.
     pub weight: u8,
+    /// How many entries from here on share one targeting and are asked once. A longer run is cut in two, which does
+    /// no harm.
+    pub run: u16,
     pub slot: Slot,
 }
 
@@ -111,10 +117,12 @@ pub(super) struct OfferRow {
 /// The targeting that holds for every click.
 pub(super) const ALWAYS: u32 = 0;
 
+const NO_CONDITIONS: Range<u32> = 0..0;
+
 impl Table {
     /// A table of no links, as before the first snapshot: every click goes to the network's fallback.
     pub fn empty(network_fallback: Option<Template>, bots: BotPolicy) -> Self {
-        Self { network_fallback, bots, targetings: vec![Box::default()], ..Self::default() }
+        Self { network_fallback, bots, targetings: vec![NO_CONDITIONS], ..Self::default() }
     }
 
     pub fn links(&self) -> usize {
@@ -137,20 +145,34 @@ impl Table {
         }
     }
 
-    /// Bytes on the heap, counted from capacities; strings inside conditions and templates are left out.
+    /// What the table does with clicks that no person made.
+    pub fn bots(&self) -> BotPolicy {
+        self.bots
+    }
+
+    /// Bytes on the heap: arrays by their capacity, and the texts and lists inside conditions and templates.
+    /// `benches/compile.rs` holds it against what the allocator says.
     pub fn heap_bytes(&self) -> usize {
         fn bytes<T>(items: &Vec<T>) -> usize {
             items.capacity() * size_of::<T>()
         }
         // hashbrown keeps one control byte a bucket, and fills buckets to 7/8.
-        let buckets = (self.links.capacity() * 8 / 7).next_power_of_two();
-        buckets * (size_of::<(LinkId, u32)>() + 1)
+        let buckets = match self.links.capacity() {
+            0 => 0,
+            capacity => (capacity * 8 / 7).next_power_of_two(),
+        };
+        let flat = buckets * (size_of::<(LinkId, u32)>() + 1)
             + bytes(&self.rows)
             + bytes(&self.tiers)
             + bytes(&self.entries)
             + bytes(&self.offers)
             + bytes(&self.targetings)
-            + bytes(&self.templates)
+            + bytes(&self.conditions)
+            + bytes(&self.templates);
+        let inside = self.conditions.iter().map(Condition::heap_bytes).sum::<usize>()
+            + self.templates.iter().map(Template::heap_bytes).sum::<usize>()
+            + self.network_fallback.as_ref().map_or(0, Template::heap_bytes);
+        flat + inside
     }
 
     #[inline]
@@ -172,6 +194,24 @@ impl Table {
     #[inline]
     pub(super) fn drawable(&self, tier: &Tier) -> &[EntryRow] {
         &self.entries[tier.start as usize..(tier.start + tier.drawable) as usize]
+    }
+
+    /// The entries of a tier that can be drawn, those of one targeting together.
+    #[inline]
+    pub(super) fn runs(&self, tier: &Tier) -> impl Iterator<Item = &[EntryRow]> {
+        let mut rest = self.drawable(tier);
+        std::iter::from_fn(move || {
+            let (run, others) = rest.split_at(rest.first()?.run.into());
+            rest = others;
+            Some(run)
+        })
+    }
+
+    /// The conditions of a targeting, cheapest first.
+    #[inline]
+    pub(super) fn conditions_of(&self, targeting: u32) -> &[Condition] {
+        let range = &self.targetings[targeting as usize];
+        &self.conditions[range.start as usize..range.end as usize]
     }
 
     pub(super) fn all_entries(&self, tier: &Tier) -> &[EntryRow] {
