@@ -33,7 +33,7 @@ pub enum Prepared {
     New {
         fetched: String,
         encoded: Encoded,
-        compiled: Compiled,
+        compiled: Box<Compiled>,
     },
 }
 
@@ -53,11 +53,11 @@ impl Preparation {
         }
         let compiled = Compiled::new(&network, &self.zone, &self.compile);
         if compiled.warnings.is_empty() {
-            return Ok(Prepared::New { fetched, encoded: as_fetched, compiled });
+            return Ok(Prepared::New { fetched, encoded: as_fetched, compiled: Box::new(compiled) });
         }
         let (network, put_back) = self.put_back(network);
         if put_back.is_empty() {
-            return Ok(Prepared::New { fetched, encoded: as_fetched, compiled });
+            return Ok(Prepared::New { fetched, encoded: as_fetched, compiled: Box::new(compiled) });
         }
         let encoded = Encoded::new(&network)?;
         let mut compiled = Compiled::new(&network, &self.zone, &self.compile);
@@ -65,7 +65,7 @@ impl Preparation {
         if encoded.name() == self.live {
             return Ok(Prepared::SameAsLive { fetched, warnings: compiled.warnings });
         }
-        Ok(Prepared::New { fetched, encoded, compiled })
+        Ok(Prepared::New { fetched, encoded, compiled: Box::new(compiled) })
     }
 
     /// Read from the disk, because it is needed rarely and would double the memory of a large network.

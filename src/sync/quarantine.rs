@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_item_keeps_its_last_good_version() {
-        let breaks: [(&str, fn(&mut Value)); 8] = [
+        type Break = fn(&mut Value);
+        let breaks: [(&str, Break); 8] = [
             ("smart link 1", |network| network["smart_links"][0]["rotation_type"] = json!("random")),
             ("smart link 1", |network| network["smart_links"][0]["fallback_url"] = json!("https://")),
             ("offer 10", |network| network["offers"][0]["offer_url"] = json!("https:///nowhere")),

@@ -235,7 +235,7 @@ impl Refresh {
             self.guard.admit(live, size(&compiled.table), &fetched).map_err(Failure::Suspicious)?;
         }
         self.fetched = fetched;
-        self.publish(compiled, encoded.name());
+        self.publish(*compiled, encoded.name());
         self.unkept = Some(encoded);
         Ok(RefreshResult::Published)
     }
