@@ -33,7 +33,7 @@ impl Seen {
 #[test]
 fn busy_connections_get_whole_answers_until_the_last() {
     const CLIENTS: u64 = 8;
-    let mut node = Setup::demo().start_ready();
+    let mut node = Setup::demo().setting("edge.goodbye_seconds = 1.0").start_ready();
     let seen = Arc::new(Seen::default());
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
@@ -121,7 +121,7 @@ fn while_it_drains_it_is_unready_and_answers_are_the_last_of_their_connections()
 
 #[test]
 fn idle_and_silent_connections_are_closed_and_keep_nobody_waiting() {
-    let mut node = Setup::demo().setting("edge.drain_timeout_seconds = 1.0").start_ready();
+    let mut node = Setup::demo().setting("edge.goodbye_seconds = 0.1").start_ready();
     let mut idle = node.connect();
     assert_eq!(idle.ask(&Request::click(CLICK)).status, 302);
     let mut silent = node.connect();
@@ -143,7 +143,8 @@ fn an_unused_node_ends_on_sigint_too() {
 
 #[test]
 fn the_deadline_closes_a_client_that_never_reads() {
-    let mut node = Setup::new().setting("edge.drain_timeout_seconds = 0.2").start_ready();
+    let setup = Setup::new().setting("edge.goodbye_seconds = 0.0");
+    let mut node = setup.setting("edge.drain_timeout_seconds = 0.2").start_ready();
     let link = node.create_link(json!({"affiliate_id": 7}));
     node.attach(link, node.create_offer(&format!("https://long.example.com/?{}", "{s1}".repeat(10))));
     node.refresh();

@@ -93,7 +93,7 @@ fn every_answer_is_of_one_generation_and_generations_never_go_back() {
     assert_eq!(counted.generation(), GENERATIONS);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    assert_eq!(runtime.block_on(edge.drain(wait::DEADLINE)), Drained::Clean);
+    assert_eq!(runtime.block_on(edge.drain(Duration::ZERO, wait::DEADLINE)), Drained::Clean);
 }
 
 /// Clicks on both links in turn over one connection until told to stop, and once more: answers the generations met.

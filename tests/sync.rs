@@ -451,8 +451,8 @@ fn bad_items_are_left_out_named_and_counted_and_the_rest_routes() {
     let warnings: Vec<&str> =
         report["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap()).collect();
     let expected: [(&str, &str); 16] = [
-        ("offer 11 on smart link 1: ", "`offer_weight` is \"101\""),
-        ("offer 13 on smart link 1: ", "`offer_weight` is \"-1\""),
+        ("offer 11 on smart link 1: ", "`offer_weight` is 101"),
+        ("offer 13 on smart link 1: ", "`offer_weight` is -1"),
         ("offer 99 on smart link 1: ", "the offer is unknown"),
         ("offer 10 on smart link 77: ", "the smart link is unknown"),
         ("offer 12: ", "`offer_url` has no valid host"),
@@ -461,7 +461,7 @@ fn bad_items_are_left_out_named_and_counted_and_the_rest_routes() {
         ("offer 15: ", "`expiration_date` is \"soon\""),
         ("offer 16: ", "`countries` is \"XX\""),
         ("smart link 2: ", "`fallback_url` names a user"),
-        ("smart link 3: ", "`affiliate_id` is \"0\""),
+        ("smart link 3: ", "`affiliate_id` is 0"),
         ("smart link 4: ", "`rotation_type` is \"roulette\""),
         ("rule 2 of smart link 1: ", "`conditions.country.in` is \"XX\""),
         ("rule 3 of smart link 1: ", "`conditions.weather` is not a condition"),

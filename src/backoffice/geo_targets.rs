@@ -34,7 +34,7 @@ pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
     let countries = read_countries(countries)?;
     let action = required("action", asked.text("action")?, ACTIONS_WANTED)?.to_ascii_lowercase();
     if !["allow", "block", "remove"].contains(&action.as_str()) {
-        return Err(expected("action", &action, ACTIONS_WANTED).into());
+        return Err(expected("action", action.as_str(), ACTIONS_WANTED).into());
     }
     for country in &countries {
         if action == "remove" {

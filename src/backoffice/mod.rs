@@ -101,7 +101,8 @@ impl Options {
         match Template::parse(url, &self.destination_policy) {
             Ok((_, warnings)) if warnings.is_empty() => Ok(()),
             Ok((_, warnings)) => {
-                let problem = format!("is refused: {}; write a token that is known", warnings.join(", "));
+                let problem =
+                    format!("has the {}; docs/routing.md lists those there are", warnings.join(", "));
                 Err(FieldError::new(parameter, problem))
             }
             Err(error) => Err(FieldError::new(parameter, error.to_string())),

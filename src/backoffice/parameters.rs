@@ -198,14 +198,9 @@ impl Parameters {
     ) -> Result<Option<T>, Refusal> {
         match self.raw(name) {
             None => Ok(None),
-            Some(value) => read(value).map(Some).ok_or_else(|| {
-                // Text is shown as it is, everything else as JSON.
-                let error = match value.as_str() {
-                    Some(text) => expected(name, text, wanted),
-                    None => expected(name, value, wanted),
-                };
-                Refusal::Malformed(error)
-            }),
+            Some(value) => {
+                read(value).map(Some).ok_or_else(|| Refusal::Malformed(expected(name, value.clone(), wanted)))
+            }
         }
     }
 }

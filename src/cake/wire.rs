@@ -211,7 +211,7 @@ impl SmartLink {
             affiliate: read_id("affiliate_id", self.affiliate_id, AffiliateId::new)?,
             active: read_status("smart_link_status", &self.smart_link_status, LINK_STATUSES)? == ACTIVE,
             rotation: Rotation::parse(&self.rotation_type.to_ascii_lowercase()).ok_or_else(|| {
-                expected("rotation_type", &self.rotation_type, "one of weighted, even, priority")
+                expected("rotation_type", self.rotation_type.as_str(), "one of weighted, even, priority")
             })?,
             fallback_url: self.fallback_url.clone().filter(|url| !url.is_empty()),
         })
@@ -269,7 +269,7 @@ pub fn read_geo_targets(targets: &[GeoTarget]) -> Result<Vec<Condition>, FieldEr
         match target.action.to_ascii_lowercase().as_str() {
             "allow" => allowed.insert(country),
             "block" => blocked.insert(country),
-            _ => return Err(expected("action", &target.action, "allow or block")),
+            _ => return Err(expected("action", target.action.as_str(), "allow or block")),
         }
     }
     let condition = |mode, set: CountrySet| {
@@ -360,13 +360,13 @@ fn read_condition(name: &str, value: &Value) -> Result<Condition, FieldError> {
 fn read_set(name: &str, path: &str, list: &[Value]) -> Result<ValueSet, FieldError> {
     let texts = || -> Result<Vec<&str>, FieldError> {
         list.iter()
-            .map(|value| value.as_str().ok_or_else(|| expected(path, value, "a list of texts")))
+            .map(|value| value.as_str().ok_or_else(|| expected(path, value.clone(), "a list of texts")))
             .collect()
     };
     let sub = |index| -> Result<ValueSet, FieldError> {
         let texts = texts()?;
         if let Some(long) = texts.iter().find(|text| text.len() > SUB_BYTES_MAX) {
-            return Err(expected(path, long, "sub ids of at most 255 bytes"));
+            return Err(expected(path, *long, "sub ids of at most 255 bytes"));
         }
         Ok(ValueSet::Sub(index, TextSet::new(texts)))
     };
@@ -390,7 +390,7 @@ fn read_set(name: &str, path: &str, list: &[Value]) -> Result<ValueSet, FieldErr
         "asn" => {
             let read = |value: &Value| {
                 let asn = value.as_u64().and_then(|asn| u32::try_from(asn).ok());
-                asn.ok_or_else(|| expected(path, value, "autonomous system numbers, such as 64496"))
+                asn.ok_or_else(|| expected(path, value.clone(), "autonomous system numbers, such as 64496"))
             };
             ValueSet::Asn(list.iter().map(read).collect::<Result<_, _>>()?)
         }
@@ -415,7 +415,7 @@ fn read_set(name: &str, path: &str, list: &[Value]) -> Result<ValueSet, FieldErr
             if let Some(bad) = hosts.iter().find(|host| !is_host_pattern(host)) {
                 return Err(expected(
                     path,
-                    bad,
+                    *bad,
                     "a host such as example.com, or *.example.com for all below it",
                 ));
             }
@@ -456,7 +456,7 @@ fn read_hours(path: &str, value: &Value) -> Result<Hours, FieldError> {
         value
             .as_str()
             .and_then(MinuteOfDay::parse)
-            .ok_or_else(|| expected(&path, value, "HH:MM from 00:00 to 24:00"))
+            .ok_or_else(|| expected(&path, value.clone(), "HH:MM from 00:00 to 24:00"))
     };
     let (from, to) = (minute("from")?, minute("to")?);
     let zone_path = format!("{path}.time_zone");
@@ -466,7 +466,7 @@ fn read_hours(path: &str, value: &Value) -> Result<Hours, FieldError> {
     let zone = zone
         .as_str()
         .and_then(Zone::parse)
-        .ok_or_else(|| expected(&zone_path, zone, "an IANA name such as America/New_York"))?;
+        .ok_or_else(|| expected(&zone_path, zone.clone(), "an IANA name such as America/New_York"))?;
     let days_path = format!("{path}.days");
     let days = match object.get("days") {
         None => Weekday::Monday.cycle_forward().take(7).collect(),
@@ -477,7 +477,7 @@ fn read_hours(path: &str, value: &Value) -> Result<Hours, FieldError> {
 }
 
 fn read_days(path: &str, value: &Value) -> Result<Vec<Weekday>, FieldError> {
-    let wanted = || expected(path, value, "a list of mon, tue, wed, thu, fri, sat, sun");
+    let wanted = || expected(path, value.clone(), "a list of mon, tue, wed, thu, fri, sat, sun");
     let list = value.as_array().filter(|list| !list.is_empty()).ok_or_else(wanted)?;
     list.iter()
         .map(|day| {
@@ -497,20 +497,21 @@ fn flags<T: Flag>(
     let known = || T::values().iter().map(|&value| name(value)).collect::<Vec<_>>().join(", ");
     texts
         .iter()
-        .map(|text| parse(text).ok_or_else(|| expected(path, text, &format!("one of {}", known()))))
+        .map(|text| parse(text).ok_or_else(|| expected(path, *text, &format!("one of {}", known()))))
         .collect()
 }
 
 /// The error of a value that was found where another was expected. A long value is cut.
-pub fn expected(parameter: &str, found: impl fmt::Display, wanted: &str) -> FieldError {
+pub fn expected(parameter: &str, found: impl Into<Value>, wanted: &str) -> FieldError {
     /// Enough to recognise a value by, too little to flood a log.
     const SHOWN_CHARS: usize = 80;
-    let found = found.to_string();
+    // As JSON: texts in quotes, numbers bare.
+    let found = found.into().to_string();
     let shown: String = match found.char_indices().nth(SHOWN_CHARS) {
         Some((cut, _)) => format!("{}…", &found[..cut]),
         None => found,
     };
-    FieldError::new(parameter, format!("is {shown:?}; expected {wanted}"))
+    FieldError::new(parameter, format!("is {shown}; expected {wanted}"))
 }
 
 fn default_rotation_type() -> String {

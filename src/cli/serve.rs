@@ -48,6 +48,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
 
+    let _lock = lock(&config.data_dir)?;
+
     // Bind first: an address in use is the commonest mistake, and cheap to find.
     // The error says in its own words what the system said.
     let bound = edge::bind(config.edge.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -107,14 +109,16 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }));
     let refreshing = tokio::spawn(refresh.run());
 
-    signals.wait_for_the_end(&refresh_handle).await;
+    let end = signals.wait_for_the_end(&refresh_handle).await;
     readiness.begin_drain();
+    // A person at the keyboard has no load balancer that must notice.
+    let goodbye = if end == End::Interrupt { Duration::ZERO } else { config.goodbye };
     tracing::info!(
-        "draining: every answer is the last of its connection; at most {:?} for those that are open",
+        "draining: for {goodbye:?} every answer is the last of its connection; then at most {:?} for what has begun",
         config.drain_timeout
     );
     let drained = tokio::select! {
-        drained = edge.drain(config.drain_timeout) => drained,
+        drained = edge.drain(goodbye, config.drain_timeout) => drained,
         () = signals.end_at_once() => {
             tracing::warn!("told to stop again: stopping without waiting");
             return Ok(ExitCode::from(STOPPED_AT_ONCE));
@@ -181,6 +185,24 @@ fn open_backoffice(
     Ok((key, backoffice))
 }
 
+/// Keeps a second node out of the data directory: two would take turns in overwriting the last good snapshot. The
+/// system lets go of the lock when the process ends, however it ends.
+fn lock(data_dir: &Path) -> anyhow::Result<fs::File> {
+    let path = data_dir.join(LOCK_FILE);
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
+            "another smartlink uses the data directory {}; stop it, or choose another --data-dir",
+            data_dir.display()
+        ),
+        Err(fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
 /// The key in the data directory; made at the first start, readable by its owner alone.
 fn own_key(data_dir: &Path) -> anyhow::Result<std::path::PathBuf> {
     let path = data_dir.join(KEY_FILE);
@@ -227,6 +249,13 @@ struct Signals {
     hangup: Signal,
 }
 
+/// By which signal a process is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Terminate,
+    Interrupt,
+}
+
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
@@ -238,11 +267,17 @@ impl Signals {
     }
 
     /// Until SIGTERM or SIGINT; meanwhile each SIGHUP asks for a refresh.
-    async fn wait_for_the_end(&mut self, refresh: &RefreshHandle) {
+    async fn wait_for_the_end(&mut self, refresh: &RefreshHandle) -> End {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return tracing::info!("SIGTERM"),
-                _ = self.interrupt.recv() => return tracing::info!("SIGINT"),
+                _ = self.terminate.recv() => {
+                    tracing::info!("SIGTERM");
+                    return End::Terminate;
+                }
+                _ = self.interrupt.recv() => {
+                    tracing::info!("SIGINT");
+                    return End::Interrupt;
+                }
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: refreshing the snapshot and the geo databases");
                     let refresh = refresh.clone();
@@ -259,6 +294,9 @@ impl Signals {
         }
     }
 }
+
+/// In the data directory: locked while a node uses it.
+const LOCK_FILE: &str = "lock";
 
 /// Admin, sync and the embedded API. Apart from the threads that take clicks.
 const CONTROL_THREADS: usize = 2;

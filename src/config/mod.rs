@@ -41,6 +41,9 @@ pub struct Flags {
 pub struct Config {
     pub data_dir: PathBuf,
     pub edge: edge::Options,
+    /// How long a node that was told to stop still accepts connections.
+    pub goodbye: Duration,
+    /// How long it then waits for what has begun.
     pub drain_timeout: Duration,
     pub admin: admin::Options,
     pub geo: GeoFiles,
@@ -142,6 +145,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
     };
     Ok(Config {
         edge: edge_options(raw, flags)?,
+        goodbye: seconds("edge.goodbye_seconds", raw.edge.goodbye_seconds, 0.0)?,
         drain_timeout: seconds("edge.drain_timeout_seconds", raw.edge.drain_timeout_seconds, 0.0)?,
         admin: admin_options(raw, flags)?,
         geo: GeoFiles {

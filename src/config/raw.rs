@@ -32,6 +32,7 @@ pub struct Edge {
     pub bots: String,
     pub referrer_policy: String,
     pub header_read_timeout_seconds: f64,
+    pub goodbye_seconds: f64,
     pub drain_timeout_seconds: f64,
 }
 
@@ -105,6 +106,7 @@ impl Default for Edge {
             bots: "fallback".to_owned(),
             referrer_policy: "strict-origin-when-cross-origin".to_owned(),
             header_read_timeout_seconds: 15.0,
+            goodbye_seconds: 5.0,
             drain_timeout_seconds: 30.0,
         }
     }

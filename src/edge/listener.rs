@@ -112,25 +112,23 @@ impl Bound {
 }
 
 impl Edge {
-    /// Ends in two steps, so that no request is lost: for a while every answer is the last on its connection, and
-    /// connections are still accepted; then none is accepted, idle ones are closed, and what has begun finishes. The
-    /// deadline closes the rest. The first step ends early where no connection is open.
-    pub async fn drain(self, deadline: Duration) -> Drained {
+    /// Ends in two steps, so that no request is lost. During the goodbye every answer is the last on its connection,
+    /// and connections are still accepted: a load balancer needs a moment to hear that the node is not ready. Then
+    /// none is accepted, idle ones are closed, and what has begun finishes. `deadline` after the goodbye the rest is
+    /// closed.
+    pub async fn drain(self, goodbye: Duration, deadline: Duration) -> Drained {
         let Self { phase, threads } = self;
-        let last_answers = LAST_ANSWERS.min(deadline / 2);
-        let drained = 'drained: {
-            for (step, at_most) in
-                [(Phase::LastAnswers, last_answers), (Phase::Finishing, deadline - last_answers)]
-            {
-                phase.send_replace(step);
-                // Every thread and every connection holds a receiver: the channel is closed when all have ended.
-                if tokio::time::timeout(at_most, phase.closed()).await.is_ok() {
-                    break 'drained Drained::Clean;
-                }
+        phase.send_replace(Phase::LastAnswers);
+        tokio::time::sleep(goodbye).await;
+        phase.send_replace(Phase::Finishing);
+        // Every thread and every connection holds a receiver: the channel is closed when all have ended.
+        let drained = match tokio::time::timeout(deadline, phase.closed()).await {
+            Ok(()) => Drained::Clean,
+            Err(_) => {
+                phase.send_replace(Phase::Closing);
+                phase.closed().await;
+                Drained::Deadline
             }
-            phase.send_replace(Phase::Closing);
-            phase.closed().await;
-            Drained::Deadline
         };
         for thread in threads {
             // It ends at this moment. One that panicked has said so on standard error.
@@ -210,12 +208,11 @@ impl Acceptor {
         while self.connections.join_next().await.is_some() {}
     }
 
-    /// Whether to stop accepting: told to, or about to end with nobody left to say goodbye to.
+    /// Whether to stop accepting.
     fn is_done(&mut self) -> bool {
         while self.connections.try_join_next().is_some() {}
         match *self.phase.borrow_and_update() {
-            Phase::Serving => false,
-            Phase::LastAnswers => self.connections.is_empty(),
+            Phase::Serving | Phase::LastAnswers => false,
             Phase::Finishing | Phase::Closing => true,
         }
     }
@@ -305,7 +302,3 @@ fn explain_bind(error: &io::Error) -> String {
 const BACKLOG: i32 = 4096;
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
-
-/// How long a connection that is idle when the drain begins may take to ask once more, and a load balancer to see that
-/// the node is not ready. Shorter than anybody's patience with a restart.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);

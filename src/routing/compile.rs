@@ -201,7 +201,9 @@ impl<'s> Compiler<'s> {
             }
         }
         let (index, warnings) = self.templates.get(url)?;
-        let warnings = warnings.iter().map(|warning| Warning::new(item, format!("`{field}`: {warning}")));
+        let warnings = warnings
+            .iter()
+            .map(|warning| Warning::new(item, format!("`{field}`: {warning}, nothing is put in its place")));
         self.warnings.extend(warnings);
         Some(*index)
     }

@@ -280,8 +280,7 @@ fn pieces(origin: String, rest: &str, warnings: &mut Vec<String>) -> Result<Box<
                     }
                     pieces.push(Piece::Token(token));
                 }
-                None => warnings
-                    .push(format!("unknown token {} is replaced by nothing", &rest[at..at + name.len() + 2])),
+                None => warnings.push(format!("unknown token {}", &rest[at..at + name.len() + 2])),
             }
             at += name.len() + 2;
         } else {
