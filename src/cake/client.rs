@@ -11,11 +11,12 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as HttpClient, Error as TransportError};
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +24,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::key::{Key, KeyError, KeySource};
+use super::outgoing::Outgoing;
 use super::wire::{Network, OfferItem};
 
 /// How to reach an upstream.
@@ -153,13 +155,9 @@ impl Client {
         let request = Request::get(self.uri(key, call, start_at_row).map_err(unreachable)?)
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("smartlink/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
+            .body(Outgoing::default())
             .map_err(|error| unreachable(error.to_string()))?;
-        let answer = match &self.transport {
-            Transport::Plain(http) => http.request(request).await,
-            Transport::Tls(https) => https.request(request).await,
-        };
-        let answer = answer.map_err(|error| unreachable(causes(&error)))?;
+        let answer = self.request(request).await.map_err(|error| unreachable(causes(&error)))?;
         let status = answer.status();
         if !status.is_success() {
             return Err(FetchError::Status { call, status, hint: hint(status) });
@@ -174,12 +172,32 @@ impl Client {
         })
     }
 
-    fn uri(&self, key: &Key, call: &str, start_at_row: usize) -> Result<Uri, String> {
+    pub(super) async fn request(
+        &self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TransportError> {
+        match &self.transport {
+            Transport::Plain(http) => http.request(request).await,
+            Transport::Tls(https) => https.request(request).await,
+        }
+    }
+
+    pub(super) fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    /// Where the call is, without any parameter.
+    pub(super) fn call_url(&self, call: &str) -> Result<Url, String> {
         let mut url = self.options.upstream.clone();
         url.path_segments_mut()
             .map_err(|()| "the upstream's URL has no host".to_owned())?
             .pop_if_empty()
             .extend(["api", "2", call]);
+        Ok(url)
+    }
+
+    fn uri(&self, key: &Key, call: &str, start_at_row: usize) -> Result<Uri, String> {
+        let mut url = self.call_url(call)?;
         url.query_pairs_mut()
             .clear()
             .append_pair("api_key", key.reveal())
@@ -214,7 +232,7 @@ fn read_page<T: DeserializeOwned>(
 }
 
 /// An error with everything that led to it, on one line. None of hyper's errors shows a URL.
-fn causes(error: &(dyn Error + 'static)) -> String {
+pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -225,7 +243,7 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-fn hint(status: StatusCode) -> &'static str {
+pub(super) fn hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; check the API key",
         StatusCode::NOT_FOUND => "; check the upstream's URL, and that it knows this call",
@@ -240,8 +258,8 @@ type Page = (Bytes, Option<HeaderValue>);
 
 #[derive(Debug)]
 enum Transport {
-    Plain(HttpClient<HttpConnector, Empty<Bytes>>),
-    Tls(HttpClient<HttpsConnector<HttpConnector>, Empty<Bytes>>),
+    Plain(HttpClient<HttpConnector, Outgoing>),
+    Tls(HttpClient<HttpsConnector<HttpConnector>, Outgoing>),
 }
 
 /// Each item of `offers.json` is wrapped.
@@ -251,13 +269,13 @@ struct WrappedOffer {
 }
 
 /// CAKE's greatest `row_limit`.
-const PAGE_ROWS: usize = 500;
+pub(super) const PAGE_ROWS: usize = 500;
 
 /// How often a network that changes in between is read.
-const READS: usize = 5;
+pub(super) const READS: usize = 5;
 
 /// Beyond any network; a bound for an upstream that ignores `start_at_row`.
-const ROWS_MAX: usize = 20_000_000;
+pub(super) const ROWS_MAX: usize = 20_000_000;
 
 #[cfg(test)]
 mod tests {
