@@ -44,6 +44,12 @@ const SERDE: &[&str] = &[
     "sync/last_good.rs",
     "sync/refresh.rs",
     "cli/explain.rs",
+    "cli/api.rs",
+    "cli/link.rs",
+    "cli/offer.rs",
+    "cli/rule.rs",
+    "cli/geo_target.rs",
+    "cli/when.rs",
 ];
 
 /// Names that say nothing.

@@ -1,8 +1,14 @@
 //! The commands. They compose: every room is known here, and nothing is decided here.
 
+mod api;
 mod check;
 mod explain;
+mod geo_target;
+mod link;
+mod offer;
+mod rule;
 mod serve;
+mod when;
 
 use std::io;
 use std::path::PathBuf;
@@ -35,6 +41,18 @@ enum Action {
     /// Tell why a click goes where it goes.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::ExplainArgs),
+    /// List, create and change links, and attach offers to them.
+    #[command(after_help = link::EXAMPLES)]
+    Link(link::LinkArgs),
+    /// List, create and change offers.
+    #[command(after_help = offer::EXAMPLES)]
+    Offer(offer::OfferArgs),
+    /// List, create, change and remove routing rules.
+    #[command(after_help = rule::EXAMPLES)]
+    Rule(rule::RuleArgs),
+    /// List, set and remove the countries that offers allow or block.
+    #[command(after_help = geo_target::EXAMPLES)]
+    GeoTarget(geo_target::GeoTargetArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  smartlink completions bash > /etc/bash_completion.d/smartlink")]
     Completions {
@@ -104,6 +122,10 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Serve(args) => serve::run(&args.into()),
         Action::Check(args) => Ok(check::run(&args)),
         Action::Explain(args) => explain::run(&args),
+        Action::Link(args) => link::run(&args),
+        Action::Offer(args) => offer::run(&args),
+        Action::Rule(args) => rule::run(&args),
+        Action::GeoTarget(args) => geo_target::run(&args),
         Action::Completions { shell } => {
             clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
