@@ -50,6 +50,9 @@ const SERDE: &[&str] = &[
     "cli/rule.rs",
     "cli/geo_target.rs",
     "cli/when.rs",
+    "cli/network_file.rs",
+    "cli/export.rs",
+    "cli/import.rs",
 ];
 
 /// Names that say nothing.

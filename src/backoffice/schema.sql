@@ -1,7 +1,7 @@
 -- The embedded CAKE's network, as the API accepted it. Columns are named as the API names them.
 --
 -- The checks repeat what the API checks before it writes: they are the second wall, for a mistake in the first.
--- Links and offers are never deleted, and AUTOINCREMENT never gives an id twice: an old click stays explicable.
+-- No call for a link or an offer deletes it (an import that replaces everything does), and AUTOINCREMENT never gives an id twice: an old click stays explicable.
 
 -- Counts the changes of the network: who reads it page by page sees that all pages are of one state.
 CREATE TABLE network (

@@ -3,8 +3,11 @@
 mod api;
 mod check;
 mod explain;
+mod export;
 mod geo_target;
+mod import;
 mod link;
+mod network_file;
 mod offer;
 mod rule;
 mod serve;
@@ -53,6 +56,12 @@ enum Action {
     /// List, set and remove the countries that offers allow or block.
     #[command(after_help = geo_target::EXAMPLES)]
     GeoTarget(geo_target::GeoTargetArgs),
+    /// Write a whole network into a file.
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportArgs),
+    /// Put a whole network from a file into a node, all of it or nothing.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  smartlink completions bash > /etc/bash_completion.d/smartlink")]
     Completions {
@@ -116,8 +125,15 @@ impl From<ServeArgs> for Flags {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. A reader who has seen enough, such as `head`, is no failure.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    dispatch(command).or_else(|error| match error.downcast_ref::<io::Error>() {
+        Some(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        _ => Err(error),
+    })
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command.action {
         Action::Serve(args) => serve::run(&args.into()),
         Action::Check(args) => Ok(check::run(&args)),
@@ -126,6 +142,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Offer(args) => offer::run(&args),
         Action::Rule(args) => rule::run(&args),
         Action::GeoTarget(args) => geo_target::run(&args),
+        Action::Export(args) => export::run(&args),
+        Action::Import(args) => import::run(&args),
         Action::Completions { shell } => {
             clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -79,6 +79,7 @@ impl Node {
         self.directory.path().join(name)
     }
 
+    #[allow(dead_code, reason = "not every test file needs the key")]
     pub fn key(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("api-key")).unwrap().trim().to_owned()
     }
