@@ -36,8 +36,23 @@ const IMPURE_CRATES: &[&str] =
 const IMPURE_STD: &[&str] = &["fs", "io", "process", "thread", "env", "time"];
 
 /// Where serde may be: the edges at which text becomes values.
-const SERDE: &[&str] =
-    &["cake/", "config/raw.rs", "backoffice/", "admin/", "sync/last_good.rs", "cli/explain.rs"];
+const SERDE: &[&str] = &[
+    "cake/",
+    "config/raw.rs",
+    "backoffice/",
+    "admin/",
+    "sync/last_good.rs",
+    "cli/explain.rs",
+    "cli/api.rs",
+    "cli/link.rs",
+    "cli/offer.rs",
+    "cli/rule.rs",
+    "cli/geo_target.rs",
+    "cli/when.rs",
+    "cli/network_file.rs",
+    "cli/export.rs",
+    "cli/import.rs",
+];
 
 /// Names that say nothing.
 const BANNED_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "manager", "common", "misc"];

@@ -76,12 +76,17 @@ impl Verb {
 /// Answers everything under `/api/2`, in JSON whatever happens.
 pub async fn handle(State(backoffice): State<Backoffice>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
-    match answer(backoffice, request).await {
+    respond(&path, answer(backoffice, request).await)
+}
+
+/// What the caller hears; of our own failures, the log hears more.
+pub fn respond(path: &str, answered: Result<Answer, Refusal>) -> Response {
+    match answered {
         Ok(answer) => answer.into_response(),
         Err(refusal) => {
             if let Some(fault) = refusal.fault() {
                 // The path alone: the query may hold a key.
-                tracing::error!(%path, %fault, "a call of the API failed");
+                tracing::error!(path, %fault, "a call of the API failed");
             }
             refusal.into_response()
         }
@@ -91,7 +96,7 @@ pub async fn handle(State(backoffice): State<Backoffice>, request: Request) -> R
 async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refusal> {
     let (head, body) = request.into_parts();
     let call = find_call(head.uri.path(), &head.method)?;
-    let body = read_body(body).await?;
+    let body = read_body(body, BODY_BYTES_MAX).await?;
 
     let mut keys = PresentedKeys::default();
     let mut parameters = Parameters::default();
@@ -144,7 +149,7 @@ fn find_call(path: &str, method: &Method) -> Result<&'static Call, Refusal> {
     if call.verb.is(method) { Ok(call) } else { Err(Refusal::Method { allowed: call.verb.allows() }) }
 }
 
-fn check_key(backoffice: &Backoffice, keys: &PresentedKeys) -> Result<(), Refusal> {
+pub fn check_key(backoffice: &Backoffice, keys: &PresentedKeys) -> Result<(), Refusal> {
     if keys.is_empty() {
         return Err(Refusal::Key("missing"));
     }
@@ -158,24 +163,24 @@ fn check_key(backoffice: &Backoffice, keys: &PresentedKeys) -> Result<(), Refusa
 
 /// Reads a body within the limit. Of a longer one, some more is read and dropped: a caller who is still writing
 /// when the connection closes would never see the answer.
-async fn read_body(mut body: Body) -> Result<Vec<u8>, Refusal> {
+pub async fn read_body(mut body: Body, body_bytes_max: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     let mut bytes_seen = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::Body("broke off before its end".to_owned()))?;
         let Ok(data) = frame.into_data() else { continue };
         bytes_seen += data.len();
-        if bytes_seen <= BODY_BYTES_MAX {
+        if bytes_seen <= body_bytes_max {
             bytes.extend_from_slice(&data);
-        } else if bytes_seen > BODY_BYTES_DROPPED_MAX {
+        } else if bytes_seen > body_bytes_max.saturating_add(BODY_BYTES_DROPPED_MAX) {
             break;
         }
     }
-    if bytes_seen <= BODY_BYTES_MAX { Ok(bytes) } else { Err(Refusal::TooLarge(BODY_BYTES_MAX)) }
+    if bytes_seen <= body_bytes_max { Ok(bytes) } else { Err(Refusal::TooLarge(body_bytes_max)) }
 }
 
 /// Far more than the longest rule anyone wrote by hand.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 const BODY_BYTES_DROPPED_MAX: usize = 1024 * 1024;
 

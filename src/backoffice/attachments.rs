@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 use super::answer::{Answer, Refusal, Rows, Under};
 use super::links::LIST_ROWS_DEFAULT;
 use super::parameters::{Parameters, required};
-use super::store::Listing;
+use super::store::{Listing, Put};
 use super::{Options, links, offers};
 use crate::cake::wire::SmartLinkOffer;
 
@@ -38,13 +38,7 @@ pub fn attach(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
         Some(before) if before == after => "unchanged",
         Some(_) => "changed",
     };
-    transaction
-        .prepare_cached(
-            "INSERT INTO smart_link_offers (smart_link_id, offer_id, offer_weight, priority) VALUES (?, ?, ?, ?)
-             ON CONFLICT (smart_link_id, offer_id) DO UPDATE SET
-                 offer_weight = excluded.offer_weight, priority = excluded.priority",
-        )?
-        .execute((link, offer, after.offer_weight, after.priority))?;
+    save(transaction, &after)?;
     Answer::with_message(message, Under { response: after })
 }
 
@@ -57,6 +51,38 @@ pub fn remove(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
         .prepare_cached("DELETE FROM smart_link_offers WHERE smart_link_id = ? AND offer_id = ?")?
         .execute((link, offer))?;
     Answer::with_message("removed", Under { response: removed })
+}
+
+/// A whole attachment of an import.
+pub fn item(_: &Options, asked: &Parameters) -> Result<SmartLinkOffer, Refusal> {
+    let entry = SmartLinkOffer {
+        smart_link_id: required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?,
+        offer_id: required("offer_id", asked.whole_number("offer_id")?, "a whole number")?,
+        offer_weight: asked.whole_number("offer_weight")?.unwrap_or(1),
+        priority: asked.whole_number("priority")?.unwrap_or(1),
+    };
+    entry.read()?;
+    Ok(entry)
+}
+
+/// Puts an attachment of an import in its place.
+pub fn put(transaction: &Transaction<'_>, entry: &SmartLinkOffer) -> Result<Put, Refusal> {
+    let put = Put::of(find(transaction, entry.smart_link_id, entry.offer_id)?.as_ref(), entry);
+    if put != Put::Unchanged {
+        save(transaction, entry)?;
+    }
+    Ok(put)
+}
+
+fn save(transaction: &Transaction<'_>, entry: &SmartLinkOffer) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO smart_link_offers (smart_link_id, offer_id, offer_weight, priority) VALUES (?, ?, ?, ?)
+             ON CONFLICT (smart_link_id, offer_id) DO UPDATE SET
+                 offer_weight = excluded.offer_weight, priority = excluded.priority",
+        )?
+        .execute((entry.smart_link_id, entry.offer_id, entry.offer_weight, entry.priority))?;
+    Ok(())
 }
 
 fn find(transaction: &Transaction<'_>, link: i64, offer: i64) -> rusqlite::Result<Option<SmartLinkOffer>> {

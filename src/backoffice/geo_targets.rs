@@ -1,16 +1,21 @@
 //! Geo targets: the countries that an offer allows or blocks. Both calls are CAKE's; ours are the list over all
 //! offers, which spares the sync a call for each, and the action `remove`.
 
+use std::collections::BTreeMap;
+
 use rusqlite::Transaction;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::answer::{Answer, Refusal, Rows, Under};
 use super::links::LIST_ROWS_DEFAULT;
 use super::parameters::{Parameters, required};
-use super::store::Listing;
+use super::store::{Listing, Put};
 use super::{Options, offers};
-use crate::cake::wire::{GeoTarget, OfferGeoTargets, expected, read_country, read_geo_targets};
-use crate::types::Country;
+use crate::cake::wire::{
+    FieldError, GeoTarget, OfferGeoTargets, expected, read_country, read_geo_targets, read_id,
+};
+use crate::types::{Country, OfferId};
 
 /// `GET offer_geo_targets.json`: of one offer, beside the status; without `offer_id`, of every offer that has some.
 pub fn list(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
@@ -54,6 +59,54 @@ pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
     read_geo_targets(&targets_of(transaction, offer)?.geo_targets)?;
     let updated_countries = countries.iter().map(|country| country.as_str()).collect();
     Answer::new(Updated { offer_id: offer, updated_countries, action })
+}
+
+/// One action of an offer in an import, and the countries that have it, as a list or with commas between them.
+pub fn item(_: &Options, asked: &Parameters) -> Result<Targets, Refusal> {
+    let offer = required("offer_id", asked.whole_number("offer_id")?, "a whole number")?;
+    read_id("offer_id", offer, OfferId::new)?;
+    let action = required("action", asked.text("action")?, IMPORTED_ACTIONS)?;
+    let action = ["allow", "block"]
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(action))
+        .ok_or_else(|| expected("action", action, IMPORTED_ACTIONS))?;
+    let countries = match required("countries", asked.raw("countries"), COUNTRIES_WANTED)? {
+        Value::Array(codes) => {
+            let codes: Option<Vec<&str>> = codes.iter().map(Value::as_str).collect();
+            let joined = codes.map(|codes| codes.join(","));
+            read_countries(&joined.ok_or_else(|| FieldError::new("countries", "is no list of texts"))?)?
+        }
+        _ => read_countries(required("countries", asked.text("countries")?, COUNTRIES_WANTED)?)?,
+    };
+    Ok(Targets { offer, action, countries })
+}
+
+/// Makes these the geo targets of the offer, instead of what it had.
+pub fn put(transaction: &Transaction<'_>, offer: i64, all: &BTreeMap<Country, &str>) -> Result<Put, Refusal> {
+    let before = targets_of(transaction, offer)?.geo_targets;
+    let before: BTreeMap<&str, &str> =
+        before.iter().map(|target| (target.country_code.as_str(), target.action.as_str())).collect();
+    let after: BTreeMap<&str, &str> =
+        all.iter().map(|(country, action)| (country.as_str(), *action)).collect();
+    let put = if before.is_empty() { Put::Created } else { Put::of(Some(&before), &after) };
+    if put != Put::Unchanged {
+        transaction.prepare_cached("DELETE FROM offer_geo_targets WHERE offer_id = ?")?.execute([offer])?;
+        for (country, action) in after {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO offer_geo_targets (offer_id, country_code, action) VALUES (?, ?, ?)",
+                )?
+                .execute((offer, country, action))?;
+        }
+    }
+    Ok(put)
+}
+
+/// An item of an import.
+pub struct Targets {
+    pub offer: i64,
+    pub action: &'static str,
+    pub countries: Vec<Country>,
 }
 
 #[derive(Serialize)]
@@ -101,5 +154,7 @@ fn targets_of(transaction: &Transaction<'_>, offer: i64) -> rusqlite::Result<Off
 pub const FIELDS: &[&str] = &["offer_id", "countries", "action"];
 
 const COUNTRIES_WANTED: &str = "country codes with commas between them, such as US,CA,GB";
+
+const IMPORTED_ACTIONS: &str = "allow or block";
 
 const ACTIONS_WANTED: &str = "allow, block or remove";

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 use super::Options;
 use super::answer::{Answer, Refusal, Rows, Under};
 use super::parameters::{Parameters, required};
-use super::store::{Listing, next_id};
+use super::store::{Listing, Put, next_id};
 use crate::cake::wire::{ACTIVE, LINK_STATUSES, SmartLink, read_status};
 use crate::routing::Rotation;
 
@@ -32,19 +32,26 @@ pub fn create(
 ) -> Result<Answer, Refusal> {
     required("smart_link_name", asked.raw("smart_link_name"), "a name")?;
     required("affiliate_id", asked.raw("affiliate_id"), "a whole number")?;
-    let mut link = SmartLink {
-        smart_link_id: next_id(transaction, "smart_links")?,
-        smart_link_name: String::new(),
-        affiliate_id: 0,
-        smart_link_status: ACTIVE.to_owned(),
-        rotation_type: Rotation::default().as_str().to_owned(),
-        cap_aware: true,
-        fallback_url: None,
-        tracking_url: None,
-    };
-    change(&mut link, options, asked)?;
+    let link = fresh(next_id(transaction, "smart_links")?, options, asked)?;
     save(transaction, &link)?;
     Answer::new(Under { response: link })
+}
+
+/// A whole link of an import, with its own id: what it does not name has the value of a new link.
+pub fn item(options: &Options, asked: &Parameters) -> Result<SmartLink, Refusal> {
+    let id = required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?;
+    required("smart_link_name", asked.raw("smart_link_name"), "a name")?;
+    required("affiliate_id", asked.raw("affiliate_id"), "a whole number")?;
+    fresh(id, options, asked)
+}
+
+/// Puts a link of an import in its place.
+pub fn put(transaction: &Transaction<'_>, options: &Options, link: &SmartLink) -> Result<Put, Refusal> {
+    let put = Put::of(find(transaction, options, link.smart_link_id)?.as_ref(), link);
+    if put != Put::Unchanged {
+        save(transaction, link)?;
+    }
+    Ok(put)
 }
 
 /// `POST update_smart_link.json`: what is left out stays as it is.
@@ -54,11 +61,7 @@ pub fn update(
     asked: &Parameters,
 ) -> Result<Answer, Refusal> {
     let id = required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?;
-    let mut link = transaction
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM smart_links WHERE smart_link_id = ?"))?
-        .query_row([id], |row| read_row(row, options))
-        .optional()?
-        .ok_or_else(|| Refusal::unknown("smart_link_id", id))?;
+    let mut link = find(transaction, options, id)?.ok_or_else(|| Refusal::unknown("smart_link_id", id))?;
     change(&mut link, options, asked)?;
     save(transaction, &link)?;
     Answer::new(Under { response: link })
@@ -70,6 +73,29 @@ pub fn existing(transaction: &Transaction<'_>, asked: &Parameters) -> Result<i64
     let found =
         transaction.prepare_cached("SELECT 1 FROM smart_links WHERE smart_link_id = ?")?.exists([id])?;
     if found { Ok(id) } else { Err(Refusal::unknown("smart_link_id", id)) }
+}
+
+fn find(transaction: &Transaction<'_>, options: &Options, id: i64) -> rusqlite::Result<Option<SmartLink>> {
+    transaction
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM smart_links WHERE smart_link_id = ?"))?
+        .query_row([id], |row| read_row(row, options))
+        .optional()
+}
+
+/// A new link with what was sent in it.
+fn fresh(id: i64, options: &Options, asked: &Parameters) -> Result<SmartLink, Refusal> {
+    let mut link = SmartLink {
+        smart_link_id: id,
+        smart_link_name: String::new(),
+        affiliate_id: 0,
+        smart_link_status: ACTIVE.to_owned(),
+        rotation_type: Rotation::default().as_str().to_owned(),
+        cap_aware: true,
+        fallback_url: None,
+        tracking_url: None,
+    };
+    change(&mut link, options, asked)?;
+    Ok(link)
 }
 
 /// Puts what was sent into the link, and refuses a link that the sync would not read.

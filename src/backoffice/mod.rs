@@ -20,6 +20,7 @@ mod api;
 mod attachments;
 mod demo;
 mod geo_targets;
+mod import;
 mod json;
 mod links;
 mod offers;
@@ -76,6 +77,7 @@ impl Backoffice {
         Router::new()
             .route(PREFIX, any(api::handle))
             .route(&format!("{PREFIX}/"), any(api::handle))
+            .route(&format!("{PREFIX}/{}", import::CALL), any(import::handle))
             .route(&format!("{PREFIX}/{{*call}}"), any(api::handle))
             .with_state(self.clone())
     }
@@ -118,7 +120,8 @@ struct Room {
 /// Where the API is mounted.
 const PREFIX: &str = "/api/2";
 
-/// Every call: CAKE's, as it documents them, and ours in the same manner.
+/// Every call: CAKE's, as it documents them, and ours in the same manner. Beside them stands [`import::CALL`], whose
+/// body is of another size.
 static CALLS: &[Call] = &[
     Call::wait("revision.json"),
     Call::read("smart_links.json", links::list),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::Options;
 use super::answer::{Answer, Refusal, Rows};
 use super::parameters::{Parameters, required};
-use super::store::{Listing, next_id};
+use super::store::{Listing, Put, next_id};
 use crate::cake::wire::{ACTIVE, OFFER_STATUSES, OfferItem, expected, read_status};
 
 /// `GET offers.json`: unlike the Smart Links calls, the list stands beside the status.
@@ -32,24 +32,23 @@ pub fn create(
     options: &Options,
     asked: &Parameters,
 ) -> Result<Answer, Refusal> {
-    required("offer_name", asked.raw("offer_name"), "a name")?;
-    required(
-        "offer_url",
-        asked.raw("offer_url"),
-        "an absolute URL such as https://shop.example.com/?r={click_id}",
-    )?;
-    let item = OfferItem {
-        offer_id: next_id(transaction, "offers")?,
-        offer_name: String::new(),
-        offer_status: ACTIVE.to_owned(),
-        offer_url: String::new(),
-        payout: None,
-        expiration_date: None,
-    };
-    let mut offer = Offer { item, further: Map::new() };
-    change(&mut offer, options, asked)?;
+    let offer = fresh(next_id(transaction, "offers")?, options, asked)?;
     save(transaction, &offer)?;
     Answer::new(Wrapped { offer })
+}
+
+/// A whole offer of an import, with its own id: what it does not name has the value of a new offer.
+pub fn item(options: &Options, asked: &Parameters) -> Result<Offer, Refusal> {
+    fresh(required("offer_id", asked.whole_number("offer_id")?, "a whole number")?, options, asked)
+}
+
+/// Puts an offer of an import in its place.
+pub fn put(transaction: &Transaction<'_>, offer: &Offer) -> Result<Put, Refusal> {
+    let put = Put::of(find(transaction, offer.id())?.as_ref(), offer);
+    if put != Put::Unchanged {
+        save(transaction, offer)?;
+    }
+    Ok(put)
 }
 
 /// `POST update_offer.json`: what is left out stays as it is.
@@ -59,11 +58,7 @@ pub fn update(
     asked: &Parameters,
 ) -> Result<Answer, Refusal> {
     let id = required("offer_id", asked.whole_number("offer_id")?, "a whole number")?;
-    let mut offer = transaction
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM offers WHERE offer_id = ?"))?
-        .query_row([id], read_row)
-        .optional()?
-        .ok_or_else(|| Refusal::unknown("offer_id", id))?;
+    let mut offer = find(transaction, id)?.ok_or_else(|| Refusal::unknown("offer_id", id))?;
     change(&mut offer, options, asked)?;
     save(transaction, &offer)?;
     Answer::new(Wrapped { offer })
@@ -77,13 +72,19 @@ pub fn existing(transaction: &Transaction<'_>, asked: &Parameters) -> Result<i64
 }
 
 /// What the API answers of an offer: what routing needs, and what else was given.
-#[derive(Serialize)]
-struct Offer {
+#[derive(PartialEq, Serialize)]
+pub struct Offer {
     #[serde(flatten)]
     item: OfferItem,
     /// Members of [`FURTHER`].
     #[serde(flatten)]
     further: Map<String, Value>,
+}
+
+impl Offer {
+    pub fn id(&self) -> i64 {
+        self.item.offer_id
+    }
 }
 
 #[derive(Serialize)]
@@ -100,6 +101,34 @@ fn order(asked: &Parameters) -> Result<&'static str, Refusal> {
         ("offer_name", true) => Ok("offer_name DESC, offer_id DESC"),
         (other, _) => Err(expected("sort_field", other, "offer_id or offer_name").into()),
     }
+}
+
+fn find(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<Option<Offer>> {
+    transaction
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM offers WHERE offer_id = ?"))?
+        .query_row([id], read_row)
+        .optional()
+}
+
+/// A new offer with what was sent in it.
+fn fresh(id: i64, options: &Options, asked: &Parameters) -> Result<Offer, Refusal> {
+    required("offer_name", asked.raw("offer_name"), "a name")?;
+    required(
+        "offer_url",
+        asked.raw("offer_url"),
+        "an absolute URL such as https://shop.example.com/?r={click_id}",
+    )?;
+    let item = OfferItem {
+        offer_id: id,
+        offer_name: String::new(),
+        offer_status: ACTIVE.to_owned(),
+        offer_url: String::new(),
+        payout: None,
+        expiration_date: None,
+    };
+    let mut offer = Offer { item, further: Map::new() };
+    change(&mut offer, options, asked)?;
+    Ok(offer)
 }
 
 /// Puts what was sent into the offer, and refuses an offer that the sync would not read.

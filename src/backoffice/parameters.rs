@@ -224,6 +224,11 @@ impl PresentedKeys {
         }
     }
 
+    /// Adds a key that came in a body, if one did.
+    pub fn add(&mut self, key: Option<Value>) {
+        self.0.extend(key);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 use super::answer::{Answer, Refusal, Rows, Under};
 use super::links::LIST_ROWS_DEFAULT;
 use super::parameters::{Parameters, required};
-use super::store::{Listing, next_id};
+use super::store::{Listing, Put, next_id};
 use super::{Options, links, offers};
 use crate::cake::wire::{Conditions, RoutingRule};
 
@@ -57,13 +57,40 @@ pub fn remove(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
     Answer::with_message("removed", Under { response: rule })
 }
 
+/// A whole rule of an import, with its own id.
+pub fn item(_: &Options, asked: &Parameters) -> Result<RoutingRule, Refusal> {
+    required("conditions", asked.raw("conditions"), "an object; {} is a rule that always holds")?;
+    let mut rule = RoutingRule {
+        rule_id: required("rule_id", asked.whole_number("rule_id")?, "a whole number")?,
+        smart_link_id: required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?,
+        offer_id: required("offer_id", asked.whole_number("offer_id")?, "a whole number")?,
+        priority: 1,
+        offer_weight: 1,
+        conditions: Conditions::new(),
+    };
+    change(&mut rule, asked)?;
+    Ok(rule)
+}
+
+/// Puts a rule of an import in its place.
+pub fn put(transaction: &Transaction<'_>, rule: &RoutingRule) -> Result<Put, Refusal> {
+    let put = Put::of(find(transaction, rule.rule_id)?.as_ref(), rule);
+    if put != Put::Unchanged {
+        save(transaction, rule)?;
+    }
+    Ok(put)
+}
+
 fn existing(transaction: &Transaction<'_>, asked: &Parameters) -> Result<RoutingRule, Refusal> {
     let id = required("rule_id", asked.whole_number("rule_id")?, "a whole number")?;
+    find(transaction, id)?.ok_or_else(|| Refusal::unknown("rule_id", id))
+}
+
+fn find(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<Option<RoutingRule>> {
     transaction
         .prepare_cached(&format!("SELECT {COLUMNS} FROM routing_rules WHERE rule_id = ?"))?
         .query_row([id], read_row)
-        .optional()?
-        .ok_or_else(|| Refusal::unknown("rule_id", id))
+        .optional()
 }
 
 /// Puts what was sent into the rule, and refuses a rule that the sync would not read.

@@ -1,7 +1,7 @@
 -- The embedded CAKE's network, as the API accepted it. Columns are named as the API names them.
 --
 -- The checks repeat what the API checks before it writes: they are the second wall, for a mistake in the first.
--- Links and offers are never deleted, and AUTOINCREMENT never gives an id twice: an old click stays explicable.
+-- No call for a link or an offer deletes it (an import that replaces everything does), and AUTOINCREMENT never gives an id twice: an old click stays explicable.
 
 -- Names the state of the network; every change gives it a new name. Random, because a count would come again when a
 -- backup is restored, and an edge would take the new state for one it knows.

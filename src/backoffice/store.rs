@@ -62,6 +62,25 @@ pub struct Page {
     pub row_limit: i64,
 }
 
+/// What became of an item that was put in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    Created,
+    Changed,
+    Unchanged,
+}
+
+impl Put {
+    /// By what was there before.
+    pub fn of<T: PartialEq>(before: Option<&T>, after: &T) -> Self {
+        match before {
+            None => Put::Created,
+            Some(before) if before == after => Put::Unchanged,
+            Some(_) => Put::Changed,
+        }
+    }
+}
+
 impl Store {
     /// Opens the file, or makes it, and brings its schema up to date.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
@@ -96,15 +115,28 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.write_if(|transaction| Ok((work(transaction)?, true)))
+    }
+
+    /// As [`write`](Self::write), where the work says whether it changed anything. If it did not, the network keeps
+    /// its revision, and nobody reads it again for nothing.
+    pub fn write_if<T, E: From<rusqlite::Error>>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<(T, bool), E>,
+    ) -> Result<T, E> {
         // A panic while the lock was held has rolled its transaction back, so the connection is as good as before.
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = work(&transaction)?;
-        let revision = transaction
-            .prepare_cached("UPDATE network SET revision = lower(hex(randomblob(16))) RETURNING revision")?
-            .query_row([], |row| row.get(0))?;
-        transaction.commit()?;
-        self.revision.send_replace(revision);
+        let (done, changed) = work(&transaction)?;
+        if changed {
+            let revision = transaction
+                .prepare_cached(
+                    "UPDATE network SET revision = lower(hex(randomblob(16))) RETURNING revision",
+                )?
+                .query_row([], |row| row.get(0))?;
+            transaction.commit()?;
+            self.revision.send_replace(revision);
+        }
         Ok(done)
     }
 }

@@ -12,11 +12,12 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as HttpClient, Error as TransportError};
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +25,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::key::{Key, KeyError, KeySource};
+use super::outgoing::Outgoing;
 use super::wire::{Network, OfferItem};
 
 /// How to reach an upstream.
@@ -235,13 +237,9 @@ impl Client {
         let request = Request::get(self.uri(key, call, parameters).map_err(unreachable)?)
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("smartlink/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
+            .body(Outgoing::default())
             .map_err(|error| unreachable(error.to_string()))?;
-        let answer = match &self.transport {
-            Transport::Plain(http) => http.request(request).await,
-            Transport::Tls(https) => https.request(request).await,
-        };
-        let answer = answer.map_err(|error| unreachable(causes(&error)))?;
+        let answer = self.request(request).await.map_err(|error| unreachable(causes(&error)))?;
         let status = answer.status();
         if !status.is_success() {
             let retry_after = retry_after(answer.headers());
@@ -257,12 +255,32 @@ impl Client {
         })
     }
 
-    fn uri(&self, key: &Key, call: &str, parameters: &[(&str, &str)]) -> Result<Uri, String> {
+    pub(super) async fn request(
+        &self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TransportError> {
+        match &self.transport {
+            Transport::Plain(http) => http.request(request).await,
+            Transport::Tls(https) => https.request(request).await,
+        }
+    }
+
+    pub(super) fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    /// Where the call is, without any parameter.
+    pub(super) fn call_url(&self, call: &str) -> Result<Url, String> {
         let mut url = self.options.upstream.clone();
         url.path_segments_mut()
             .map_err(|()| "the upstream's URL has no host".to_owned())?
             .pop_if_empty()
             .extend(["api", "2", call]);
+        Ok(url)
+    }
+
+    fn uri(&self, key: &Key, call: &str, parameters: &[(&str, &str)]) -> Result<Uri, String> {
+        let mut url = self.call_url(call)?;
         url.query_pairs_mut().clear().append_pair("api_key", key.reveal()).extend_pairs(parameters);
         // The URL holds the key: whatever is wrong with it is not shown.
         url.as_str().parse().map_err(|_| "the upstream's URL is not a valid URI".to_owned())
@@ -299,7 +317,7 @@ fn read_envelope<'b>(call: &'static str, body: &'b [u8]) -> Result<(Fields<'b>, 
 }
 
 /// An error with everything that led to it, on one line. None of hyper's errors shows a URL.
-fn causes(error: &(dyn Error + 'static)) -> String {
+pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -319,7 +337,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-fn hint(status: StatusCode) -> &'static str {
+pub(super) fn hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; check the API key",
         StatusCode::NOT_FOUND => "; check the upstream's URL, and that it knows this call",
@@ -337,8 +355,8 @@ type Page = (Bytes, Option<HeaderValue>);
 
 #[derive(Debug)]
 enum Transport {
-    Plain(HttpClient<HttpConnector, Empty<Bytes>>),
-    Tls(HttpClient<HttpsConnector<HttpConnector>, Empty<Bytes>>),
+    Plain(HttpClient<HttpConnector, Outgoing>),
+    Tls(HttpClient<HttpsConnector<HttpConnector>, Outgoing>),
 }
 
 /// Each item of `offers.json` is wrapped.
@@ -351,16 +369,16 @@ struct WrappedOffer {
 pub const REVISION_HEADER: &str = "smartlink-revision";
 
 /// CAKE's greatest `row_limit`.
-const PAGE_ROWS: usize = 500;
+pub(super) const PAGE_ROWS: usize = 500;
 
 /// How often a network that changes in between is read.
-const READS: usize = 5;
+pub(super) const READS: usize = 5;
 
 /// Of what an upstream says in an error.
 const SAID_BYTES_MAX: usize = 300;
 
 /// Beyond any network; a bound for an upstream that ignores `start_at_row`.
-const ROWS_MAX: usize = 20_000_000;
+pub(super) const ROWS_MAX: usize = 20_000_000;
 
 #[cfg(test)]
 mod tests {

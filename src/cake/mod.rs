@@ -2,8 +2,11 @@
 
 pub mod wire;
 
+mod calls;
 mod client;
 mod key;
+mod outgoing;
 
+pub use calls::{CallError, Envelope, Rows};
 pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER};
 pub use key::{Key, KeyError, KeySource};

@@ -1,8 +1,17 @@
 //! The commands. They compose: every room is known here, and nothing is decided here.
 
+mod api;
 mod check;
 mod explain;
+mod export;
+mod geo_target;
+mod import;
+mod link;
+mod network_file;
+mod offer;
+mod rule;
 mod serve;
+mod when;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -36,6 +45,24 @@ enum Action {
     /// Tell why a click goes where it goes.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::ExplainArgs),
+    /// List, create and change links, and attach offers to them.
+    #[command(after_help = link::EXAMPLES)]
+    Link(link::LinkArgs),
+    /// List, create and change offers.
+    #[command(after_help = offer::EXAMPLES)]
+    Offer(offer::OfferArgs),
+    /// List, create, change and remove routing rules.
+    #[command(after_help = rule::EXAMPLES)]
+    Rule(rule::RuleArgs),
+    /// List, set and remove the countries that offers allow or block.
+    #[command(after_help = geo_target::EXAMPLES)]
+    GeoTarget(geo_target::GeoTargetArgs),
+    /// Write a whole network into a file.
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportArgs),
+    /// Put a whole network from a file into a node, all of it or nothing.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  smartlink completions bash > /etc/bash_completion.d/smartlink")]
     Completions {
@@ -102,12 +129,25 @@ impl From<ServeArgs> for Flags {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. A reader who has seen enough, such as `head`, is no failure.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    dispatch(command).or_else(|error| match error.downcast_ref::<io::Error>() {
+        Some(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        _ => Err(error),
+    })
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command.action {
         Action::Serve(args) => serve::run(&args.into()),
         Action::Check(args) => Ok(check::run(&args)),
         Action::Explain(args) => explain::run(&args),
+        Action::Link(args) => link::run(&args),
+        Action::Offer(args) => offer::run(&args),
+        Action::Rule(args) => rule::run(&args),
+        Action::GeoTarget(args) => geo_target::run(&args),
+        Action::Export(args) => export::run(&args),
+        Action::Import(args) => import::run(&args),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut script);

@@ -1,0 +1,216 @@
+//! `smartlink link`, `offer`, `rule` and `geo-target`, the real binary against a running node.
+
+#[path = "support/terminal.rs"]
+mod support;
+
+use serde_json::{Value, json};
+use support::{Node, command, run};
+
+const URL: &str = "https://shop.example.com/a?r=#reqid#";
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Link 1 of affiliate 67890, offer 1.
+fn small() -> Node {
+    let node = Node::start();
+    node.ok(&["link", "create", "--smart-link-name", "Finance", "--affiliate-id", "67890"]);
+    node.ok(&["offer", "create", "--offer-name", "Card", "--offer-url", URL, "--payout", "45"]);
+    node
+}
+
+#[test]
+fn a_link_from_creation_to_detachment() {
+    let node = small();
+    let table = node.ok(&["link", "list"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 2, "{table}");
+    assert!(
+        lines[0].starts_with("smart_link_id  smart_link_name  affiliate_id  smart_link_status"),
+        "{table}"
+    );
+    assert!(lines[1].starts_with("            1  Finance                 67890  active"), "{table}");
+
+    let entry = ["--smart-link-id", "1", "--offer-id", "1"];
+    let attach = |more: &[&str]| node.ok(&[&["link", "attach"], &entry[..], more].concat());
+    assert_eq!(attach(&["--offer-weight", "60"]), "offer 1 attached to link 1: weight 60, priority 1\n");
+    assert_eq!(attach(&["--priority", "2"]), "offer 1 changed on link 1: weight 60, priority 2\n");
+    assert_eq!(attach(&[]), "offer 1 unchanged on link 1: weight 60, priority 2\n");
+    let offers = node.ok(&["link", "offers", "--smart-link-id", "1"]);
+    assert_eq!(offers.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(), ["1", "1", "60", "2"]);
+    let detached = node.ok(&[&["link", "detach"], &entry[..]].concat());
+    assert_eq!(detached, "offer 1 removed from link 1: weight 60, priority 2\n");
+    node.fails(&[&["link", "detach"], &entry[..]].concat(), &["`offer_id` 1 is not attached", "404"]);
+
+    node.ok(&[
+        "link",
+        "set",
+        "--smart-link-id",
+        "1",
+        "--fallback-url",
+        "https://www.example.com/",
+        "--cap-aware",
+        "false",
+    ]);
+    let set = json(&node.ok(&["link", "set", "--smart-link-id", "1", "--rotation-type", "even", "--json"]));
+    assert_eq!(
+        (&set["response"]["rotation_type"], &set["response"]["cap_aware"]),
+        (&json!("even"), &json!(false))
+    );
+    assert_eq!(set["response"]["fallback_url"], "https://www.example.com/");
+    let set = json(&node.ok(&["link", "set", "--smart-link-id", "1", "--fallback-url", "", "--json"]));
+    assert_eq!(set["response"].get("fallback_url"), None);
+}
+
+#[test]
+fn an_offer_and_its_change() {
+    let node = small();
+    let offer = json(&node.ok(&["offer", "list", "--json"]))["offers"][0]["offer"].take();
+    assert_eq!(
+        offer,
+        json!({"offer_id": 1, "offer_name": "Card", "offer_url": URL, "offer_status": "active", "payout": 45.0})
+    );
+    let set = node.ok(&[
+        "offer",
+        "set",
+        "--offer-id",
+        "1",
+        "--payout",
+        "",
+        "--offer-status",
+        "paused",
+        "--vertical-id",
+        "7",
+        "--json",
+    ]);
+    let set = json(&set)["offer"].take();
+    assert_eq!(
+        (set.get("payout"), &set["offer_status"], &set["vertical_id"]),
+        (None, &json!("paused"), &json!(7))
+    );
+    let table = node.ok(&["offer", "list", "--offer-status", "paused"]);
+    assert!(table.lines().nth(1).unwrap().contains("Card        paused"), "{table}");
+    assert_eq!(node.ok(&["offer", "list", "--offer-status", "active"]).lines().count(), 1);
+}
+
+#[test]
+fn a_rule_with_conditions_in_both_forms() {
+    let node = small();
+    let create = [
+        "rule",
+        "create",
+        "--smart-link-id",
+        "1",
+        "--offer-id",
+        "1",
+        "--priority",
+        "1",
+        "--offer-weight",
+        "10",
+    ];
+    let hours = "hours mon-fri 09:00-17:30 America/New_York";
+    let when = ["--when", "country in US,CA", "--when", "device not_in tablet", "--when", hours];
+    node.ok(&[&create[..], &when].concat());
+    let conditions = json!({
+        "country": {"in": ["US", "CA"]}, "device": {"not_in": ["tablet"]},
+        "hours": {"days": ["mon", "tue", "wed", "thu", "fri"], "from": "09:00", "to": "17:30", "time_zone": "America/New_York"},
+    });
+    let rules = json(&node.ok(&["rule", "list", "--json"]));
+    assert_eq!(
+        rules["response"]["routing_rules"],
+        json!([{"rule_id": 1, "smart_link_id": 1, "offer_id": 1, "priority": 1, "offer_weight": 10, "conditions": conditions}])
+    );
+    let table = node.ok(&["rule", "list"]);
+    let shown = format!("country in US,CA; device not_in tablet; {hours}");
+    assert!(table.contains(&shown), "{table}");
+
+    let with_json =
+        json(&node.ok(&[&create[..], &["--conditions", &conditions.to_string(), "--json"]].concat()));
+    assert_eq!(with_json["response"]["conditions"], conditions);
+    let set = node.ok(&["rule", "set", "--rule-id", "2", "--offer-weight", "20", "--json"]);
+    assert_eq!(json(&set)["response"]["conditions"], conditions);
+    let set = node.ok(&["rule", "set", "--rule-id", "2", "--when", "os in ios", "--json"]);
+    assert_eq!(json(&set)["response"]["conditions"], json!({"os": {"in": ["ios"]}}));
+    assert_eq!(node.ok(&["rule", "remove", "--rule-id", "2"]), "rule 2 removed\n");
+
+    node.fails(&create, &["--when or --conditions"]);
+    node.fails(
+        &[&create[..], &["--when", "country in ZZ"]].concat(),
+        &["`conditions.country.in`", "ZZ", "422"],
+    );
+    node.fails(
+        &[&create[..], &["--when", "country US"]].concat(),
+        &["--when \"country US\"", "expected a name"],
+    );
+}
+
+#[test]
+fn geo_targets() {
+    let node = small();
+    let set = ["geo-target", "set", "--offer-id", "1", "--countries", "US,CA", "--action", "allow"];
+    assert_eq!(node.ok(&set), "offer 1 allows US, CA\n");
+    assert_eq!(node.ok(&["geo-target", "list", "--offer-id", "1"]), node.ok(&["geo-target", "list"]));
+    let remove = ["geo-target", "remove", "--offer-id", "1", "--countries", "CA"];
+    assert_eq!(node.ok(&remove), "offer 1 no longer names CA\n");
+    let left = json(&node.ok(&["geo-target", "list", "--json"]));
+    assert_eq!(left["response"]["offer_geo_targets"][0]["geo_targets"][0]["country_code"], "US");
+    assert_eq!(left["response"]["total_rows"], 1);
+    node.fails(
+        &["geo-target", "set", "--offer-id", "1", "--countries", "XX", "--action", "block"],
+        &["`countries`"],
+    );
+}
+
+#[test]
+fn lists_read_all_rows_or_so_many() {
+    let node = small();
+    for name in ["a", "b", "c"] {
+        node.ok(&["link", "create", "--smart-link-name", name, "--affiliate-id", "7"]);
+    }
+    assert_eq!(node.ok(&["link", "list"]).lines().count(), 1 + 4);
+    assert_eq!(node.ok(&["link", "list", "--limit", "2"]).lines().count(), 1 + 2);
+    let two = json(&node.ok(&["link", "list", "--limit", "2", "--json"]));
+    assert_eq!(two["response"]["smart_links"].as_array().unwrap().len(), 2);
+    assert_eq!(two["response"]["total_rows"], 4);
+}
+
+#[test]
+fn the_key_is_sought_in_order_and_never_shown() {
+    let node = small();
+    let key = node.key();
+    let list = |name: &str, value: &str| {
+        let upstream = ["link", "list", "--upstream", node.admin.as_str()];
+        run(command().args(upstream).env(name, value))
+    };
+    assert_eq!(list("SMARTLINK_API_KEY", &key).code, 0);
+    assert_eq!(list("SMARTLINK_API_KEY_FILE", node.file("api-key").to_str().unwrap()).code, 0);
+    assert_eq!(list("SMARTLINK_DATA_DIR", node.directory.path().to_str().unwrap()).code, 0);
+    list("UNUSED", "").failed(&[
+        "SMARTLINK_API_KEY",
+        "SMARTLINK_API_KEY_FILE",
+        "smartlink-data/api-key",
+        "--data-dir",
+    ]);
+    list("SMARTLINK_API_KEY_FILE", "/nowhere/key").failed(&["/nowhere/key"]);
+    let wrong = list("SMARTLINK_API_KEY", "canary-of-the-key");
+    wrong.failed(&["`api_key` is wrong", "401"]);
+    assert!(!wrong.error.contains("canary"), "{wrong:?}");
+}
+
+#[test]
+fn what_cannot_be_reached_is_named() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let list = |upstream: &str| {
+        run(command()
+            .args(["link", "list", "--upstream", upstream])
+            .env("SMARTLINK_API_KEY", "canary-of-the-key"))
+    };
+    for (upstream, said) in
+        [(format!("http://{nobody}"), "cannot be reached"), ("9180".to_owned(), "--upstream is \"9180\"")]
+    {
+        let said_of = list(&upstream);
+        said_of.failed(&[said]);
+        assert!(!said_of.error.contains("canary"), "{said_of:?}");
+    }
+}
