@@ -115,10 +115,10 @@ fn replace_file(path: &Path, text: &str) -> io::Result<()> {
 const READS: usize = 5;
 
 pub const EXAMPLES: &str = "\
-The file holds offers, links, geo targets, attachments and rules, sorted by their ids; two exports of the same
-network are the same, byte for byte.
+The file holds offers, links, geo targets, attachments and rules, sorted by their ids; \
+two exports of the same network are the same, byte for byte.
 
 Examples:
   smartlink export network.toml
   smartlink export --format json | jq '.smart_links | length'
-  smartlink export --upstream http://node-a:9180 | smartlink import - --upstream http://node-b:9180";
+  SMARTLINK_API_KEY_FILE=a.key smartlink export network.toml --upstream http://node-a:9180";

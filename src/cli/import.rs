@@ -133,12 +133,13 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const TICK: Duration = Duration::from_millis(100);
 
 pub const EXAMPLES: &str = "\
-An item stands whole, under the id that the file gives it: what it leaves out has the value of a new one. What the
-file does not name stays as it is, or with --replace is removed. A file with one bad item changes nothing.
+An item stands whole, under the id that the file gives it: what it leaves out has the value of a new one. \
+What the file does not name stays as it is, or with --replace is removed. \
+A file with one bad item changes nothing.
 
 Needs a call of smartlink's own API, which another CAKE lacks.
 
 Examples:
   smartlink import network.toml
   smartlink import network.json --replace
-  smartlink export --upstream http://node-a:9180 | smartlink import - --upstream http://node-b:9180";
+  SMARTLINK_API_KEY_FILE=b.key smartlink import network.toml --upstream http://node-b:9180";
