@@ -214,3 +214,12 @@ fn what_cannot_be_reached_is_named() {
         assert!(!said_of.error.contains("canary"), "{said_of:?}");
     }
 }
+
+#[test]
+fn the_key_of_the_node_here_is_sent_to_no_other() {
+    let node = Node::start();
+    let elsewhere = run(command()
+        .args(["link", "list", "--upstream", "http://192.0.2.1:9180", "--data-dir"])
+        .arg(node.directory.path()));
+    elsewhere.failed(&["no API key for http://192.0.2.1:9180/", "SMARTLINK_API_KEY"]);
+}

@@ -10,7 +10,7 @@ use clap::{Args, ValueHint};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use url::Url;
+use url::{Host, Url};
 
 use crate::cake::{Client, ClientOptions, Envelope, KeySource, Rows};
 use crate::config::{API_KEY, API_KEY_FILE, KEY_FILE};
@@ -73,7 +73,7 @@ impl ApiArgs {
         let Some(upstream) = url else {
             bail!("--upstream is {:?}; expected a URL such as http://127.0.0.1:9180", self.upstream);
         };
-        let key = self.key()?;
+        let key = self.key(&upstream)?;
         let options = ClientOptions { upstream, key, call_timeout, body_bytes_max: BODY_BYTES_MAX };
         Ok(Api {
             client: Client::new(options).context("cannot prepare TLS for the upstream")?,
@@ -82,12 +82,17 @@ impl ApiArgs {
     }
 
     /// The first of the places where a key is kept. One that is set but unusable is an error, never passed over.
-    fn key(&self) -> anyhow::Result<KeySource> {
+    fn key(&self, upstream: &Url) -> anyhow::Result<KeySource> {
         let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let source = if set(API_KEY).is_some() {
             KeySource::Environment(API_KEY.to_owned())
         } else if let Some(path) = set(API_KEY_FILE) {
             KeySource::File(path.into())
+        } else if !is_on_this_machine(upstream) {
+            bail!(
+                "no API key for {upstream}: set {API_KEY} or {API_KEY_FILE}; the key in the data directory is the key \
+                 of the node on this machine, and is sent to no other"
+            );
         } else {
             let path = self.data_dir.join(KEY_FILE);
             if let Err(error) = std::fs::metadata(&path) {
@@ -101,6 +106,15 @@ impl ApiArgs {
         };
         source.read()?;
         Ok(source)
+    }
+}
+
+fn is_on_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(host)) => host == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
     }
 }
 
