@@ -11,7 +11,7 @@
 //!
 //! ```text
 //! 6  main        parse, dispatch, exit code
-//! 5  cli         serve · check · explain           composes; knows all rooms
+//! 5  cli         serve · check · explain · key     composes; knows all rooms
 //! 4  config      what was typed → what it means → each room's options
 //! 3  edge        a click in, a redirect out        the data plane
 //! 3  sync        keeps a node current              snapshot, geo databases

@@ -44,6 +44,7 @@ const SERDE: &[&str] = &[
     "sync/last_good.rs",
     "sync/refresh.rs",
     "cli/explain.rs",
+    "cli/key.rs",
 ];
 
 /// Names that say nothing.

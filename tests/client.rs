@@ -41,7 +41,8 @@ async fn upstream(tag: fn(usize) -> Option<String>) -> (Client, Arc<AtomicUsize>
 #[tokio::test]
 async fn pages_of_different_states_are_read_again() {
     // The network changes between the second call and the third.
-    let (client, answered, _key) = upstream(|answer| Some(if answer < 2 { "1" } else { "2" }.to_owned())).await;
+    let (client, answered, _key) =
+        upstream(|answer| Some(if answer < 2 { "1" } else { "2" }.to_owned())).await;
     let network = client.network().await.unwrap();
     assert_eq!(network.smart_links.len(), 1);
     assert_eq!(answered.load(Ordering::SeqCst), 3 + LISTS, "a reading broken off, and a whole one");

@@ -12,7 +12,7 @@ use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
 use super::parameters::{Parameters, PresentedKeys};
-use super::{Backoffice, CALLS, Options, store};
+use super::{Backoffice, CALLS, Options, gate, store};
 
 /// One call of the API.
 pub struct Call {
@@ -86,20 +86,27 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
     let in_query = parameters.first_name().map(str::to_owned);
     parameters.add_body(&head.headers, &body, &mut keys)?;
     keys.add_bearer(&head.headers);
-    check_key(&backoffice, &keys)?;
+    tokio::task::spawn_blocking(move || {
+        gate::admit(&backoffice, &keys)?;
+        check_names(call, in_query.as_deref(), &parameters)?;
+        run(call, &backoffice, &parameters)
+    })
+    .await
+    .unwrap_or_else(|error| Err(Refusal::Broken(error.to_string())))
+}
 
+/// Refuses what a call that changes the network would pass over.
+fn check_names(call: &Call, in_query: Option<&str>, parameters: &Parameters) -> Result<(), Refusal> {
     if let Verb::Write { parameters: known } = call.verb {
         if let Some(name) = in_query {
             return Err(Refusal::malformed(
-                &name,
+                name,
                 "stands in the query; the parameters of a POST go in its body",
             ));
         }
         parameters.refuse_unknown(known)?;
     }
-    tokio::task::spawn_blocking(move || run(call, &backoffice, &parameters))
-        .await
-        .unwrap_or_else(|error| Err(Refusal::Broken(error.to_string())))
+    Ok(())
 }
 
 fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<Answer, Refusal> {
@@ -122,18 +129,6 @@ fn find_call(path: &str, method: &Method) -> Result<&'static Call, Refusal> {
         Refusal::Path(shown)
     })?;
     if call.verb.is(method) { Ok(call) } else { Err(Refusal::Method { allowed: call.verb.allows() }) }
-}
-
-fn check_key(backoffice: &Backoffice, keys: &PresentedKeys) -> Result<(), Refusal> {
-    if keys.is_empty() {
-        return Err(Refusal::Key("missing"));
-    }
-    // Where several came, none may be wrong: a stale one beside the right one is a mistake worth hearing of.
-    if keys.all(|key| backoffice.options().api_key.matches(key)) {
-        Ok(())
-    } else {
-        Err(Refusal::Key("wrong"))
-    }
 }
 
 /// Reads a body within the limit. Of a longer one, some more is read and dropped: a caller who is still writing

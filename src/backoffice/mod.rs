@@ -12,6 +12,7 @@
 //! 2. What was answered with success is on the disk.
 //! 3. A refused call changes nothing, and says which parameter it was and what was expected.
 //! 4. Nothing sent to change the network is passed over in silence: unknown or repeated parameters are refused.
+//! 5. No call is done without a valid key; a key that was revoked, be it by another process, is not valid any more.
 //!
 //! It decides no click and knows no table; it mounts nothing and listens nowhere: that is the admin room's part.
 
@@ -19,8 +20,10 @@ mod answer;
 mod api;
 mod attachments;
 mod demo;
+mod gate;
 mod geo_targets;
 mod json;
+mod keys;
 mod links;
 mod offers;
 mod parameters;
@@ -33,6 +36,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::any;
 
+pub use keys::{ApiKey, Keys, KeysError};
 pub use store::OpenError;
 
 use api::Call;
@@ -49,7 +53,8 @@ pub struct Backoffice(Arc<Room>);
 /// What the room needs to know.
 #[derive(Debug)]
 pub struct Options {
-    /// The key that every call must bring.
+    /// The node's own key, by which its edge refreshes: always valid, and in no table. Other callers have keys of their
+    /// own ([`Keys`]).
     pub api_key: Key,
     /// Where clicks reach this network, such as `https://go.example.com`: the head of every `tracking_url`.
     pub public_base_url: String,

@@ -233,9 +233,9 @@ impl PresentedKeys {
         self.0.is_empty()
     }
 
-    /// Whether every key passes; one that is no text does not.
-    pub fn all(&self, pass: impl Fn(&[u8]) -> bool) -> bool {
-        self.0.iter().all(|key| key.as_str().is_some_and(|key| pass(key.as_bytes())))
+    /// Each key; `None` for one that is no text.
+    pub fn iter(&self) -> impl Iterator<Item = Option<&str>> {
+        self.0.iter().map(Value::as_str)
     }
 }
 

@@ -86,11 +86,22 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.write_aside(|transaction| {
+            let done = work(transaction)?;
+            transaction.execute("UPDATE network SET revision = revision + 1", [])?;
+            Ok(done)
+        })
+    }
+
+    /// As [`write`](Self::write), for what is no part of the network: no reader of the network is told of a change.
+    pub fn write_aside<T, E: From<rusqlite::Error>>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         // A panic while the lock was held has rolled its transaction back, so the connection is as good as before.
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&transaction)?;
-        transaction.execute("UPDATE network SET revision = revision + 1", [])?;
         transaction.commit()?;
         Ok(done)
     }
@@ -225,8 +236,9 @@ fn open_error(path: &Path, error: rusqlite::Error) -> OpenError {
     }
 }
 
-/// Each brings the schema from its index to the next version; `PRAGMA user_version` says how many were run.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+/// Each brings the schema from its index to the next version; `PRAGMA user_version` says how many were run. One that
+/// was released is never edited.
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_keys.sql")];
 
 /// "SLNK": tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x534C_4E4B;
@@ -307,6 +319,24 @@ mod tests {
         drop(Store::open(&path).unwrap());
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         assert!(refusal(&path).contains("newer smartlink (schema 99"));
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cake.db");
+        let first = Connection::open(&path).unwrap();
+        first.execute_batch(MIGRATIONS[0]).unwrap();
+        first.execute_batch("UPDATE network SET revision = 7").unwrap();
+        first.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        first.pragma_update(None, "user_version", 1).unwrap();
+        drop(first);
+        let store = Store::open(&path).unwrap();
+        let kept = store.read::<_, rusqlite::Error>(|transaction| {
+            let keys: i64 = transaction.query_row("SELECT count(*) FROM api_keys", [], |row| row.get(0))?;
+            Ok((keys, revision(transaction)?))
+        });
+        assert_eq!(kept.unwrap(), (0, 7));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod key;
 mod serve;
 
 use std::io;
@@ -35,6 +36,9 @@ enum Action {
     /// Tell why a click goes where it goes.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::ExplainArgs),
+    /// Create, list and revoke keys of the embedded API.
+    #[command(after_help = KEY_EXAMPLES)]
+    Key(key::KeyArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  smartlink completions bash > /etc/bash_completion.d/smartlink")]
     Completions {
@@ -104,6 +108,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Serve(args) => serve::run(&args.into()),
         Action::Check(args) => Ok(check::run(&args)),
         Action::Explain(args) => explain::run(&args),
+        Action::Key(args) => key::run(&args),
         Action::Completions { shell } => {
             clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -135,6 +140,18 @@ Examples:
   smartlink serve --config smartlink.toml --geo GeoLite2-City.mmdb
   SMARTLINK_API_KEY_FILE=/run/secrets/cake smartlink serve --upstream https://example.cakemarketing.com
   smartlink serve --listen 0.0.0.0:80 --listen '[::]:80' --trust-proxy 10.0.0.0/8";
+
+const KEY_EXAMPLES: &str = "\
+A node may run meanwhile: a new key is valid, and a revoked one refused, from its next call on. The node's own key, by
+which its edge refreshes, is none of these: it is in the data directory, or where SMARTLINK_API_KEY_FILE says.
+
+To rotate a key: create a second one, give it to its user, look whether the first is still used, revoke the first.
+
+Examples:
+  smartlink key create billing
+  smartlink key list --data-dir /var/lib/smartlink
+  smartlink key list --json | jq -r '.[] | select(.last_used_on == null) | .name'
+  smartlink key revoke billing";
 
 const CHECK_EXAMPLES: &str = "\
 Exit code: 0 if all is well, 1 if there are warnings and --strict is given, 2 on errors.

@@ -89,6 +89,13 @@ impl Config {
     }
 }
 
+/// The data directory alone: for commands that work on it and run nothing, so that a secret which only a node needs
+/// need not be at hand.
+pub fn data_dir(flags: &Flags) -> Result<PathBuf, ConfigError> {
+    let raw = flags.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    Ok(chosen_data_dir(&raw, flags))
+}
+
 impl Config {
     /// The client's options for an upstream.
     pub fn client(&self, upstream: Url, key: KeySource) -> ClientOptions {
@@ -106,7 +113,7 @@ pub fn read_file(path: &Path) -> Result<Raw, ConfigError> {
 }
 
 fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
-    let data_dir = flags.data_dir.clone().unwrap_or_else(|| PathBuf::from(&raw.data_dir.0));
+    let data_dir = chosen_data_dir(raw, flags);
     let bots = bots(raw, flags)?;
     let policy = destination_policy(raw)?;
     let compile = CompileOptions {
@@ -131,6 +138,10 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         body_bytes_max: raw.upstream.body_bytes_max,
         data_dir,
     })
+}
+
+fn chosen_data_dir(raw: &Raw, flags: &Flags) -> PathBuf {
+    flags.data_dir.clone().unwrap_or_else(|| PathBuf::from(&raw.data_dir.0))
 }
 
 /// The demonstration is clicked with curl, which is a bot like any other; there it is routed, so that one sees

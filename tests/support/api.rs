@@ -1,5 +1,8 @@
 //! A small language for tests of the embedded CAKE: a running API, `get`, `post`, and what came back.
 
+// Each test file takes the part of the language that it speaks.
+#![allow(dead_code)]
+
 use std::path::Path;
 
 use bytes::Bytes;
