@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use http::Method;
 use serde_json::{Value, json};
+use smartlink::backoffice::{Limits, Rate};
 use support::{Api, JSON, KEY};
 
 /// The file that a node keeps in its data directory.
@@ -104,9 +105,62 @@ fn mistakes_are_told() {
     assert!(!elsewhere.exists());
 }
 
+#[test]
+fn haste_is_told_to_wait() {
+    let (directory, api) = start_with(slow());
+    let hasty = create(directory.path(), "hasty");
+    let calm = create(directory.path(), "calm");
+    for _ in 0..3 {
+        list_links(&api, &hasty).success();
+    }
+    let refused = list_links(&api, &hasty);
+    refused.refused(429, &["this key", "3 calls at once", "Retry-After"]);
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=1_000).contains(&wait), "{wait}");
+    list_links(&api, &calm).success();
+    // The edge refreshes by the node's own key.
+    for _ in 0..20 {
+        list_links(&api, KEY).success();
+    }
+}
+
+#[test]
+fn guesses_are_slow_and_keep_no_key_in_use_out() {
+    let (directory, api) = start_with(slow());
+    let known = create(directory.path(), "known");
+    list_links(&api, &known).success();
+    for guess in ["a", "b", "c"] {
+        list_links(&api, guess).refused(401, &["wrong"]);
+    }
+    list_links(&api, "d").refused(429, &["wrong or a new key", "all together"]);
+    list_links(&api, &known).success();
+    // A key that was revoked is wrong at its next call, and a guess from then on.
+    assert!(key(directory.path(), &["revoke", "known"]).status.success());
+    list_links(&api, &known).refused(401, &["wrong"]);
+    list_links(&api, &known).refused(429, &["wrong or a new key"]);
+}
+
+#[test]
+fn without_a_limit_nobody_waits() {
+    let (directory, api) = start_with(Limits { rate: None });
+    let key = create(directory.path(), "any");
+    for _ in 0..500 {
+        list_links(&api, &key).success();
+    }
+}
+
+/// Three calls, and then none for longer than any test runs.
+fn slow() -> Limits {
+    Limits { rate: Rate::new(0.001, 3) }
+}
+
 fn start() -> (tempfile::TempDir, Api) {
+    start_with(Limits::default())
+}
+
+fn start_with(limits: Limits) -> (tempfile::TempDir, Api) {
     let directory = tempfile::tempdir().unwrap();
-    let api = Api::start_on(&directory.path().join(DATABASE));
+    let api = Api::start_with(&directory.path().join(DATABASE), limits);
     (directory, api)
 }
 

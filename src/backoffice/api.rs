@@ -12,7 +12,7 @@ use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
 use super::parameters::{Parameters, PresentedKeys};
-use super::{Backoffice, CALLS, Options, gate, store};
+use super::{Backoffice, CALLS, Options, store};
 
 /// One call of the API.
 pub struct Call {
@@ -87,7 +87,7 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
     parameters.add_body(&head.headers, &body, &mut keys)?;
     keys.add_bearer(&head.headers);
     tokio::task::spawn_blocking(move || {
-        gate::admit(&backoffice, &keys)?;
+        backoffice.gate().admit(backoffice.store(), backoffice.options(), &keys)?;
         check_names(call, in_query.as_deref(), &parameters)?;
         run(call, &backoffice, &parameters)
     })

@@ -27,6 +27,7 @@ mod keys;
 mod links;
 mod offers;
 mod parameters;
+mod rate;
 mod rules;
 mod store;
 
@@ -37,9 +38,11 @@ use axum::Router;
 use axum::routing::any;
 
 pub use keys::{ApiKey, Keys, KeysError};
+pub use rate::Rate;
 pub use store::OpenError;
 
 use api::Call;
+use gate::Gate;
 use store::Store;
 
 use crate::cake::Key;
@@ -62,6 +65,14 @@ pub struct Options {
     pub zone: Zone,
     /// What `offer_url` and `fallback_url` may be.
     pub destination_policy: DestinationPolicy,
+    pub limits: Limits,
+}
+
+/// What a caller may ask of the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// How often a key may call; `None`: as often as it likes. The node's own key always may.
+    pub rate: Option<Rate>,
 }
 
 /// Why the demo network could not be written.
@@ -72,7 +83,8 @@ pub struct DemoError(String);
 impl Backoffice {
     /// Opens the store, or makes it. Blocks: it reads the file once to see that it is whole.
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(Room { store: Store::open(path)?, options })))
+        let gate = Gate::new(options.limits.rate);
+        Ok(Self(Arc::new(Room { store: Store::open(path)?, options, gate })))
     }
 
     /// The routes of `/api/2` and everything under it, to be merged into the listener's router.
@@ -97,6 +109,16 @@ impl Backoffice {
     fn options(&self) -> &Options {
         &self.0.options
     }
+
+    fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rate: Some(Rate::default()) }
+    }
 }
 
 impl Options {
@@ -116,6 +138,7 @@ impl Options {
 struct Room {
     store: Store,
     options: Options,
+    gate: Gate,
 }
 
 /// Where the API is mounted.

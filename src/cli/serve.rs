@@ -165,6 +165,7 @@ fn open_backoffice(
         public_base_url,
         zone: config.refresh.zone.clone(),
         destination_policy: config.refresh.compile.policy.clone(),
+        limits: config.api.clone(),
     };
     let backoffice = Backoffice::open(&path, options)?;
     if config.demo {

@@ -12,6 +12,7 @@ use http::HeaderValue;
 use url::Url;
 
 use crate::admin;
+use crate::backoffice::{Limits, Rate};
 use crate::cake::{ClientOptions, Key, KeySource};
 use crate::edge::{self, ClickOptions, ConnectionOptions};
 use crate::routing::{
@@ -43,6 +44,8 @@ pub struct Config {
     pub edge: edge::Options,
     pub drain_timeout: Duration,
     pub admin: admin::Options,
+    /// Of the embedded API.
+    pub api: Limits,
     pub geo: GeoFiles,
     pub refresh: RefreshOptions,
     pub upstream: Upstream,
@@ -125,6 +128,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         edge: edge_options(raw, flags, bots)?,
         drain_timeout: seconds("edge.drain_timeout_seconds", raw.edge.drain_timeout_seconds, 0.0)?,
         admin: admin_options(raw, flags)?,
+        api: api_limits(raw)?,
         geo: GeoFiles {
             places: flags.geo.clone().or_else(|| path(&raw.geo.database)),
             networks: flags.asn.clone().or_else(|| path(&raw.geo.asn_database)),
@@ -212,6 +216,20 @@ fn admin_options(raw: &Raw, flags: &Flags) -> Result<admin::Options, ConfigError
         )));
     }
     Ok(admin::Options { listen, token })
+}
+
+fn api_limits(raw: &Raw) -> Result<Limits, ConfigError> {
+    let per_second = raw.api.requests_per_second;
+    if !(0.0..=RATE_MAX).contains(&per_second) {
+        let expected = format!("calls a second, up to {RATE_MAX}, or 0 for no limit");
+        return Err(value("api.requests_per_second", per_second, &expected));
+    }
+    if per_second == 0.0 {
+        return Ok(Limits { rate: None });
+    }
+    let rate = Rate::new(per_second, raw.api.burst)
+        .ok_or_else(|| value("api.burst", raw.api.burst, "at least 1: so many calls may come at once"))?;
+    Ok(Limits { rate: Some(rate) })
 }
 
 fn refresh_options(
@@ -376,6 +394,9 @@ pub const KEY_FILE: &str = "api-key";
 
 const THREADS_MAX: usize = 1024;
 
+/// More than one node answers; a higher one is a mistake in units.
+const RATE_MAX: f64 = 1_000_000.0;
+
 /// A day: longer waits are mistakes in units.
 const SECONDS_MAX: f64 = 86_400.0;
 
@@ -407,6 +428,8 @@ mod tests {
         assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
         assert!(matches!(config.upstream, Upstream::Embedded { .. }));
         assert_eq!(config.refresh.interval, Duration::from_secs(15));
+        assert_eq!(config.api, Limits::default());
+        assert_eq!(from("[api]\nrequests_per_second = 0\nburst = 0").unwrap().api.rate, None);
     }
 
     #[test]
@@ -429,6 +452,9 @@ mod tests {
             ("[destinations]\nallowed_hosts = [\"https://a.example\"]", "destinations.allowed_hosts"),
             ("[upstream]\nurl = \"ftp://a.example\"", "upstream.url"),
             ("[admin]\nlisten = \"0.0.0.0:9180\"", "has no token"),
+            ("[api]\nrequests_per_second = -1.0", "api.requests_per_second is \"-1\""),
+            ("[api]\nrequests_per_second = nan", "api.requests_per_second"),
+            ("[api]\nburst = 0", "api.burst is \"0\"; expected at least 1"),
             ("[edge]\nlisen = []", "unknown field `lisen`"),
             ("[upstream]\nrefresh_interval_seconds = \"15\"", "line 2"),
         ] {

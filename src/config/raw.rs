@@ -13,6 +13,7 @@ pub struct Raw {
     pub destinations: Destinations,
     pub geo: Geo,
     pub upstream: Upstream,
+    pub api: Api,
     pub admin: Admin,
     pub metrics: Metrics,
 }
@@ -73,6 +74,14 @@ pub struct Upstream {
     pub body_bytes_max: usize,
 }
 
+/// `[api]`: what a caller may ask of the embedded API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    pub requests_per_second: f64,
+    pub burst: u32,
+}
+
 /// `[admin]`: the admin listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -128,6 +137,12 @@ impl Default for Upstream {
             call_timeout_seconds: 10.0,
             body_bytes_max: 64 * 1024 * 1024,
         }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { requests_per_second: 200.0, burst: 400 }
     }
 }
 

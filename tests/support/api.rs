@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use smartlink::backoffice::{Backoffice, Options};
+use smartlink::backoffice::{Backoffice, Limits, Options};
 use smartlink::cake::Key;
 use smartlink::cake::wire;
 use smartlink::routing::{DestinationPolicy, Zone};
@@ -47,11 +47,16 @@ impl Api {
     }
 
     pub fn start_on(path: &Path) -> Self {
+        Self::start_with(path, Limits::default())
+    }
+
+    pub fn start_with(path: &Path, limits: Limits) -> Self {
         let options = Options {
             api_key: Key::new(KEY).unwrap(),
             public_base_url: "https://go.example.com/".to_owned(),
             zone: zone(),
             destination_policy: DestinationPolicy::default(),
+            limits,
         };
         let backoffice = Backoffice::open(path, options).unwrap();
         let runtime =
