@@ -142,7 +142,7 @@ fn guesses_are_slow_and_keep_no_key_in_use_out() {
 
 #[test]
 fn without_a_limit_nobody_waits() {
-    let (directory, api) = start_with(Limits { rate: None });
+    let (directory, api) = start_with(Limits { rate: None, ..Limits::default() });
     let key = create(directory.path(), "any");
     for _ in 0..500 {
         list_links(&api, &key).success();
@@ -151,7 +151,7 @@ fn without_a_limit_nobody_waits() {
 
 /// Three calls, and then none for longer than any test runs.
 fn slow() -> Limits {
-    Limits { rate: Rate::new(0.001, 3) }
+    Limits { rate: Rate::new(0.001, 3), ..Limits::default() }
 }
 
 fn start() -> (tempfile::TempDir, Api) {

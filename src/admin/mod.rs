@@ -5,10 +5,12 @@
 
 mod explain;
 mod health;
+mod listener;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -63,7 +65,8 @@ pub async fn serve(
     router: Router,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(until).await
+    listener::serve(listener, router, HEADER_READ_TIMEOUT, until).await;
+    Ok(())
 }
 
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
@@ -120,6 +123,9 @@ fn show(report: &RefreshReport) -> serde_json::Value {
         "warnings": report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
+
+/// Longer than a refresh and most scrapers pause, so that they keep their connections.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 const INDEX: &str = "smartlink admin\n\
     \n\

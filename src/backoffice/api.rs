@@ -78,7 +78,9 @@ pub async fn handle(State(backoffice): State<Backoffice>, request: Request) -> R
 async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refusal> {
     let (head, body) = request.into_parts();
     let call = find_call(head.uri.path(), &head.method)?;
-    let body = read_body(body).await?;
+    let patience = backoffice.options().limits.body_read_timeout;
+    let body =
+        tokio::time::timeout(patience, read_body(body)).await.map_err(|_| Refusal::Slow(patience))??;
 
     let mut keys = PresentedKeys::default();
     let mut parameters = Parameters::default();

@@ -33,6 +33,7 @@ mod store;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
@@ -73,6 +74,8 @@ pub struct Options {
 pub struct Limits {
     /// How often a key may call; `None`: as often as it likes. The node's own key always may.
     pub rate: Option<Rate>,
+    /// How long a caller may take to send a body: one that comes a byte a minute holds a connection for nothing.
+    pub body_read_timeout: Duration,
 }
 
 /// Why the demo network could not be written.
@@ -117,7 +120,7 @@ impl Backoffice {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rate: Some(Rate::default()) }
+        Self { rate: Some(Rate::default()), body_read_timeout: Duration::from_secs(10) }
     }
 }
 

@@ -224,12 +224,13 @@ fn api_limits(raw: &Raw) -> Result<Limits, ConfigError> {
         let expected = format!("calls a second, up to {RATE_MAX}, or 0 for no limit");
         return Err(value("api.requests_per_second", per_second, &expected));
     }
+    let body_read_timeout = seconds("api.body_read_timeout_seconds", raw.api.body_read_timeout_seconds, 0.1)?;
     if per_second == 0.0 {
-        return Ok(Limits { rate: None });
+        return Ok(Limits { rate: None, body_read_timeout });
     }
     let rate = Rate::new(per_second, raw.api.burst)
         .ok_or_else(|| value("api.burst", raw.api.burst, "at least 1: so many calls may come at once"))?;
-    Ok(Limits { rate: Some(rate) })
+    Ok(Limits { rate: Some(rate), body_read_timeout })
 }
 
 fn refresh_options(
@@ -455,6 +456,7 @@ mod tests {
             ("[api]\nrequests_per_second = -1.0", "api.requests_per_second is \"-1\""),
             ("[api]\nrequests_per_second = nan", "api.requests_per_second"),
             ("[api]\nburst = 0", "api.burst is \"0\"; expected at least 1"),
+            ("[api]\nbody_read_timeout_seconds = 0", "api.body_read_timeout_seconds"),
             ("[edge]\nlisen = []", "unknown field `lisen`"),
             ("[upstream]\nrefresh_interval_seconds = \"15\"", "line 2"),
         ] {

@@ -80,6 +80,7 @@ pub struct Upstream {
 pub struct Api {
     pub requests_per_second: f64,
     pub burst: u32,
+    pub body_read_timeout_seconds: f64,
 }
 
 /// `[admin]`: the admin listener.
@@ -142,7 +143,7 @@ impl Default for Upstream {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { requests_per_second: 200.0, burst: 400 }
+        Self { requests_per_second: 200.0, burst: 400, body_read_timeout_seconds: 10.0 }
     }
 }
 

@@ -3,6 +3,7 @@
 // Each test file takes the part of the language that it speaks.
 #![allow(dead_code)]
 
+use std::io::{Read, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -106,6 +107,16 @@ impl Api {
             let text = String::from_utf8(bytes.into()).unwrap();
             Reply { status: head.status, headers: head.headers, text }
         })
+    }
+
+    /// Sends these bytes on a connection of their own and no more, and reads until the server ends it.
+    pub fn converse(&self, bytes: &[u8]) -> String {
+        let address = self.base.strip_prefix("http://").unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// Every row of a list under `response`, read in pages.
