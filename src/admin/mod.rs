@@ -134,4 +134,5 @@ const INDEX: &str = "smartlink admin\n\
     GET  /readyz     200 once a table is live\n\
     GET  /explain    ?id=&aff_id=&ip=&ua=&language=&referrer=&at=&draw=&s1= … why a click goes where it goes\n\
     POST /refresh    fetch the snapshot now\n\
+    GET  /api/openapi.json   what the embedded CAKE API takes and answers, where it runs\n\
     GET, POST /api/2/…    the embedded CAKE API, where it runs\n";

@@ -11,53 +11,56 @@ use http_body_util::BodyExt;
 use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
+use super::contract::{Parameter, Shape};
 use super::parameters::{Parameters, PresentedKeys};
 use super::{Backoffice, CALLS, Options, store};
 
 /// One call of the API.
 pub struct Call {
-    verb: Verb,
+    pub verb: Verb,
     /// The path behind `/api/2/`.
-    name: &'static str,
-    run: Run,
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// These, and no others.
+    pub parameters: &'static [Parameter],
+    /// A value for each parameter, as JSON; accepted by a network that is the demonstration's.
+    pub example: &'static str,
+    pub answer: Shape,
+    pub run: Run,
 }
 
 /// What a call does, in a transaction of its own.
 pub type Run = fn(&Transaction<'_>, &Options, &Parameters) -> Result<Answer, Refusal>;
 
 /// Whether a call reads or changes the network.
-#[derive(Clone, Copy, Debug)]
-enum Verb {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
     /// GET, with the parameters in the query.
     Read,
-    /// POST, with the parameters in the body; these, and no others.
-    Write { parameters: &'static [&'static str] },
-}
-
-impl Call {
-    pub const fn read(name: &'static str, run: Run) -> Self {
-        Self { verb: Verb::Read, name, run }
-    }
-
-    pub const fn write(name: &'static str, parameters: &'static [&'static str], run: Run) -> Self {
-        Self { verb: Verb::Write { parameters }, name, run }
-    }
+    /// POST, with the parameters in the body.
+    Write,
 }
 
 impl Verb {
     const fn allows(self) -> &'static str {
         match self {
             Verb::Read => "GET, HEAD",
-            Verb::Write { .. } => "POST",
+            Verb::Write => "POST",
         }
     }
 
     fn is(self, method: &Method) -> bool {
         match self {
             Verb::Read => method == Method::GET || method == Method::HEAD,
-            Verb::Write { .. } => method == Method::POST,
+            Verb::Write => method == Method::POST,
         }
     }
+}
+
+/// Answers `/api/openapi.json`.
+pub async fn describe() -> impl IntoResponse {
+    ([(http::header::CONTENT_TYPE, "application/json")], super::openapi::document().to_string())
 }
 
 /// Answers everything under `/api/2`, in JSON whatever happens.
@@ -99,14 +102,14 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
 
 /// Refuses what a call that changes the network would pass over.
 fn check_names(call: &Call, in_query: Option<&str>, parameters: &Parameters) -> Result<(), Refusal> {
-    if let Verb::Write { parameters: known } = call.verb {
+    if call.verb == Verb::Write {
         if let Some(name) = in_query {
             return Err(Refusal::malformed(
                 name,
                 "stands in the query; the parameters of a POST go in its body",
             ));
         }
-        parameters.refuse_unknown(known)?;
+        parameters.refuse_unknown(call.parameters)?;
     }
     Ok(())
 }
@@ -118,9 +121,7 @@ fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<
             let answer = (call.run)(transaction, options, parameters)?;
             Ok(answer.of_revision(store::revision(transaction)?))
         }),
-        Verb::Write { .. } => {
-            backoffice.store().write(|transaction| (call.run)(transaction, options, parameters))
-        }
+        Verb::Write => backoffice.store().write(|transaction| (call.run)(transaction, options, parameters)),
     }
 }
 

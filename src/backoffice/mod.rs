@@ -12,13 +12,15 @@
 //! 2. What was answered with success is on the disk.
 //! 3. A refused call changes nothing, and says which parameter it was and what was expected.
 //! 4. Nothing sent to change the network is passed over in silence: unknown or repeated parameters are refused.
-//! 5. No call is done without a valid key; a key that was revoked, be it by another process, is not valid any more.
+//! 5. What a call takes is told in one place, from which the document at `/api/openapi.json` is written.
+//! 6. No call is done without a valid key; a key that was revoked, be it by another process, is not valid any more.
 //!
 //! It decides no click and knows no table; it mounts nothing and listens nowhere: that is the admin room's part.
 
 mod answer;
 mod api;
 mod attachments;
+mod contract;
 mod demo;
 mod gate;
 mod geo_targets;
@@ -26,6 +28,7 @@ mod json;
 mod keys;
 mod links;
 mod offers;
+mod openapi;
 mod parameters;
 mod rate;
 mod rules;
@@ -36,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::any;
+use axum::routing::{any, get};
 
 pub use keys::{ApiKey, Keys, KeysError};
 pub use rate::Rate;
@@ -90,9 +93,10 @@ impl Backoffice {
         Ok(Self(Arc::new(Room { store: Store::open(path)?, options, gate })))
     }
 
-    /// The routes of `/api/2` and everything under it, to be merged into the listener's router.
+    /// The routes of the document, and of `/api/2` and everything under it, to be merged into the listener's router.
     pub fn router(&self) -> Router {
         Router::new()
+            .route(DOCUMENT, get(api::describe))
             .route(PREFIX, any(api::handle))
             .route(&format!("{PREFIX}/"), any(api::handle))
             .route(&format!("{PREFIX}/{{*call}}"), any(api::handle))
@@ -147,21 +151,24 @@ struct Room {
 /// Where the API is mounted.
 const PREFIX: &str = "/api/2";
 
+/// Where the document of the API is.
+const DOCUMENT: &str = "/api/openapi.json";
+
 /// Every call: CAKE's, as it documents them, and ours in the same manner.
 static CALLS: &[Call] = &[
-    Call::read("smart_links.json", links::list),
-    Call::write("smart_link.json", links::FIELDS, links::create),
-    Call::write("update_smart_link.json", links::UPDATE, links::update),
-    Call::read("smart_link_offers.json", attachments::list),
-    Call::write("smart_link_offer.json", attachments::FIELDS, attachments::attach),
-    Call::write("remove_smart_link_offer.json", attachments::IDS, attachments::remove),
-    Call::read("routing_rules.json", rules::list),
-    Call::write("routing_rule.json", rules::FIELDS, rules::create),
-    Call::write("update_routing_rule.json", rules::UPDATE, rules::update),
-    Call::write("remove_routing_rule.json", rules::IDS, rules::remove),
-    Call::read("offers.json", offers::list),
-    Call::write("offer.json", offers::FIELDS, offers::create),
-    Call::write("update_offer.json", offers::UPDATE, offers::update),
-    Call::read("offer_geo_targets.json", geo_targets::list),
-    Call::write("update_offer_geo_targets.json", geo_targets::FIELDS, geo_targets::update),
+    links::LIST,
+    links::CREATE,
+    links::UPDATE,
+    attachments::LIST,
+    attachments::ATTACH,
+    attachments::REMOVE,
+    rules::LIST,
+    rules::CREATE,
+    rules::UPDATE,
+    rules::REMOVE,
+    offers::LIST,
+    offers::CREATE,
+    offers::UPDATE,
+    geo_targets::LIST,
+    geo_targets::UPDATE,
 ];

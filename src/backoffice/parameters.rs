@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::answer::Refusal;
+use super::contract::Parameter;
 use super::json;
 use super::store::Page;
 use crate::cake::wire::{FieldError, expected};
@@ -17,6 +18,9 @@ use crate::cake::wire::{FieldError, expected};
 #[derive(Debug, Default)]
 pub struct Parameters {
     values: Map<String, Value>,
+    /// Which names the call looked for: a test compares them with those that it tells.
+    #[cfg(test)]
+    names_read: std::cell::RefCell<std::collections::BTreeSet<String>>,
 }
 
 /// Every `api_key` that came with a call; apart from the parameters, so that no message can quote one.
@@ -90,11 +94,13 @@ impl Parameters {
     }
 
     /// Refuses a name that the call does not know: a misspelt weight passed over would cost money.
-    pub fn refuse_unknown(&self, known: &[&str]) -> Result<(), Refusal> {
-        match self.values.keys().find(|name| !known.contains(&name.as_str())) {
+    pub fn refuse_unknown(&self, known: &[Parameter]) -> Result<(), Refusal> {
+        let is_known = |name: &String| known.iter().any(|parameter| parameter.name == name);
+        match self.values.keys().find(|name| !is_known(name)) {
             None => Ok(()),
             Some(name) => {
                 let shown: String = name.chars().take(SHOWN_CHARS).collect();
+                let known: Vec<&str> = known.iter().map(|parameter| parameter.name).collect();
                 Err(Refusal::malformed(
                     &shown,
                     format!("is not a parameter of this call; there are {}", known.join(", ")),
@@ -105,7 +111,14 @@ impl Parameters {
 
     /// The value of that name as it was sent.
     pub fn raw(&self, name: &str) -> Option<&Value> {
+        #[cfg(test)]
+        self.names_read.borrow_mut().insert(name.to_owned());
         self.values.get(name)
+    }
+
+    #[cfg(test)]
+    pub fn names_read(&self) -> std::collections::BTreeSet<String> {
+        self.names_read.borrow().clone()
     }
 
     pub fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {
@@ -212,7 +225,11 @@ impl Parameters {
 
 impl From<Map<String, Value>> for Parameters {
     fn from(values: Map<String, Value>) -> Self {
-        Self { values }
+        Self {
+            values,
+            #[cfg(test)]
+            names_read: Default::default(),
+        }
     }
 }
 
@@ -245,10 +262,10 @@ pub fn required<T>(name: &str, value: Option<T>, wanted: &str) -> Result<T, Refu
 }
 
 /// Refuses a text longer than this: a name is shown in tables.
-const TITLE_CHARS_MAX: usize = 255;
+pub const TITLE_CHARS_MAX: usize = 255;
 
 /// CAKE's limit; over it, CAKE and we answer an error.
-const ROW_LIMIT_MAX: i64 = 500;
+pub const ROW_LIMIT_MAX: i64 = 500;
 
 /// Enough of an unknown name to recognise it by.
 const SHOWN_CHARS: usize = 80;
