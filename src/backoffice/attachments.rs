@@ -86,7 +86,12 @@ pub const LIST: Call = Call {
     verb: Verb::Read,
     name: "smart_link_offers.json",
     about: "Lists which offers are attached to which links.",
-    parameters: &[LINK_ID, OFFER_ID, START_AT_ROW, ROW_LIMIT.default(Given::Number(LIST_ROWS_DEFAULT))],
+    parameters: &[
+        LINK_ID.sought(),
+        OFFER_ID.sought(),
+        START_AT_ROW,
+        ROW_LIMIT.default(Given::Number(LIST_ROWS_DEFAULT)),
+    ],
     example: r##"{"smart_link_id": 301, "offer_id": 1042, "start_at_row": 0, "row_limit": 100}"##,
     answer: Shape::Page { noun: "smart_link_offers", item: "SmartLinkOffer" },
     run: list,

@@ -19,6 +19,8 @@ pub struct Parameter {
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Id,
+    /// An id to look for; one that nothing has finds nothing.
+    Sought,
     /// A whole number from the first to the second.
     Whole(i64, i64),
     Amount,
@@ -67,6 +69,11 @@ impl Parameter {
 
     pub const fn required(self) -> Self {
         Self { required: true, ..self }
+    }
+
+    /// The same, as what a list is to be filtered by.
+    pub const fn sought(self) -> Self {
+        Self { kind: Kind::Sought, ..self }
     }
 
     pub const fn removable(self) -> Self {

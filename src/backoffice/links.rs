@@ -151,8 +151,8 @@ pub const LIST: Call = Call {
     name: "smart_links.json",
     about: "Lists smart links.",
     parameters: &[
-        LINK_ID,
-        AFFILIATE_ID,
+        LINK_ID.sought(),
+        AFFILIATE_ID.sought(),
         STATUS,
         START_AT_ROW,
         ROW_LIMIT.default(Given::Number(LIST_ROWS_DEFAULT)),

@@ -205,7 +205,7 @@ pub const LIST: Call = Call {
     name: "offers.json",
     about: "Lists offers.",
     parameters: &[
-        OFFER_ID,
+        OFFER_ID.sought(),
         STATUS,
         SORT_FIELD.default(Given::Text("offer_id")),
         SORT_DESCENDING.default(Given::Truth(false)),

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::api::{Call, Verb};
 use super::contract::{Given, Kind, NUMBER_MAX, Parameter, Shape, TITLE_MAX};
 use super::{CALLS, PREFIX};
+use crate::types::Country;
 
 /// The whole document.
 pub fn document() -> Value {
@@ -81,12 +82,11 @@ fn operation(call: &Call) -> Value {
             operation["parameters"] = parameters.into();
         }
         Verb::Write => {
-            let schema = body(call.parameters);
             operation["requestBody"] = json!({
                 "required": true,
                 "content": {
-                    "application/json": {"schema": schema, "example": example},
-                    "application/x-www-form-urlencoded": {"schema": schema, "encoding": encoding(call.parameters)},
+                    "application/json": {"schema": body(call.parameters, schema), "example": example},
+                    "application/x-www-form-urlencoded": {"schema": body(call.parameters, form_schema)},
                 },
             });
         }
@@ -94,7 +94,7 @@ fn operation(call: &Call) -> Value {
     operation
 }
 
-fn body(parameters: &[Parameter]) -> Value {
+fn body(parameters: &[Parameter], schema: fn(&Parameter) -> Value) -> Value {
     let properties: Map<String, Value> = parameters
         .iter()
         .map(|parameter| {
@@ -108,18 +108,20 @@ fn body(parameters: &[Parameter]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
-/// In a form, an object is written as JSON.
-fn encoding(parameters: &[Parameter]) -> Value {
-    let objects = parameters.iter().filter(|parameter| matches!(parameter.kind, Kind::Conditions));
-    objects
-        .map(|parameter| (parameter.name.to_owned(), json!({"contentType": "application/json"})))
-        .collect::<Map<_, _>>()
-        .into()
+/// A form knows no null, and an object stands in it as JSON.
+fn form_schema(parameter: &Parameter) -> Value {
+    match parameter.kind {
+        Kind::Conditions => json!({
+            "type": "string", "contentMediaType": "application/json", "contentSchema": schema(parameter),
+        }),
+        _ => schema(&Parameter { removable: false, ..*parameter }),
+    }
 }
 
 fn schema(parameter: &Parameter) -> Value {
     let mut schema = match parameter.kind {
         Kind::Id => json!({"type": "integer", "minimum": 1, "maximum": NUMBER_MAX}),
+        Kind::Sought => json!({"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX}),
         Kind::Whole(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
         Kind::Amount => json!({"type": "number", "minimum": 0}),
         Kind::Truth => json!({"type": "boolean"}),
@@ -129,7 +131,11 @@ fn schema(parameter: &Parameter) -> Value {
         Kind::Moment => {
             json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}$"})
         }
-        Kind::Countries => json!({"type": "string", "pattern": "^ *[A-Z]{2} *(, *[A-Z]{2} *)*$"}),
+        Kind::Countries => {
+            let codes: Vec<&str> = Country::all().map(Country::as_str).collect();
+            let code = format!("({})", codes.join("|"));
+            json!({"type": "string", "pattern": format!("^{code}(,{code})*$")})
+        }
         Kind::Conditions => json!({"$ref": "#/components/schemas/Conditions"}),
         Kind::Single => json!({"type": ["string", "number", "boolean"]}),
     };

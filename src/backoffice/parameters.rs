@@ -151,7 +151,7 @@ impl Parameters {
         self.read(name, "a whole number", |value| match value {
             // A sign of plus would be a space, had the caller encoded it right.
             Value::String(text) if !text.starts_with('+') => text.parse().ok(),
-            value => value.as_i64(),
+            value => value.as_i64().or_else(|| whole(value.as_f64()?)),
         })
     }
 
@@ -256,6 +256,11 @@ impl PresentedKeys {
     }
 }
 
+/// Some languages write every number with a fraction: 60.0 is as whole as 60.
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() <= WHOLE_MAX).then_some(number as i64)
+}
+
 /// A parameter that the call cannot do without.
 pub fn required<T>(name: &str, value: Option<T>, wanted: &str) -> Result<T, Refusal> {
     value.ok_or_else(|| Refusal::Malformed(FieldError::new(name, format!("is missing; expected {wanted}"))))
@@ -266,6 +271,9 @@ pub const TITLE_CHARS_MAX: usize = 255;
 
 /// CAKE's limit; over it, CAKE and we answer an error.
 pub const ROW_LIMIT_MAX: i64 = 500;
+
+/// 2⁵³: beyond it a number with a fraction no longer tells each whole number.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Enough of an unknown name to recognise it by.
 const SHOWN_CHARS: usize = 80;
@@ -292,6 +300,19 @@ mod tests {
         assert_eq!(form.object("conditions").unwrap().unwrap()["os"], 1);
         assert_eq!(form.removable_text("gone").unwrap(), Some(None));
         assert_eq!(form.text("absent").unwrap(), None);
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_fraction() {
+        let read = |number: Value| {
+            let fields: Map<String, Value> = [("id".to_owned(), number)].into_iter().collect();
+            Parameters::from(fields).whole_number("id").ok().flatten()
+        };
+        assert_eq!(read(serde_json::json!(60.0)), Some(60));
+        assert_eq!(read(serde_json::json!(-0.0)), Some(0));
+        for number in [60.5, 1e300, 9_007_199_254_740_994.0] {
+            assert_eq!(read(number.into()), None, "{number}");
+        }
     }
 
     #[test]

@@ -127,9 +127,9 @@ pub const LIST: Call = Call {
     name: "routing_rules.json",
     about: "Lists routing rules.",
     parameters: &[
-        RULE_ID,
-        LINK_ID,
-        OFFER_ID,
+        RULE_ID.sought(),
+        LINK_ID.sought(),
+        OFFER_ID.sought(),
         START_AT_ROW,
         ROW_LIMIT.default(Given::Number(LIST_ROWS_DEFAULT)),
     ],
