@@ -3,8 +3,11 @@
 #[path = "support/api.rs"]
 mod support;
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use smartlink::backoffice::Limits;
 use smartlink::routing::{DestinationPolicy, Template};
 use support::{Api, JSON, KEY, zone};
 
@@ -472,6 +475,22 @@ fn refused_requests_are_told_why() {
     }
     let head = api.send(Method::HEAD, &format!("/api/2/smart_links.json?api_key={KEY}"), &[], "");
     assert_eq!((head.status, head.text.as_str()), (StatusCode::OK, ""));
+}
+
+#[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits { body_read_timeout: Duration::from_millis(20), ..Limits::default() };
+    let api = Api::start_with(&directory.path().join("cake.db"), limits);
+    for head in ["content-length: 100", "transfer-encoding: chunked"] {
+        let request = format!("POST /api/2/smart_link.json HTTP/1.1\r\nhost: a.example\r\n{head}\r\n\r\n");
+        let answer = api.converse(request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(
+            answer.contains(r#""request_status":"Error""#) && answer.contains("within 0.02 s"),
+            "{answer}"
+        );
+    }
 }
 
 #[test]

@@ -52,6 +52,7 @@ const SERDE: &[&str] = &[
     "cli/network_file.rs",
     "cli/export.rs",
     "cli/import.rs",
+    "cli/key.rs",
 ];
 
 /// Names that say nothing.

@@ -1,7 +1,6 @@
 //! `smartlink export` and `import`: the real binary, and the call behind it.
 
 #[path = "support/api.rs"]
-#[allow(dead_code, reason = "tests/api.rs speaks the whole language")]
 mod api;
 #[path = "support/terminal.rs"]
 mod node;

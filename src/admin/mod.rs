@@ -5,11 +5,13 @@
 
 mod explain;
 mod health;
+mod listener;
 
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
@@ -66,7 +68,8 @@ pub async fn serve(
     router: Router,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(until).await
+    listener::serve(listener, router, HEADER_READ_TIMEOUT, until).await;
+    Ok(())
 }
 
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
@@ -153,6 +156,9 @@ fn show(report: &RefreshReport) -> serde_json::Value {
     })
 }
 
+/// Longer than a refresh and most scrapers pause, so that they keep their connections.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
+
 const INDEX: &str = "smartlink admin\n\
     \n\
     GET  /metrics    Prometheus metrics\n\
@@ -160,4 +166,5 @@ const INDEX: &str = "smartlink admin\n\
     GET  /readyz     200 once a table is live\n\
     GET  /explain    ?id=&aff_id=&ip=&ua=&language=&referrer=&at=&draw=&s1= … why a click goes where it goes\n\
     POST /refresh    fetch the snapshot now; ?force=true takes also one that looks like an accident\n\
+    GET  /api/openapi.json   what the embedded CAKE API takes and answers, where it runs\n\
     GET, POST /api/2/…    the embedded CAKE API, where it runs\n";

@@ -3,11 +3,14 @@
 //! A refusal names the parameter and what was expected. It never says a key, and of our own failures only that there
 //! was one: what failed goes to the log.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::rate::Rate;
 use crate::cake::REVISION_HEADER;
 use crate::cake::wire::FieldError;
 
@@ -44,6 +47,13 @@ pub enum Refusal {
     Path(String),
     #[error("this call takes {allowed} only")]
     Method { allowed: &'static str },
+    #[error(
+        "{who} may make {} calls at once and {} a second, and made more; wait {wait_seconds} s, as Retry-After says",
+        .rate.burst(), .rate.per_second()
+    )]
+    TooMany { who: &'static str, rate: Rate, wait_seconds: u64 },
+    #[error("the body did not come within {} s; send it at once, or in smaller calls", .0.as_secs_f64())]
+    Slow(Duration),
     #[error("the body is longer than the {0} bytes that are allowed")]
     TooLarge(usize),
     /// A parameter is well-formed, but its value is refused.
@@ -100,6 +110,8 @@ impl Refusal {
             Refusal::Unknown(_) | Refusal::Path(_) => StatusCode::NOT_FOUND,
             Refusal::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            Refusal::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Value(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Store(_) | Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -133,6 +145,13 @@ impl IntoResponse for Refusal {
         match self {
             Refusal::Method { allowed } => {
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            }
+            Refusal::Slow(_) => {
+                // What may still come of the body is not the next request.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Refusal::TooMany { wait_seconds, .. } => {
+                response.headers_mut().insert(RETRY_AFTER, wait_seconds.into());
             }
             Refusal::Key(_) => {
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -11,66 +11,56 @@ use http_body_util::BodyExt;
 use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
+use super::contract::{Parameter, Shape};
 use super::parameters::{Parameters, PresentedKeys};
 use super::{Backoffice, CALLS, Options, revision, store};
 
 /// One call of the API.
 pub struct Call {
-    verb: Verb,
+    pub verb: Verb,
     /// The path behind `/api/2/`.
-    name: &'static str,
-    run: Run,
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// These, and no others.
+    pub parameters: &'static [Parameter],
+    /// A value for each parameter, as JSON; accepted by a network that is the demonstration's.
+    pub example: &'static str,
+    pub answer: Shape,
+    pub run: Run,
 }
 
-/// How a call is done.
-#[derive(Clone, Copy)]
-enum Run {
-    /// In a transaction of its own, on a thread that may block.
-    Now(Plain),
-    /// By waiting for a change, without a transaction.
-    Wait,
-}
-
-/// What most calls are: a function of a transaction.
-type Plain = fn(&Transaction<'_>, &Options, &Parameters) -> Result<Answer, Refusal>;
+/// What a call does, in a transaction of its own.
+pub type Run = fn(&Transaction<'_>, &Options, &Parameters) -> Result<Answer, Refusal>;
 
 /// Whether a call reads or changes the network.
-#[derive(Clone, Copy, Debug)]
-enum Verb {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
     /// GET, with the parameters in the query.
     Read,
-    /// POST, with the parameters in the body; these, and no others.
-    Write { parameters: &'static [&'static str] },
-}
-
-impl Call {
-    pub const fn read(name: &'static str, run: Plain) -> Self {
-        Self { verb: Verb::Read, name, run: Run::Now(run) }
-    }
-
-    pub const fn wait(name: &'static str) -> Self {
-        Self { verb: Verb::Read, name, run: Run::Wait }
-    }
-
-    pub const fn write(name: &'static str, parameters: &'static [&'static str], run: Plain) -> Self {
-        Self { verb: Verb::Write { parameters }, name, run: Run::Now(run) }
-    }
+    /// POST, with the parameters in the body.
+    Write,
 }
 
 impl Verb {
     const fn allows(self) -> &'static str {
         match self {
             Verb::Read => "GET, HEAD",
-            Verb::Write { .. } => "POST",
+            Verb::Write => "POST",
         }
     }
 
     fn is(self, method: &Method) -> bool {
         match self {
             Verb::Read => method == Method::GET || method == Method::HEAD,
-            Verb::Write { .. } => method == Method::POST,
+            Verb::Write => method == Method::POST,
         }
     }
+}
+
+/// Answers `/api/openapi.json`.
+pub async fn describe() -> impl IntoResponse {
+    ([(http::header::CONTENT_TYPE, "application/json")], super::openapi::document().to_string())
 }
 
 /// Answers everything under `/api/2`, in JSON whatever happens.
@@ -96,7 +86,10 @@ pub fn respond(path: &str, answered: Result<Answer, Refusal>) -> Response {
 async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refusal> {
     let (head, body) = request.into_parts();
     let call = find_call(head.uri.path(), &head.method)?;
-    let body = read_body(body, BODY_BYTES_MAX).await?;
+    let patience = backoffice.options().limits.body_read_timeout;
+    let body = tokio::time::timeout(patience, read_body(body, BODY_BYTES_MAX))
+        .await
+        .map_err(|_| Refusal::Slow(patience))??;
 
     let mut keys = PresentedKeys::default();
     let mut parameters = Parameters::default();
@@ -104,39 +97,52 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
     let in_query = parameters.first_name().map(str::to_owned);
     parameters.add_body(&head.headers, &body, &mut keys)?;
     keys.add_bearer(&head.headers);
-    check_key(&backoffice, &keys)?;
+    let (backoffice, parameters) = blocking(move || {
+        check_key(&backoffice, &keys)?;
+        check_names(call, in_query.as_deref(), &parameters)?;
+        Ok((backoffice, parameters))
+    })
+    .await?;
+    if call.name == revision::WATCH.name {
+        revision::Awaited::read(&parameters)?.wait(backoffice.store().revisions()).await;
+    }
+    blocking(move || run(call, &backoffice, &parameters)).await
+}
 
-    if let Verb::Write { parameters: known } = call.verb {
+/// Whether the keys that came with a call let it in. Blocks.
+pub fn check_key(backoffice: &Backoffice, keys: &PresentedKeys) -> Result<(), Refusal> {
+    backoffice.gate().admit(backoffice.store(), backoffice.options(), keys)
+}
+
+/// Does what blocks on a thread that may.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Refusal::Broken(error.to_string())))
+}
+
+/// Refuses what a call that changes the network would pass over.
+fn check_names(call: &Call, in_query: Option<&str>, parameters: &Parameters) -> Result<(), Refusal> {
+    if call.verb == Verb::Write {
         if let Some(name) = in_query {
             return Err(Refusal::malformed(
-                &name,
+                name,
                 "stands in the query; the parameters of a POST go in its body",
             ));
         }
-        parameters.refuse_unknown(known)?;
+        parameters.refuse_unknown(call.parameters)?;
     }
-    let run = match call.run {
-        Run::Wait => return revision::watch(backoffice.store(), &parameters).await,
-        Run::Now(run) => run,
-    };
-    tokio::task::spawn_blocking(move || in_transaction(call.verb, run, &backoffice, &parameters))
-        .await
-        .unwrap_or_else(|error| Err(Refusal::Broken(error.to_string())))
+    Ok(())
 }
 
-fn in_transaction(
-    verb: Verb,
-    run: Plain,
-    backoffice: &Backoffice,
-    parameters: &Parameters,
-) -> Result<Answer, Refusal> {
+fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<Answer, Refusal> {
     let options = backoffice.options();
-    match verb {
+    match call.verb {
         Verb::Read => backoffice.store().read(|transaction| {
-            let answer = run(transaction, options, parameters)?;
+            let answer = (call.run)(transaction, options, parameters)?;
             Ok(answer.of_revision(store::revision(transaction)?))
         }),
-        Verb::Write { .. } => backoffice.store().write(|transaction| run(transaction, options, parameters)),
+        Verb::Write => backoffice.store().write(|transaction| (call.run)(transaction, options, parameters)),
     }
 }
 
@@ -147,18 +153,6 @@ fn find_call(path: &str, method: &Method) -> Result<&'static Call, Refusal> {
         Refusal::Path(shown)
     })?;
     if call.verb.is(method) { Ok(call) } else { Err(Refusal::Method { allowed: call.verb.allows() }) }
-}
-
-pub fn check_key(backoffice: &Backoffice, keys: &PresentedKeys) -> Result<(), Refusal> {
-    if keys.is_empty() {
-        return Err(Refusal::Key("missing"));
-    }
-    // Where several came, none may be wrong: a stale one beside the right one is a mistake worth hearing of.
-    if keys.all(|key| backoffice.options().api_key.matches(key)) {
-        Ok(())
-    } else {
-        Err(Refusal::Key("wrong"))
-    }
 }
 
 /// Reads a body within the limit. Of a longer one, some more is read and dropped: a caller who is still writing

@@ -3,7 +3,10 @@
 use rusqlite::{OptionalExtension, Row, Transaction};
 
 use super::answer::{Answer, Refusal, Rows, Under};
-use super::links::LIST_ROWS_DEFAULT;
+use super::api::{Call, Verb};
+use super::contract::{Given, Kind, NUMBER_MAX, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
+use super::links::{LINK_ID, LIST_ROWS_DEFAULT};
+use super::offers::OFFER_ID;
 use super::parameters::{Parameters, required};
 use super::store::{Listing, Put};
 use super::{Options, links, offers};
@@ -104,10 +107,58 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<SmartLinkOffer> {
     })
 }
 
-/// The parameters of `smart_link_offer.json`.
-pub const FIELDS: &[&str] = &["smart_link_id", "offer_id", "offer_weight", "priority"];
+/// `GET smart_link_offers.json`
+pub const LIST: Call = Call {
+    verb: Verb::Read,
+    name: "smart_link_offers.json",
+    about: "Lists which offers are attached to which links.",
+    parameters: &[
+        LINK_ID.sought(),
+        OFFER_ID.sought(),
+        START_AT_ROW,
+        ROW_LIMIT.default(Given::Number(LIST_ROWS_DEFAULT)),
+    ],
+    example: r##"{"smart_link_id": 301, "offer_id": 1042, "start_at_row": 0, "row_limit": 100}"##,
+    answer: Shape::Page { noun: "smart_link_offers", item: "SmartLinkOffer" },
+    run: list,
+};
 
-/// The parameters of `remove_smart_link_offer.json`.
-pub const IDS: &[&str] = &["smart_link_id", "offer_id"];
+/// `POST smart_link_offer.json`
+pub const ATTACH: Call = Call {
+    verb: Verb::Write,
+    name: "smart_link_offer.json",
+    about: "Attaches an offer to a link, or changes what is attached, of which what is left out stays.",
+    parameters: &[
+        LINK_ID.required(),
+        OFFER_ID.required(),
+        WEIGHT.default(Given::Number(1)),
+        PRIORITY.default(Given::Number(1)),
+    ],
+    example: r##"{"smart_link_id": 301, "offer_id": 1042, "offer_weight": 60, "priority": 2}"##,
+    answer: Shape::Told { item: "SmartLinkOffer", messages: &["attached", "changed", "unchanged"] },
+    run: attach,
+};
+
+/// `POST remove_smart_link_offer.json`
+pub const REMOVE: Call = Call {
+    verb: Verb::Write,
+    name: "remove_smart_link_offer.json",
+    about: "Detaches an offer from a link.",
+    parameters: &[LINK_ID.required(), OFFER_ID.required()],
+    example: r##"{"smart_link_id": 301, "offer_id": 1044}"##,
+    answer: Shape::Told { item: "SmartLinkOffer", messages: &["removed"] },
+    run: remove,
+};
+
+/// The share of a tier's clicks.
+pub const WEIGHT: Parameter = Parameter::new(
+    "offer_weight",
+    Kind::Whole(0, 100),
+    "Its share of the clicks of its tier, relative to the others; 0 is none.",
+);
+
+/// The tier.
+pub const PRIORITY: Parameter =
+    Parameter::new("priority", Kind::Whole(0, NUMBER_MAX), "Its tier; lower ones are tried first.");
 
 const COLUMNS: &str = "smart_link_id, offer_id, offer_weight, priority";

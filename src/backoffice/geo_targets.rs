@@ -8,7 +8,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::{Answer, Refusal, Rows, Under};
+use super::api::{Call, Verb};
+use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
 use super::links::LIST_ROWS_DEFAULT;
+use super::offers::OFFER_ID;
 use super::parameters::{Parameters, required};
 use super::store::{Listing, Put};
 use super::{Options, offers};
@@ -150,8 +153,36 @@ fn targets_of(transaction: &Transaction<'_>, offer: i64) -> rusqlite::Result<Off
     Ok(OfferGeoTargets { offer_id: offer, geo_targets })
 }
 
-/// The parameters of `update_offer_geo_targets.json`.
-pub const FIELDS: &[&str] = &["offer_id", "countries", "action"];
+/// `GET offer_geo_targets.json`
+pub const LIST: Call = Call {
+    verb: Verb::Read,
+    name: "offer_geo_targets.json",
+    about: "Lists the countries that an offer allows or blocks; without `offer_id`, of every offer that has some.",
+    parameters: &[OFFER_ID, START_AT_ROW, ROW_LIMIT.default(Given::Number(LIST_ROWS_DEFAULT))],
+    example: r##"{"offer_id": 1045, "start_at_row": 0, "row_limit": 100}"##,
+    answer: Shape::Either(
+        &Shape::Open { item: "OfferGeoTargets" },
+        &Shape::Page { noun: "offer_geo_targets", item: "OfferGeoTargets" },
+    ),
+    run: list,
+};
+
+/// `POST update_offer_geo_targets.json`
+pub const UPDATE: Call = Call {
+    verb: Verb::Write,
+    name: "update_offer_geo_targets.json",
+    about: "Allows or blocks countries of an offer, or forgets them.",
+    parameters: &[
+        OFFER_ID.required(),
+        Parameter::new("countries", Kind::Countries, "ISO 3166-1 alpha-2 codes with commas between them.")
+            .required(),
+        Parameter::new("action", Kind::OneOf(&["allow", "block", "remove"]), "What to do with them.")
+            .required(),
+    ],
+    example: r##"{"offer_id": 1042, "countries": "US,CA", "action": "allow"}"##,
+    answer: Shape::Open { item: "UpdatedGeoTargets" },
+    run: update,
+};
 
 const COUNTRIES_WANTED: &str = "country codes with commas between them, such as US,CA,GB";
 

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -21,6 +22,7 @@ use serde_json::value::RawValue;
 
 use super::answer::{Answer, Refusal, Under};
 use super::api::{self, BODY_BYTES_MAX};
+use super::contract::Parameter;
 use super::parameters::{Parameters, PresentedKeys};
 use super::store::Put;
 use super::{Backoffice, Options, attachments, geo_targets, json, links, offers, rules};
@@ -45,9 +47,13 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
     Parameters::default().add_query(head.uri.query().unwrap_or_default(), &mut keys)?;
     keys.add_bearer(&head.headers);
     let is_trusted = !keys.is_empty();
-    if is_trusted {
-        api::check_key(&backoffice, &keys)?;
-    }
+    let (backoffice, keys) = api::blocking(move || {
+        if is_trusted {
+            api::check_key(&backoffice, &keys)?;
+        }
+        Ok((backoffice, keys))
+    })
+    .await?;
     let is_json = head.headers.get(header::CONTENT_TYPE).is_none_or(|kind| {
         kind.to_str().is_ok_and(|kind| kind.to_ascii_lowercase().starts_with("application/json"))
     });
@@ -57,10 +63,11 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
         ));
     }
     let body_bytes_max = if is_trusted { IMPORT_BYTES_MAX } else { BODY_BYTES_MAX };
-    let body = api::read_body(body, body_bytes_max).await?;
-    tokio::task::spawn_blocking(move || import(&backoffice, keys, &body))
+    let patience = if is_trusted { IMPORT_TIMEOUT } else { backoffice.options().limits.body_read_timeout };
+    let body = tokio::time::timeout(patience, api::read_body(body, body_bytes_max))
         .await
-        .unwrap_or_else(|error| Err(Refusal::Broken(error.to_string())))
+        .map_err(|_| Refusal::Slow(patience))??;
+    api::blocking(move || import(&backoffice, keys, &body)).await
 }
 
 /// The body. Items stay text until each is read, so that a long list is not held twice.
@@ -161,18 +168,18 @@ impl Body<'_> {
 
 impl Items {
     fn read(body: &Body<'_>, options: &Options) -> Result<Self, Refusal> {
-        let once = Noun { list: "offers", label: label_offer, known: offers::UPDATE };
+        let once = Noun { list: "offers", label: label_offer, known: offers::UPDATE.parameters };
         let offers = once.read(&body.offers, options, offers::item, |offer| offer.id())?;
-        let once = Noun { list: "smart_links", label: label_link, known: links::UPDATE };
+        let once = Noun { list: "smart_links", label: label_link, known: links::UPDATE.parameters };
         let smart_links = once.read(&body.smart_links, options, links::item, |link| link.smart_link_id)?;
-        let once = Noun { list: ENTRIES, label: label_entry, known: attachments::FIELDS };
+        let once = Noun { list: ENTRIES, label: label_entry, known: attachments::ATTACH.parameters };
         let smart_link_offers = once.read(&body.smart_link_offers, options, attachments::item, |entry| {
             (entry.smart_link_id, entry.offer_id)
         })?;
-        let once = Noun { list: RULES, label: label_rule, known: rules::UPDATE };
+        let once = Noun { list: RULES, label: label_rule, known: rules::UPDATE.parameters };
         let routing_rules = once.read(&body.routing_rules, options, rules::item, |rule| rule.rule_id)?;
 
-        let once = Noun { list: GEO_TARGETS, label: label_offer, known: geo_targets::FIELDS };
+        let once = Noun { list: GEO_TARGETS, label: label_offer, known: geo_targets::UPDATE.parameters };
         let all =
             once.read(&body.offer_geo_targets, options, geo_targets::item, |item| (item.offer, item.action))?;
         let mut geo_targets: BTreeMap<i64, BTreeMap<Country, &'static str>> = BTreeMap::new();
@@ -308,7 +315,7 @@ impl Count {
 struct Noun {
     list: &'static str,
     label: fn(&Parameters) -> String,
-    known: &'static [&'static str],
+    known: &'static [Parameter],
 }
 
 impl Noun {
@@ -409,6 +416,9 @@ const GEO_TARGETS: &str = "offer_geo_targets";
 const ENTRIES: &str = "smart_link_offers";
 
 const RULES: &str = "routing_rules";
+
+/// Half a gigabyte over a slow line.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A million links with four entries each, as JSON, and room.
 const IMPORT_BYTES_MAX: usize = 512 * 1024 * 1024;

@@ -4,6 +4,8 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 
 use super::Options;
 use super::answer::{Answer, Refusal, Rows, Under};
+use super::api::{Call, Verb};
+use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
 use super::parameters::{Parameters, required};
 use super::store::{Listing, Put, next_id};
 use crate::cake::wire::{ACTIVE, LINK_STATUSES, SmartLink, read_status};
@@ -169,20 +171,77 @@ fn tracking_url(options: &Options, link: i64, affiliate: i64) -> String {
     format!("{}/sl?id={link}&aff_id={affiliate}", options.public_base_url.trim_end_matches('/'))
 }
 
-/// The parameters of `smart_link.json`.
-pub const FIELDS: &[&str] =
-    &["smart_link_name", "affiliate_id", "smart_link_status", "rotation_type", "cap_aware", "fallback_url"];
+/// `GET smart_links.json`
+pub const LIST: Call = Call {
+    verb: Verb::Read,
+    name: "smart_links.json",
+    about: "Lists smart links.",
+    parameters: &[
+        LINK_ID.sought(),
+        AFFILIATE_ID.sought(),
+        STATUS,
+        START_AT_ROW,
+        ROW_LIMIT.default(Given::Number(LIST_ROWS_DEFAULT)),
+    ],
+    example: r##"{"smart_link_id": 301, "affiliate_id": 67890, "smart_link_status": "active", "start_at_row": 0, "row_limit": 100}"##,
+    answer: Shape::Page { noun: "smart_links", item: "SmartLink" },
+    run: list,
+};
 
-/// The parameters of `update_smart_link.json`.
-pub const UPDATE: &[&str] = &[
-    "smart_link_id",
-    "smart_link_name",
-    "affiliate_id",
-    "smart_link_status",
+/// `POST smart_link.json`
+pub const CREATE: Call = Call {
+    verb: Verb::Write,
+    name: "smart_link.json",
+    about: "Creates a smart link.",
+    parameters: &[
+        NAME.required(),
+        AFFILIATE_ID.required(),
+        STATUS.default(Given::Text(ACTIVE)),
+        ROTATION.default(Given::Text(Rotation::Weighted.as_str())),
+        CAP_AWARE.default(Given::Truth(true)),
+        FALLBACK_URL,
+    ],
+    example: r##"{"smart_link_name": "Finance Rotator - CA", "affiliate_id": 67890, "smart_link_status": "active", "rotation_type": "weighted", "cap_aware": true, "fallback_url": "https://www.example.com/finance?link={smart_link_id}"}"##,
+    answer: Shape::Under { item: "SmartLink" },
+    run: create,
+};
+
+/// `POST update_smart_link.json`
+pub const UPDATE: Call = Call {
+    verb: Verb::Write,
+    name: "update_smart_link.json",
+    about: "Changes a smart link. What is left out stays as it is.",
+    parameters: &[LINK_ID.required(), NAME, AFFILIATE_ID, STATUS, ROTATION, CAP_AWARE, FALLBACK_URL],
+    example: r##"{"smart_link_id": 301, "smart_link_name": "Finance Rotator - US", "affiliate_id": 67890, "smart_link_status": "active", "rotation_type": "even", "cap_aware": true, "fallback_url": null}"##,
+    answer: Shape::Under { item: "SmartLink" },
+    run: update,
+};
+
+/// Which link.
+pub const LINK_ID: Parameter = Parameter::new("smart_link_id", Kind::Id, "The smart link.");
+
+const AFFILIATE_ID: Parameter = Parameter::new("affiliate_id", Kind::Id, "Whose link it is.");
+
+const STATUS: Parameter =
+    Parameter::new("smart_link_status", Kind::OneOf(LINK_STATUSES), "Whether it sends clicks to offers.");
+
+const NAME: Parameter = Parameter::new("smart_link_name", Kind::Title, "What people call it.");
+
+const ROTATION: Parameter = Parameter::new(
     "rotation_type",
-    "cap_aware",
+    Kind::OneOf(&["weighted", "even", "priority"]),
+    "How one of a tier's offers is chosen: by weight, by equal weights, or the one with the lowest id.",
+);
+
+const CAP_AWARE: Parameter =
+    Parameter::new("cap_aware", Kind::Truth, "Whether offers whose caps are full are passed over.");
+
+const FALLBACK_URL: Parameter = Parameter::new(
     "fallback_url",
-];
+    Kind::Text,
+    "Where clicks go that reach no offer: an https URL, with tokens such as {s1}.",
+)
+.removable();
 
 /// CAKE's default for the lists of its Smart Links calls, and ours.
 pub const LIST_ROWS_DEFAULT: i64 = 100;

@@ -12,32 +12,43 @@
 //! 2. What was answered with success is on the disk.
 //! 3. A refused call changes nothing, and says which parameter it was and what was expected.
 //! 4. Nothing sent to change the network is passed over in silence: unknown or repeated parameters are refused.
+//! 5. What a call takes is told in one place, from which the document at `/api/openapi.json` is written.
+//! 6. No call is done without a valid key; a key that was revoked, be it by another process, is not valid any more.
 //!
 //! It decides no click and knows no table; it mounts nothing and listens nowhere: that is the admin room's part.
 
 mod answer;
 mod api;
 mod attachments;
+mod contract;
 mod demo;
+mod gate;
 mod geo_targets;
 mod import;
 mod json;
+mod keys;
 mod links;
 mod offers;
+mod openapi;
 mod parameters;
+mod rate;
 mod revision;
 mod rules;
 mod store;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::routing::any;
+use axum::routing::{any, get};
 
+pub use keys::{ApiKey, Keys, KeysError};
+pub use rate::Rate;
 pub use store::OpenError;
 
 use api::Call;
+use gate::Gate;
 use store::Store;
 
 use crate::cake::Key;
@@ -51,7 +62,8 @@ pub struct Backoffice(Arc<Room>);
 /// What the room needs to know.
 #[derive(Debug)]
 pub struct Options {
-    /// The key that every call must bring.
+    /// The node's own key, by which its edge refreshes: always valid, and in no table. Other callers have keys of their
+    /// own ([`Keys`]).
     pub api_key: Key,
     /// Where clicks reach this network, such as `https://go.example.com`: the head of every `tracking_url`.
     pub public_base_url: String,
@@ -59,6 +71,16 @@ pub struct Options {
     pub zone: Zone,
     /// What `offer_url` and `fallback_url` may be.
     pub destination_policy: DestinationPolicy,
+    pub limits: Limits,
+}
+
+/// What a caller may ask of the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// How often a key may call; `None`: as often as it likes. The node's own key always may.
+    pub rate: Option<Rate>,
+    /// How long a caller may take to send a body: one that comes a byte a minute holds a connection for nothing.
+    pub body_read_timeout: Duration,
 }
 
 /// Why the demo network could not be written.
@@ -69,12 +91,14 @@ pub struct DemoError(String);
 impl Backoffice {
     /// Opens the store, or makes it. Blocks: it reads the file once to see that it is whole.
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(Room { store: Store::open(path)?, options })))
+        let gate = Gate::new(options.limits.rate);
+        Ok(Self(Arc::new(Room { store: Store::open(path)?, options, gate })))
     }
 
-    /// The routes of `/api/2` and everything under it, to be merged into the listener's router.
+    /// The routes of the document, and of `/api/2` and everything under it, to be merged into the listener's router.
     pub fn router(&self) -> Router {
         Router::new()
+            .route(DOCUMENT, get(api::describe))
             .route(PREFIX, any(api::handle))
             .route(&format!("{PREFIX}/"), any(api::handle))
             .route(&format!("{PREFIX}/{}", import::CALL), any(import::handle))
@@ -94,6 +118,16 @@ impl Backoffice {
 
     fn options(&self) -> &Options {
         &self.0.options
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rate: Some(Rate::default()), body_read_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -115,28 +149,32 @@ impl Options {
 struct Room {
     store: Store,
     options: Options,
+    gate: Gate,
 }
 
 /// Where the API is mounted.
 const PREFIX: &str = "/api/2";
 
+/// Where the document of the API is.
+const DOCUMENT: &str = "/api/openapi.json";
+
 /// Every call: CAKE's, as it documents them, and ours in the same manner. Beside them stands [`import::CALL`], whose
 /// body is of another size.
 static CALLS: &[Call] = &[
-    Call::wait("revision.json"),
-    Call::read("smart_links.json", links::list),
-    Call::write("smart_link.json", links::FIELDS, links::create),
-    Call::write("update_smart_link.json", links::UPDATE, links::update),
-    Call::read("smart_link_offers.json", attachments::list),
-    Call::write("smart_link_offer.json", attachments::FIELDS, attachments::attach),
-    Call::write("remove_smart_link_offer.json", attachments::IDS, attachments::remove),
-    Call::read("routing_rules.json", rules::list),
-    Call::write("routing_rule.json", rules::FIELDS, rules::create),
-    Call::write("update_routing_rule.json", rules::UPDATE, rules::update),
-    Call::write("remove_routing_rule.json", rules::IDS, rules::remove),
-    Call::read("offers.json", offers::list),
-    Call::write("offer.json", offers::FIELDS, offers::create),
-    Call::write("update_offer.json", offers::UPDATE, offers::update),
-    Call::read("offer_geo_targets.json", geo_targets::list),
-    Call::write("update_offer_geo_targets.json", geo_targets::FIELDS, geo_targets::update),
+    revision::WATCH,
+    links::LIST,
+    links::CREATE,
+    links::UPDATE,
+    attachments::LIST,
+    attachments::ATTACH,
+    attachments::REMOVE,
+    rules::LIST,
+    rules::CREATE,
+    rules::UPDATE,
+    rules::REMOVE,
+    offers::LIST,
+    offers::CREATE,
+    offers::UPDATE,
+    geo_targets::LIST,
+    geo_targets::UPDATE,
 ];

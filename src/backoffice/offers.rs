@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 use super::Options;
 use super::answer::{Answer, Refusal, Rows};
+use super::api::{Call, Verb};
+use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
 use super::parameters::{Parameters, required};
 use super::store::{Listing, Put, next_id};
 use crate::cake::wire::{ACTIVE, OFFER_STATUSES, OfferItem, expected, read_status};
@@ -226,27 +228,130 @@ const FURTHER: &[&str] = &[
     "offer_description",
 ];
 
-/// The parameters of `offer.json`.
-pub const FIELDS: &[&str] = UPDATE.split_at(1).1;
+/// `GET offers.json`
+pub const LIST: Call = Call {
+    verb: Verb::Read,
+    name: "offers.json",
+    about: "Lists offers.",
+    parameters: &[
+        OFFER_ID.sought(),
+        STATUS,
+        SORT_FIELD.default(Given::Text("offer_id")),
+        SORT_DESCENDING.default(Given::Truth(false)),
+        START_AT_ROW,
+        ROW_LIMIT.default(Given::Number(OFFER_ROWS_DEFAULT)),
+    ],
+    example: r##"{"offer_id": 1042, "offer_status": "active", "sort_field": "offer_name", "sort_descending": true, "start_at_row": 0, "row_limit": 25}"##,
+    answer: Shape::OpenPage { noun: "offers", item: "WrappedOffer" },
+    run: list,
+};
 
-/// The parameters of `update_offer.json`.
-pub const UPDATE: &[&str] = &[
-    "offer_id",
-    "offer_name",
+/// `POST offer.json`
+pub const CREATE: Call = Call {
+    verb: Verb::Write,
+    name: "offer.json",
+    about: "Creates an offer.",
+    parameters: &[
+        NAME.required(),
+        URL.required(),
+        STATUS.default(Given::Text(ACTIVE)),
+        PAYOUT,
+        EXPIRATION_DATE,
+        ADVERTISER_ID,
+        VERTICAL_ID,
+        PAYOUT_TYPE,
+        REVENUE,
+        REVENUE_TYPE,
+        CURRENCY_ID,
+        SESSION_HOURS,
+        PREVIEW_URL,
+        DESCRIPTION,
+    ],
+    example: r##"{"offer_name": "Card US", "offer_url": "https://shop.example.com/a?sub={sub_id}&r=#reqid#", "offer_status": "active", "payout": 45.0, "expiration_date": "2027-01-31 23:59:59", "advertiser_id": 11, "vertical_id": 7, "payout_type": "cpa", "revenue": 60.25, "revenue_type": "fixed", "currency_id": 1, "session_hours": 720, "preview_url": "https://preview.example.com/", "offer_description": "Cards for the United States"}"##,
+    answer: Shape::Open { item: "WrappedOffer" },
+    run: create,
+};
+
+/// `POST update_offer.json`
+pub const UPDATE: Call = Call {
+    verb: Verb::Write,
+    name: "update_offer.json",
+    about: "Changes an offer. What is left out stays as it is.",
+    parameters: &[
+        OFFER_ID.required(),
+        NAME,
+        URL,
+        STATUS,
+        PAYOUT,
+        EXPIRATION_DATE,
+        ADVERTISER_ID,
+        VERTICAL_ID,
+        PAYOUT_TYPE,
+        REVENUE,
+        REVENUE_TYPE,
+        CURRENCY_ID,
+        SESSION_HOURS,
+        PREVIEW_URL,
+        DESCRIPTION,
+    ],
+    example: r##"{"offer_id": 1043, "offer_name": "Card US", "offer_url": "https://shop.example.com/a?sub={sub_id}&r=#reqid#", "offer_status": "active", "payout": 45.0, "expiration_date": "2027-01-31 23:59:59", "advertiser_id": 11, "vertical_id": 7, "payout_type": "cpa", "revenue": 60.25, "revenue_type": "fixed", "currency_id": 1, "session_hours": 720, "preview_url": "https://preview.example.com/", "offer_description": "Cards for the United States"}"##,
+    answer: Shape::Open { item: "WrappedOffer" },
+    run: update,
+};
+
+/// Which offer.
+pub const OFFER_ID: Parameter = Parameter::new("offer_id", Kind::Id, "The offer.");
+
+const NAME: Parameter = Parameter::new("offer_name", Kind::Title, "What people call it.");
+
+const URL: Parameter = Parameter::new(
     "offer_url",
-    "offer_status",
-    "payout",
+    Kind::Text,
+    "Where its clicks go: an https URL, with tokens such as {sub_id} and #reqid#.",
+);
+
+const STATUS: Parameter =
+    Parameter::new("offer_status", Kind::OneOf(OFFER_STATUSES), "Only an active offer takes clicks.");
+
+const PAYOUT: Parameter =
+    Parameter::new("payout", Kind::Amount, "What a conversion pays the affiliate.").removable();
+
+const EXPIRATION_DATE: Parameter = Parameter::new(
     "expiration_date",
-    "advertiser_id",
-    "vertical_id",
-    "payout_type",
-    "revenue",
-    "revenue_type",
-    "currency_id",
-    "session_hours",
-    "preview_url",
-    "offer_description",
-];
+    Kind::Moment,
+    "Its last second, YYYY-MM-DD HH:MM:SS in the network's time zone.",
+)
+.removable();
+
+const SORT_FIELD: Parameter =
+    Parameter::new("sort_field", Kind::OneOf(&["offer_id", "offer_name"]), "What to sort by.");
+
+const SORT_DESCENDING: Parameter =
+    Parameter::new("sort_descending", Kind::Truth, "Whether the highest comes first.");
+
+const ADVERTISER_ID: Parameter = further("advertiser_id");
+
+const VERTICAL_ID: Parameter = further("vertical_id");
+
+const PAYOUT_TYPE: Parameter = further("payout_type");
+
+const REVENUE: Parameter = further("revenue");
+
+const REVENUE_TYPE: Parameter = further("revenue_type");
+
+const CURRENCY_ID: Parameter = further("currency_id");
+
+const SESSION_HOURS: Parameter = further("session_hours");
+
+const PREVIEW_URL: Parameter = further("preview_url");
+
+const DESCRIPTION: Parameter = further("offer_description");
+
+/// A member of [`FURTHER`].
+const fn further(name: &'static str) -> Parameter {
+    Parameter::new(name, Kind::Single, "Kept as it was given, and answered again; routing does not need it.")
+        .removable()
+}
 
 /// CAKE's default for this list; its Smart Links lists have another.
 const OFFER_ROWS_DEFAULT: i64 = 25;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::answer::Refusal;
+use super::contract::Parameter;
 use super::json;
 use super::store::Page;
 use crate::cake::wire::{FieldError, expected};
@@ -17,6 +18,9 @@ use crate::cake::wire::{FieldError, expected};
 #[derive(Debug, Default)]
 pub struct Parameters {
     values: Map<String, Value>,
+    /// Which names the call looked for: a test compares them with those that it tells.
+    #[cfg(test)]
+    names_read: std::cell::RefCell<std::collections::BTreeSet<String>>,
 }
 
 /// Every `api_key` that came with a call; apart from the parameters, so that no message can quote one.
@@ -90,11 +94,13 @@ impl Parameters {
     }
 
     /// Refuses a name that the call does not know: a misspelt weight passed over would cost money.
-    pub fn refuse_unknown(&self, known: &[&str]) -> Result<(), Refusal> {
-        match self.values.keys().find(|name| !known.contains(&name.as_str())) {
+    pub fn refuse_unknown(&self, known: &[Parameter]) -> Result<(), Refusal> {
+        let is_known = |name: &String| known.iter().any(|parameter| parameter.name == name);
+        match self.values.keys().find(|name| !is_known(name)) {
             None => Ok(()),
             Some(name) => {
                 let shown: String = name.chars().take(SHOWN_CHARS).collect();
+                let known: Vec<&str> = known.iter().map(|parameter| parameter.name).collect();
                 Err(Refusal::malformed(
                     &shown,
                     format!("is not a parameter of this call; there are {}", known.join(", ")),
@@ -105,7 +111,14 @@ impl Parameters {
 
     /// The value of that name as it was sent.
     pub fn raw(&self, name: &str) -> Option<&Value> {
+        #[cfg(test)]
+        self.names_read.borrow_mut().insert(name.to_owned());
         self.values.get(name)
+    }
+
+    #[cfg(test)]
+    pub fn names_read(&self) -> std::collections::BTreeSet<String> {
+        self.names_read.borrow().clone()
     }
 
     pub fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {
@@ -138,7 +151,7 @@ impl Parameters {
         self.read(name, "a whole number", |value| match value {
             // A sign of plus would be a space, had the caller encoded it right.
             Value::String(text) if !text.starts_with('+') => text.parse().ok(),
-            value => value.as_i64(),
+            value => value.as_i64().or_else(|| whole(value.as_f64()?)),
         })
     }
 
@@ -207,7 +220,11 @@ impl Parameters {
 
 impl From<Map<String, Value>> for Parameters {
     fn from(values: Map<String, Value>) -> Self {
-        Self { values }
+        Self {
+            values,
+            #[cfg(test)]
+            names_read: Default::default(),
+        }
     }
 }
 
@@ -233,10 +250,15 @@ impl PresentedKeys {
         self.0.is_empty()
     }
 
-    /// Whether every key passes; one that is no text does not.
-    pub fn all(&self, pass: impl Fn(&[u8]) -> bool) -> bool {
-        self.0.iter().all(|key| key.as_str().is_some_and(|key| pass(key.as_bytes())))
+    /// Each key; `None` for one that is no text.
+    pub fn iter(&self) -> impl Iterator<Item = Option<&str>> {
+        self.0.iter().map(Value::as_str)
     }
+}
+
+/// Some languages write every number with a fraction: 60.0 is as whole as 60.
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() <= WHOLE_MAX).then_some(number as i64)
 }
 
 /// A parameter that the call cannot do without.
@@ -245,10 +267,13 @@ pub fn required<T>(name: &str, value: Option<T>, wanted: &str) -> Result<T, Refu
 }
 
 /// Refuses a text longer than this: a name is shown in tables.
-const TITLE_CHARS_MAX: usize = 255;
+pub const TITLE_CHARS_MAX: usize = 255;
 
 /// CAKE's limit; over it, CAKE and we answer an error.
-const ROW_LIMIT_MAX: i64 = 500;
+pub const ROW_LIMIT_MAX: i64 = 500;
+
+/// 2⁵³: beyond it a number with a fraction no longer tells each whole number.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Enough of an unknown name to recognise it by.
 const SHOWN_CHARS: usize = 80;
@@ -275,6 +300,19 @@ mod tests {
         assert_eq!(form.object("conditions").unwrap().unwrap()["os"], 1);
         assert_eq!(form.removable_text("gone").unwrap(), Some(None));
         assert_eq!(form.text("absent").unwrap(), None);
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_fraction() {
+        let read = |number: Value| {
+            let fields: Map<String, Value> = [("id".to_owned(), number)].into_iter().collect();
+            Parameters::from(fields).whole_number("id").ok().flatten()
+        };
+        assert_eq!(read(serde_json::json!(60.0)), Some(60));
+        assert_eq!(read(serde_json::json!(-0.0)), Some(0));
+        for number in [60.5, 1e300, 9_007_199_254_740_994.0] {
+            assert_eq!(read(number.into()), None, "{number}");
+        }
     }
 
     #[test]

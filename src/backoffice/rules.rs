@@ -4,7 +4,11 @@ use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction};
 
 use super::answer::{Answer, Refusal, Rows, Under};
-use super::links::LIST_ROWS_DEFAULT;
+use super::api::{Call, Verb};
+use super::attachments::{PRIORITY, WEIGHT};
+use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
+use super::links::{LINK_ID, LIST_ROWS_DEFAULT};
+use super::offers::OFFER_ID;
 use super::parameters::{Parameters, required};
 use super::store::{Listing, Put, next_id};
 use super::{Options, links, offers};
@@ -144,14 +148,68 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<RoutingRule> {
     })
 }
 
-/// The parameters of `routing_rule.json`.
-pub const FIELDS: &[&str] = &["smart_link_id", "offer_id", "priority", "offer_weight", "conditions"];
+/// `GET routing_rules.json`
+pub const LIST: Call = Call {
+    verb: Verb::Read,
+    name: "routing_rules.json",
+    about: "Lists routing rules.",
+    parameters: &[
+        RULE_ID.sought(),
+        LINK_ID.sought(),
+        OFFER_ID.sought(),
+        START_AT_ROW,
+        ROW_LIMIT.default(Given::Number(LIST_ROWS_DEFAULT)),
+    ],
+    example: r##"{"rule_id": 1, "smart_link_id": 301, "offer_id": 1045, "start_at_row": 0, "row_limit": 100}"##,
+    answer: Shape::Page { noun: "routing_rules", item: "RoutingRule" },
+    run: list,
+};
 
-/// The parameters of `update_routing_rule.json`.
-pub const UPDATE: &[&str] =
-    &["rule_id", "smart_link_id", "offer_id", "priority", "offer_weight", "conditions"];
+/// `POST routing_rule.json`
+pub const CREATE: Call = Call {
+    verb: Verb::Write,
+    name: "routing_rule.json",
+    about: "Creates a rule: an offer on a link, under conditions.",
+    parameters: &[
+        LINK_ID.required(),
+        OFFER_ID.required(),
+        PRIORITY.default(Given::Number(1)),
+        WEIGHT.default(Given::Number(1)),
+        CONDITIONS.required(),
+    ],
+    example: r##"{"smart_link_id": 301, "offer_id": 1042, "priority": 1, "offer_weight": 10, "conditions": {"country": {"in": ["US", "CA"]}, "device": {"not_in": ["tablet"]}, "hours": {"days": ["mon", "fri"], "from": "09:00", "to": "17:30", "time_zone": "America/New_York"}}}"##,
+    answer: Shape::Under { item: "RoutingRule" },
+    run: create,
+};
 
-/// The parameters of `remove_routing_rule.json`.
-pub const IDS: &[&str] = &["rule_id"];
+/// `POST update_routing_rule.json`
+pub const UPDATE: Call = Call {
+    verb: Verb::Write,
+    name: "update_routing_rule.json",
+    about: "Changes a rule. What is left out stays as it is; conditions are replaced as a whole.",
+    parameters: &[RULE_ID.required(), LINK_ID, OFFER_ID, PRIORITY, WEIGHT, CONDITIONS],
+    example: r##"{"rule_id": 1, "smart_link_id": 301, "offer_id": 1045, "priority": 1, "offer_weight": 100, "conditions": {"country": {"in": ["GB"]}}}"##,
+    answer: Shape::Under { item: "RoutingRule" },
+    run: update,
+};
+
+/// `POST remove_routing_rule.json`
+pub const REMOVE: Call = Call {
+    verb: Verb::Write,
+    name: "remove_routing_rule.json",
+    about: "Removes a rule.",
+    parameters: &[RULE_ID.required()],
+    example: r##"{"rule_id": 1}"##,
+    answer: Shape::Told { item: "RoutingRule", messages: &["removed"] },
+    run: remove,
+};
+
+const RULE_ID: Parameter = Parameter::new("rule_id", Kind::Id, "The rule.");
+
+const CONDITIONS: Parameter = Parameter::new(
+    "conditions",
+    Kind::Conditions,
+    "Which clicks it takes: those for which all of them hold.",
+);
 
 const COLUMNS: &str = "rule_id, smart_link_id, offer_id, priority, offer_weight, conditions";

@@ -118,6 +118,19 @@ impl Store {
         self.write_if(|transaction| Ok((work(transaction)?, true)))
     }
 
+    /// As [`write`](Self::write), for what is no part of the network: no reader of the network is told of a change.
+    pub fn write_aside<T, E: From<rusqlite::Error>>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        // A panic while the lock was held has rolled its transaction back, so the connection is as good as before.
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = work(&transaction)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
     /// As [`write`](Self::write), where the work says whether it changed anything. If it did not, the network keeps
     /// its revision, and nobody reads it again for nothing.
     pub fn write_if<T, E: From<rusqlite::Error>>(
@@ -270,8 +283,9 @@ fn open_error(path: &Path, error: rusqlite::Error) -> OpenError {
     }
 }
 
-/// Each brings the schema from its index to the next version; `PRAGMA user_version` says how many were run.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+/// Each brings the schema from its index to the next version; `PRAGMA user_version` says how many were run. One that
+/// was released is never edited.
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_keys.sql")];
 
 /// "SLNK": tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x534C_4E4B;
@@ -352,6 +366,24 @@ mod tests {
         drop(Store::open(&path).unwrap());
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         assert!(refusal(&path).contains("newer smartlink (schema 99"));
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cake.db");
+        let first = Connection::open(&path).unwrap();
+        first.execute_batch(MIGRATIONS[0]).unwrap();
+        first.execute_batch("UPDATE network SET revision = 'seven'").unwrap();
+        first.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        first.pragma_update(None, "user_version", 1).unwrap();
+        drop(first);
+        let store = Store::open(&path).unwrap();
+        let kept = store.read::<_, rusqlite::Error>(|transaction| {
+            let keys: i64 = transaction.query_row("SELECT count(*) FROM api_keys", [], |row| row.get(0))?;
+            Ok((keys, revision(transaction)?))
+        });
+        assert_eq!(kept.unwrap(), (0, "seven".to_owned()));
     }
 
     #[test]

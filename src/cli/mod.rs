@@ -6,6 +6,7 @@ mod explain;
 mod export;
 mod geo_target;
 mod import;
+mod key;
 mod link;
 mod network_file;
 mod offer;
@@ -63,6 +64,9 @@ enum Action {
     /// Put a whole network from a file into a node, all of it or nothing.
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
+    /// Create, list and revoke keys of the embedded API.
+    #[command(after_help = KEY_EXAMPLES)]
+    Key(key::KeyArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  smartlink completions bash > /etc/bash_completion.d/smartlink")]
     Completions {
@@ -148,6 +152,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Action::GeoTarget(args) => geo_target::run(&args),
         Action::Export(args) => export::run(&args),
         Action::Import(args) => import::run(&args),
+        Action::Key(args) => key::run(&args),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut script);
@@ -228,6 +233,18 @@ Examples:
   smartlink serve --config smartlink.toml --geo GeoLite2-City.mmdb
   smartlink serve --listen 0.0.0.0:80 --listen '[::]:80' --trust-proxy 10.0.0.0/8
   SMARTLINK_API_KEY_FILE=cake.key smartlink serve --upstream https://cake.example";
+
+const KEY_EXAMPLES: &str = "\
+A node may run meanwhile: a new key is valid, and a revoked one refused, from its next call on. The node's own key, by
+which its edge refreshes, is none of these: it is in the data directory, or where SMARTLINK_API_KEY_FILE says.
+
+To rotate a key: create a second one, give it to its user, look whether the first is still used, revoke the first.
+
+Examples:
+  smartlink key create billing
+  smartlink key list --data-dir /var/lib/smartlink
+  smartlink key list --json | jq -r '.[] | select(.last_used_on == null) | .name'
+  smartlink key revoke billing";
 
 const CHECK_EXAMPLES: &str = "\
 Takes the flags and the environment of serve, shows what they come to, and binds nothing. Exit code: 0 if all is \

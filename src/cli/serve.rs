@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use rand::TryRng;
-use rand::rngs::SysRng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -20,7 +18,7 @@ use url::Url;
 
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
-use crate::cake::{Client, Key, KeySource};
+use crate::cake::{Client, KeySource};
 use crate::config::{Config, DATABASE, Flags, KEY_FILE, Upstream};
 use crate::edge::{self, Drained};
 use crate::routing::Table;
@@ -172,6 +170,7 @@ fn open_backoffice(
         public_base_url,
         zone: config.refresh.zone.clone(),
         destination_policy: config.refresh.compile.policy.clone(),
+        limits: config.api.clone(),
     };
     let backoffice = Backoffice::open(&path, options)?;
     if config.demo {
@@ -209,10 +208,7 @@ fn own_key(data_dir: &Path) -> anyhow::Result<std::path::PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    let mut random = [0; 16];
-    SysRng.try_fill_bytes(&mut random).context("the system gives no random numbers for an API key")?;
-    let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let key = Key::new(&key).context("a key of hexadecimal digits is well-formed")?;
+    let key = super::key::random()?;
     let mut options = fs::OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
     let written = options.open(&path).and_then(|mut file| {

@@ -12,6 +12,7 @@ use http::HeaderValue;
 use url::Url;
 
 use crate::admin;
+use crate::backoffice::{Limits, Rate};
 use crate::cake::{ClientOptions, Key, KeyError, KeySource};
 use crate::edge::{self, ClickOptions, ConnectionOptions};
 use crate::routing::{
@@ -46,6 +47,8 @@ pub struct Config {
     /// How long it then waits for what has begun.
     pub drain_timeout: Duration,
     pub admin: admin::Options,
+    /// Of the embedded API.
+    pub api: Limits,
     pub geo: GeoFiles,
     pub refresh: RefreshOptions,
     pub upstream: Upstream,
@@ -101,6 +104,13 @@ impl Config {
     }
 }
 
+/// The data directory alone: for commands that work on it and run nothing, so that a secret which only a node needs
+/// need not be at hand.
+pub fn data_dir(flags: &Flags) -> Result<PathBuf, ConfigError> {
+    let raw = flags.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    Ok(chosen_data_dir(&raw, flags))
+}
+
 impl Config {
     /// The client's options for an upstream.
     pub fn client(&self, upstream: Url, key: KeySource) -> ClientOptions {
@@ -135,7 +145,7 @@ fn parse(text: &str) -> Result<Raw, FormError> {
 }
 
 fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
-    let data_dir = flags.data_dir.clone().unwrap_or_else(|| PathBuf::from(&raw.data_dir.0));
+    let data_dir = chosen_data_dir(raw, flags);
     let bots = bots(raw, flags)?;
     let policy = destination_policy(raw)?;
     let compile = CompileOptions {
@@ -148,6 +158,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         goodbye: seconds("edge.goodbye_seconds", raw.edge.goodbye_seconds, 0.0)?,
         drain_timeout: seconds("edge.drain_timeout_seconds", raw.edge.drain_timeout_seconds, 0.0)?,
         admin: admin_options(raw, flags)?,
+        api: api_limits(raw)?,
         geo: GeoFiles {
             places: flags.geo.clone().or_else(|| path(&raw.geo.database)),
             networks: flags.asn.clone().or_else(|| path(&raw.geo.asn_database)),
@@ -161,6 +172,10 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         body_bytes_max: raw.upstream.body_bytes_max,
         data_dir,
     })
+}
+
+fn chosen_data_dir(raw: &Raw, flags: &Flags) -> PathBuf {
+    flags.data_dir.clone().unwrap_or_else(|| PathBuf::from(&raw.data_dir.0))
 }
 
 /// The demonstration is clicked with curl, which is a bot like any other; there it is routed, so that one sees
@@ -239,6 +254,21 @@ fn admin_options(raw: &Raw, flags: &Flags) -> Result<admin::Options, ConfigError
         )));
     }
     Ok(admin::Options { listen, token })
+}
+
+fn api_limits(raw: &Raw) -> Result<Limits, ConfigError> {
+    let per_second = raw.api.requests_per_second;
+    if !(0.0..=RATE_MAX).contains(&per_second) {
+        let expected = format!("calls a second, up to {RATE_MAX}, or 0 for no limit");
+        return Err(value("api.requests_per_second", per_second, &expected));
+    }
+    let body_read_timeout = seconds("api.body_read_timeout_seconds", raw.api.body_read_timeout_seconds, 0.1)?;
+    if per_second == 0.0 {
+        return Ok(Limits { rate: None, body_read_timeout });
+    }
+    let rate = Rate::new(per_second, raw.api.burst)
+        .ok_or_else(|| value("api.burst", raw.api.burst, "at least 1: so many calls may come at once"))?;
+    Ok(Limits { rate: Some(rate), body_read_timeout })
 }
 
 fn refresh_options(
@@ -427,6 +457,9 @@ pub const KEY_FILE: &str = "api-key";
 
 const THREADS_MAX: usize = 1024;
 
+/// More than one node answers; a higher one is a mistake in units.
+const RATE_MAX: f64 = 1_000_000.0;
+
 /// A day: longer waits are mistakes in units.
 const SECONDS_MAX: f64 = 86_400.0;
 
@@ -458,6 +491,8 @@ mod tests {
         assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
         assert!(matches!(config.upstream, Upstream::Embedded { .. }));
         assert_eq!(config.refresh.interval, Duration::from_secs(15));
+        assert_eq!(config.api, Limits::default());
+        assert_eq!(from("[api]\nrequests_per_second = 0\nburst = 0").unwrap().api.rate, None);
     }
 
     #[test]
@@ -490,6 +525,10 @@ mod tests {
             ("[edge]\n\nthreads = -1", "line 3: "),
             ("[edge]\nthreads = 1\nthreads = 2", "line 3: "),
             ("[edge]\nlisten = \"0.0.0.0:80\"", "expected a list"),
+            ("[api]\nrequests_per_second = -1.0", "api.requests_per_second is \"-1\""),
+            ("[api]\nrequests_per_second = nan", "api.requests_per_second"),
+            ("[api]\nburst = 0", "api.burst is \"0\"; expected at least 1"),
+            ("[api]\nbody_read_timeout_seconds = 0", "api.body_read_timeout_seconds"),
         ] {
             let error = from(text).unwrap_err();
             assert!(error.contains(said), "{text:?} says {error:?}");

@@ -13,6 +13,7 @@ pub struct Raw {
     pub destinations: Destinations,
     pub geo: Geo,
     pub upstream: Upstream,
+    pub api: Api,
     pub admin: Admin,
     pub metrics: Metrics,
 }
@@ -76,6 +77,15 @@ pub struct Upstream {
     pub lost_count_min: usize,
 }
 
+/// `[api]`: what a caller may ask of the embedded API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    pub requests_per_second: f64,
+    pub burst: u32,
+    pub body_read_timeout_seconds: f64,
+}
+
 /// `[admin]`: the admin listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -134,6 +144,12 @@ impl Default for Upstream {
             lost_share_max: 0.2,
             lost_count_min: 100,
         }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { requests_per_second: 200.0, burst: 400, body_read_timeout_seconds: 10.0 }
     }
 }
 

@@ -1,5 +1,9 @@
 //! A small language for tests of the embedded CAKE: a running API, `get`, `post`, and what came back.
 
+// Each test file takes the part of the language that it speaks.
+#![allow(dead_code)]
+
+use std::io::{Read, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -10,7 +14,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use smartlink::backoffice::{Backoffice, Options};
+use smartlink::backoffice::{Backoffice, Limits, Options};
 use smartlink::cake::Key;
 use smartlink::cake::wire;
 use smartlink::routing::{DestinationPolicy, Zone};
@@ -44,11 +48,16 @@ impl Api {
     }
 
     pub fn start_on(path: &Path) -> Self {
+        Self::start_with(path, Limits::default())
+    }
+
+    pub fn start_with(path: &Path, limits: Limits) -> Self {
         let options = Options {
             api_key: Key::new(KEY).unwrap(),
             public_base_url: "https://go.example.com/".to_owned(),
             zone: zone(),
             destination_policy: DestinationPolicy::default(),
+            limits,
         };
         let backoffice = Backoffice::open(path, options).unwrap();
         let runtime =
@@ -98,6 +107,16 @@ impl Api {
             let text = String::from_utf8(bytes.into()).unwrap();
             Reply { status: head.status, headers: head.headers, text }
         })
+    }
+
+    /// Sends these bytes on a connection of their own and no more, and reads until the server ends it.
+    pub fn converse(&self, bytes: &[u8]) -> String {
+        let address = self.base.strip_prefix("http://").unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// Every row of a list under `response`, read in pages.

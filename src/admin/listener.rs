@@ -1,0 +1,88 @@
+//! Accepts connections for the admin room. axum's own loop sets no deadline for the head of a request, so that whoever
+//! sends half a head holds a connection for ever; this one does.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+
+/// Serves until `until` ends; requests that have begun are finished. `header_read_timeout` is also how long a
+/// connection may be idle.
+pub async fn serve(
+    mut listener: TcpListener,
+    router: Router,
+    header_read_timeout: Duration,
+    until: impl Future<Output = ()> + Send,
+) {
+    let connections = GracefulShutdown::new();
+    let mut until = std::pin::pin!(until);
+    loop {
+        // axum's accept outlives errors: it waits a moment where files have run out, and tries again.
+        let (stream, _) = tokio::select! {
+            accepted = Listener::accept(&mut listener) => accepted,
+            () = &mut until => break,
+        };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(header_read_timeout)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection of the admin listener broke");
+            }
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use axum::routing::get;
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    fn start(header_read_timeout: Duration) -> (Runtime, TcpStream, oneshot::Sender<()>, JoinHandle<()>) {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let serving = runtime.spawn(serve(listener, router, header_read_timeout, async {
+            let _ = stopped.await;
+        }));
+        (runtime, stream, stop, serving)
+    }
+
+    #[test]
+    fn half_a_head_is_not_waited_for() {
+        let (_runtime, mut stream, _stop, _serving) = start(Duration::from_millis(20));
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a.example\r\nx-").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(!answer.contains("200"), "{answer}");
+    }
+
+    #[test]
+    fn an_idle_connection_does_not_keep_the_listener() {
+        let (runtime, mut stream, stop, serving) = start(Duration::from_secs(3_600));
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").unwrap();
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        stop.send(()).unwrap();
+        runtime.block_on(serving).unwrap();
+    }
+}

@@ -1,0 +1,291 @@
+//! The document of the API, OpenAPI 3.1, written from [`CALLS`]: what a call takes is told in one place.
+//!
+//! It holds no secret and is the same for everybody, so that it is answered without a key.
+
+use serde_json::{Map, Value, json};
+
+use super::api::{Call, Verb};
+use super::contract::{Given, Kind, NUMBER_MAX, Parameter, Shape, TITLE_MAX};
+use super::{CALLS, PREFIX};
+use crate::types::Country;
+
+/// The whole document.
+pub fn document() -> Value {
+    let paths: Map<String, Value> = CALLS
+        .iter()
+        .map(|call| {
+            let method = if call.verb == Verb::Read { "get" } else { "post" };
+            (format!("{PREFIX}/{}", call.name), json!({ method: operation(call) }))
+        })
+        .collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "smartlink's CAKE API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "MIT OR Apache-2.0"},
+            "description": ABOUT,
+        },
+        "servers": [{"url": "/", "description": "The admin listener of the node that runs the API."}],
+        "security": [{"bearer": []}, {"query": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "responses": refusals(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "query": {
+                    "type": "apiKey", "in": "query", "name": "api_key",
+                    "description": "Or `api_key` among the parameters of a body, as CAKE has it.",
+                },
+            },
+        },
+    })
+}
+
+fn operation(call: &Call) -> Value {
+    let example: Value = serde_json::from_str(call.example).unwrap_or_default();
+    let id: Vec<&str> = call.name.split('.').take(1).collect();
+    let mut responses = json!({
+        "200": {
+            "description": "Done.",
+            "content": {"application/json": {"schema": answer(call.answer)}},
+        },
+    });
+    for (status, _) in REFUSALS {
+        responses[*status] = json!({"$ref": format!("#/components/responses/{status}")});
+    }
+    if call.verb == Verb::Read {
+        responses["200"]["headers"] = json!({"Smartlink-Revision": {
+            "description": "The state of the network that the answer tells of; pages with the same one fit together.",
+            "schema": {"type": "string"},
+        }});
+    }
+    let mut operation = json!({
+        "operationId": format!("{}{}", if call.verb == Verb::Read { "list_" } else { "" }, id.concat()),
+        "summary": call.about,
+        "responses": responses,
+    });
+    match call.verb {
+        Verb::Read => {
+            let parameters: Vec<Value> = call
+                .parameters
+                .iter()
+                .map(|parameter| {
+                    json!({
+                        "name": parameter.name, "in": "query", "required": parameter.required,
+                        "description": parameter.about, "schema": schema(parameter),
+                        "example": example[parameter.name],
+                    })
+                })
+                .collect();
+            operation["parameters"] = parameters.into();
+        }
+        Verb::Write => {
+            operation["requestBody"] = json!({
+                "required": true,
+                "content": {
+                    "application/json": {"schema": body(call.parameters, schema), "example": example},
+                    "application/x-www-form-urlencoded": {"schema": body(call.parameters, form_schema)},
+                },
+            });
+        }
+    }
+    operation
+}
+
+fn body(parameters: &[Parameter], schema: fn(&Parameter) -> Value) -> Value {
+    let properties: Map<String, Value> = parameters
+        .iter()
+        .map(|parameter| {
+            let mut schema = schema(parameter);
+            schema["description"] = parameter.about.into();
+            (parameter.name.to_owned(), schema)
+        })
+        .collect();
+    let required: Vec<&str> =
+        parameters.iter().filter(|parameter| parameter.required).map(|parameter| parameter.name).collect();
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+/// A form knows no null, and an object stands in it as JSON.
+fn form_schema(parameter: &Parameter) -> Value {
+    match parameter.kind {
+        Kind::Conditions => json!({
+            "type": "string", "contentMediaType": "application/json", "contentSchema": schema(parameter),
+        }),
+        _ => schema(&Parameter { removable: false, ..*parameter }),
+    }
+}
+
+fn schema(parameter: &Parameter) -> Value {
+    let mut schema = match parameter.kind {
+        Kind::Id => json!({"type": "integer", "minimum": 1, "maximum": NUMBER_MAX}),
+        Kind::Sought => json!({"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX}),
+        Kind::Whole(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
+        Kind::Amount => json!({"type": "number", "minimum": 0}),
+        Kind::Truth => json!({"type": "boolean"}),
+        Kind::Title => json!({"type": "string", "minLength": 1, "maxLength": TITLE_MAX}),
+        Kind::Text => json!({"type": "string"}),
+        Kind::OneOf(known) => json!({"type": "string", "enum": known}),
+        Kind::Moment => {
+            json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}$"})
+        }
+        Kind::Countries => {
+            let codes: Vec<&str> = Country::all().map(Country::as_str).collect();
+            let code = format!("({})", codes.join("|"));
+            json!({"type": "string", "pattern": format!("^{code}(,{code})*$")})
+        }
+        Kind::Conditions => json!({"$ref": "#/components/schemas/Conditions"}),
+        Kind::Single => json!({"type": ["string", "number", "boolean"]}),
+    };
+    if parameter.removable {
+        match &mut schema["type"] {
+            Value::Array(kinds) => kinds.push("null".into()),
+            kind => *kind = json!([kind.take(), "null"]),
+        }
+    }
+    if let Some(default) = parameter.default {
+        schema["default"] = match default {
+            Given::Number(number) => number.into(),
+            Given::Text(text) => text.into(),
+            Given::Truth(truth) => truth.into(),
+        };
+    }
+    schema
+}
+
+fn answer(shape: Shape) -> Value {
+    let item = |item: &str| json!({"$ref": format!("#/components/schemas/{item}")});
+    let page = |noun: &str, name: &str| json!({noun: {"type": "array", "items": item(name)}, "total_rows": {"type": "integer", "minimum": 0}});
+    match shape {
+        Shape::Page { noun, item } => envelope(json!({"response": closed(page(noun, item))})),
+        Shape::OpenPage { noun, item } => envelope(page(noun, item)),
+        Shape::Under { item: name } => envelope(json!({"response": item(name)})),
+        Shape::Told { item: name, messages } => {
+            envelope(json!({"message": {"enum": messages}, "response": item(name)}))
+        }
+        Shape::Open { item: name } => envelope(schemas()[name]["properties"].take()),
+        Shape::Either(one, all) => json!({"oneOf": [answer(*one), answer(*all)]}),
+    }
+}
+
+fn envelope(mut members: Value) -> Value {
+    members["request_status"] = json!({"const": "Success"});
+    closed(members)
+}
+
+/// An object with all of these members, and no others.
+fn closed(members: Value) -> Value {
+    let required: Vec<String> =
+        members.as_object().map(|members| members.keys().cloned().collect()).unwrap_or_default();
+    json!({"type": "object", "properties": members, "required": required, "additionalProperties": false})
+}
+
+fn refusals() -> Value {
+    let refusal = |status: &str, about: &str| {
+        let mut response = json!({
+            "description": about,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        });
+        if status == "429" {
+            response["headers"] = json!({"Retry-After": {
+                "description": "Seconds.", "schema": {"type": "integer", "minimum": 1},
+            }});
+        }
+        response
+    };
+    REFUSALS
+        .iter()
+        .map(|(status, about)| ((*status).to_owned(), refusal(status, about)))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+/// The items of answers. A test reads them, so that they are JSON.
+fn schemas() -> Value {
+    serde_json::from_str(include_str!("schemas.json")).unwrap_or_default()
+}
+
+/// Every status that a call may have beside 200.
+const REFUSALS: &[(&str, &str)] = &[
+    ("400", "A parameter is missing, repeated, unknown or not of its type, or the body cannot be read."),
+    ("401", "No key came with the call, or a wrong one."),
+    ("404", "A parameter names what is not there, or there is no such call."),
+    ("405", "The call takes another method, which `Allow` names."),
+    ("408", "The body did not come in time."),
+    ("413", "The body is too long."),
+    ("422", "A parameter is well-formed, but its value is refused."),
+    ("429", "The key was used too often; `Retry-After` says how long to wait."),
+    ("500", "The call failed inside the server; nothing was changed."),
+];
+
+const ABOUT: &str = "\
+The calls of CAKE that concern smart links, with the same parameters, defaults and envelopes, and those that CAKE does \
+not document, in the same manner.\n\n\
+The parameters of a GET stand in the query, those of a POST in the body, as JSON or as a form. A number, a truth value \
+or an object may also be sent as text. An empty parameter of a query is no filter. Lists also answer HEAD.\n\n\
+A call that is refused changes nothing.";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::backoffice::parameters::Parameters;
+    use crate::backoffice::store::Store;
+    use crate::backoffice::{Limits, Options, demo};
+    use crate::cake::Key;
+    use crate::cake::wire::{CONDITION_NAMES, LINK_STATUSES, OFFER_STATUSES};
+    use crate::routing::{DestinationPolicy, Zone};
+
+    /// Runs each call with its example and with nothing, on the demonstration network, and compares what it read.
+    #[test]
+    fn a_call_reads_what_it_tells_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("cake.db")).unwrap();
+        let options = Options {
+            api_key: Key::new("key").unwrap(),
+            public_base_url: "https://go.example.com".to_owned(),
+            zone: Zone::parse("UTC").unwrap(),
+            destination_policy: DestinationPolicy::default(),
+            limits: Limits::default(),
+        };
+        demo::seed(&store, &options).unwrap();
+        for call in CALLS {
+            let told: BTreeSet<String> =
+                call.parameters.iter().map(|parameter| parameter.name.to_owned()).collect();
+            let example: Map<String, Value> = serde_json::from_str(call.example).unwrap();
+            assert_eq!(example.keys().cloned().collect::<BTreeSet<_>>(), told, "{}: its example", call.name);
+            let mut read = BTreeSet::new();
+            for fields in [example, Map::new()] {
+                let wanted = !fields.is_empty() || call.verb == Verb::Read;
+                let asked = Parameters::from(fields);
+                let run = store.write(|transaction| (call.run)(transaction, &options, &asked));
+                assert!(run.is_ok() == wanted, "{}: {run:?}", call.name);
+                read.append(&mut asked.names_read());
+            }
+            assert_eq!(read, told, "{}", call.name);
+        }
+    }
+
+    #[test]
+    fn every_call_is_told_and_every_change_says_of_what() {
+        assert_eq!(document()["paths"].as_object().unwrap().len(), CALLS.len());
+        for call in CALLS.iter().filter(|call| call.verb == Verb::Write) {
+            assert!(call.parameters.iter().any(|parameter| parameter.required), "{}", call.name);
+        }
+    }
+
+    #[test]
+    fn the_items_are_those_of_the_wire() {
+        let schemas = schemas();
+        let names: Vec<&String> = schemas["Conditions"]["properties"].as_object().unwrap().keys().collect();
+        let mut known = CONDITION_NAMES.to_vec();
+        known.sort_unstable();
+        assert_eq!(names, known);
+        let statuses = |item: &str, name: &str| schemas[item]["properties"][name]["enum"].clone();
+        assert_eq!(statuses("SmartLink", "smart_link_status"), json!(LINK_STATUSES));
+        assert_eq!(statuses("Offer", "offer_status"), json!(OFFER_STATUSES));
+    }
+}
