@@ -8,55 +8,11 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::Method;
 use http_body_util::BodyExt;
-use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
-use super::contract::{Parameter, Shape};
+use super::call::{Call, Verb};
 use super::parameters::{Parameters, PresentedKeys};
-use super::{Backoffice, CALLS, Options, revision, store};
-
-/// One call of the API.
-pub struct Call {
-    pub verb: Verb,
-    /// The path behind `/api/2/`.
-    pub name: &'static str,
-    /// What it does, in a line.
-    pub about: &'static str,
-    /// These, and no others.
-    pub parameters: &'static [Parameter],
-    /// A value for each parameter, as JSON; accepted by a network that is the demonstration's.
-    pub example: &'static str,
-    pub answer: Shape,
-    pub run: Run,
-}
-
-/// What a call does, in a transaction of its own.
-pub type Run = fn(&Transaction<'_>, &Options, &Parameters) -> Result<Answer, Refusal>;
-
-/// Whether a call reads or changes the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// GET, with the parameters in the query.
-    Read,
-    /// POST, with the parameters in the body.
-    Write,
-}
-
-impl Verb {
-    const fn allows(self) -> &'static str {
-        match self {
-            Verb::Read => "GET, HEAD",
-            Verb::Write => "POST",
-        }
-    }
-
-    fn is(self, method: &Method) -> bool {
-        match self {
-            Verb::Read => method == Method::GET || method == Method::HEAD,
-            Verb::Write => method == Method::POST,
-        }
-    }
-}
+use super::{Backoffice, CALLS, revision, store};
 
 /// Answers `/api/openapi.json`.
 pub async fn describe() -> impl IntoResponse {

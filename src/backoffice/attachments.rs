@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, Transaction};
 
 use super::answer::{Answer, Refusal, Rows, Under};
-use super::api::{Call, Verb};
+use super::call::{Call, Verb};
 use super::contract::{Given, Kind, NUMBER_MAX, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
 use super::links::{LINK_ID, LIST_ROWS_DEFAULT};
 use super::offers::OFFER_ID;

@@ -1,8 +1,6 @@
 //! What a call takes and what it answers, told once: the API refuses names that are not told here, and the document
 //! that callers read (`openapi`) is written from it.
 
-use super::parameters::{ROW_LIMIT_MAX, TITLE_CHARS_MAX};
-
 /// A parameter of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameter {
@@ -97,5 +95,8 @@ pub const ROW_LIMIT: Parameter =
 /// The highest priority number and id: 32 bits.
 pub const NUMBER_MAX: i64 = u32::MAX as i64;
 
-/// The longest name.
-pub const TITLE_MAX: usize = TITLE_CHARS_MAX;
+/// Refuses a text longer than this: a name is shown in tables.
+pub const TITLE_CHARS_MAX: usize = 255;
+
+/// CAKE's limit; over it, CAKE and we answer an error.
+pub const ROW_LIMIT_MAX: i64 = 500;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::{Answer, Refusal, Rows, Under};
-use super::api::{Call, Verb};
+use super::call::{Call, Verb};
 use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
 use super::links::LIST_ROWS_DEFAULT;
 use super::offers::OFFER_ID;

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 
 use super::Options;
 use super::answer::{Answer, Refusal, Rows, Under};
-use super::api::{Call, Verb};
+use super::call::{Call, Verb};
 use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
 use super::parameters::{Parameters, required};
 use super::store::{Listing, Put, next_id};

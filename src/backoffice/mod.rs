@@ -20,6 +20,7 @@
 mod answer;
 mod api;
 mod attachments;
+mod call;
 mod contract;
 mod demo;
 mod gate;
@@ -47,7 +48,7 @@ pub use keys::{ApiKey, Keys, KeysError};
 pub use rate::Rate;
 pub use store::OpenError;
 
-use api::Call;
+use call::Call;
 use gate::Gate;
 use store::Store;
 

@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::api::{Call, Verb};
-use super::contract::{Given, Kind, NUMBER_MAX, Parameter, Shape, TITLE_MAX};
+use super::call::{Call, Verb};
+use super::contract::{Given, Kind, NUMBER_MAX, Parameter, Shape, TITLE_CHARS_MAX};
 use super::{CALLS, PREFIX};
 use crate::types::Country;
 
@@ -125,7 +125,7 @@ fn schema(parameter: &Parameter) -> Value {
         Kind::Whole(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
         Kind::Amount => json!({"type": "number", "minimum": 0}),
         Kind::Truth => json!({"type": "boolean"}),
-        Kind::Title => json!({"type": "string", "minLength": 1, "maxLength": TITLE_MAX}),
+        Kind::Title => json!({"type": "string", "minLength": 1, "maxLength": TITLE_CHARS_MAX}),
         Kind::Text => json!({"type": "string"}),
         Kind::OneOf(known) => json!({"type": "string", "enum": known}),
         Kind::Moment => {

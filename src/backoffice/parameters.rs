@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::answer::Refusal;
-use super::contract::Parameter;
+use super::contract::{Parameter, ROW_LIMIT_MAX, TITLE_CHARS_MAX};
 use super::json;
 use super::store::Page;
 use crate::cake::wire::{FieldError, expected};
@@ -265,12 +265,6 @@ fn whole(number: f64) -> Option<i64> {
 pub fn required<T>(name: &str, value: Option<T>, wanted: &str) -> Result<T, Refusal> {
     value.ok_or_else(|| Refusal::Malformed(FieldError::new(name, format!("is missing; expected {wanted}"))))
 }
-
-/// Refuses a text longer than this: a name is shown in tables.
-pub const TITLE_CHARS_MAX: usize = 255;
-
-/// CAKE's limit; over it, CAKE and we answer an error.
-pub const ROW_LIMIT_MAX: i64 = 500;
 
 /// 2⁵³: beyond it a number with a fraction no longer tells each whole number.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::Options;
 use super::answer::{Answer, Refusal, Under};
-use super::api::{Call, Verb};
+use super::call::{Call, Verb};
 use super::contract::{Given, Kind, Parameter, Shape};
 use super::parameters::Parameters;
 use super::store;

@@ -4,8 +4,8 @@ use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction};
 
 use super::answer::{Answer, Refusal, Rows, Under};
-use super::api::{Call, Verb};
 use super::attachments::{PRIORITY, WEIGHT};
+use super::call::{Call, Verb};
 use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
 use super::links::{LINK_ID, LIST_ROWS_DEFAULT};
 use super::offers::OFFER_ID;

@@ -7,16 +7,14 @@
 //! A click loads once and decides on what it loaded; readers finish on the old value, which is freed when the last
 //! of them moves on.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::lookup::{AsnDb, Found, GeoDb};
 use crate::routing::Table;
-use crate::types::{Place, UnixMillis};
+use crate::types::UnixMillis;
 
-use super::metrics::GeoCount;
+use super::geo::Geo;
 
 /// A table and where it came from.
 #[derive(Debug)]
@@ -27,13 +25,6 @@ pub struct Published {
     pub snapshot: String,
     pub published_at: UnixMillis,
     pub table: Table,
-}
-
-/// The geo databases in use. Either may be absent.
-#[derive(Debug, Default)]
-pub struct Geo {
-    pub places: Option<GeoDb>,
-    pub networks: Option<AsnDb>,
 }
 
 /// The table that clicks see.
@@ -75,24 +66,6 @@ impl LiveTable {
 
     pub fn reader(&self) -> Reader<Published> {
         self.swap.reader()
-    }
-}
-
-impl Geo {
-    /// Where an address is, and what to count the look-up as. Nothing here fails a click: what cannot be told is
-    /// unknown.
-    #[inline]
-    pub fn place(&self, address: IpAddr) -> (GeoCount, Place<'_>) {
-        let (count, mut place) = match self.places.as_ref().map(|places| places.lookup(address)) {
-            Some(Found::Hit(place)) => (GeoCount::Found, place),
-            Some(Found::NoRecord) => (GeoCount::NotFound, Place::default()),
-            Some(Found::Broken) => (GeoCount::Error, Place::default()),
-            None => (GeoCount::NoDatabase, Place::default()),
-        };
-        if let Some(Found::Hit(asn)) = self.networks.as_ref().map(|networks| networks.lookup(address)) {
-            place.asn = Some(asn);
-        }
-        (count, place)
     }
 }
 

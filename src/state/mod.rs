@@ -1,13 +1,18 @@
 //! The meeting place: what the control plane publishes and the click path reads, and the counts that flow back.
 
 mod clock;
+mod collect;
+mod counters;
+mod geo;
 mod live;
 mod metrics;
 mod readiness;
 mod refresh;
 
 pub use clock::now;
-pub use live::{Geo, LiveGeo, LiveTable, Published, Reader};
-pub use metrics::{ClickCount, CloseReason, Counters, GeoCount, Metrics, RefreshResult};
+pub use counters::{ClickCount, CloseReason, Counters};
+pub use geo::{Geo, GeoCount};
+pub use live::{LiveGeo, LiveTable, Published, Reader};
+pub use metrics::Metrics;
 pub use readiness::Readiness;
-pub use refresh::{Asked, RefreshHandle, RefreshReport, RefreshRequests, refresh_requests};
+pub use refresh::{Asked, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, refresh_requests};

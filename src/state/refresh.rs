@@ -4,8 +4,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::routing::Warning;
 
-use super::metrics::RefreshResult;
-
 /// Asks for a refresh and waits for what comes of it.
 #[derive(Clone, Debug)]
 pub struct RefreshHandle(mpsc::Sender<Asked>);
@@ -19,6 +17,16 @@ pub struct RefreshRequests(mpsc::Receiver<Asked>);
 pub struct Asked {
     answer: oneshot::Sender<RefreshReport>,
     force: bool,
+}
+
+/// What came of an attempt to refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshResult {
+    Published,
+    Unchanged,
+    /// It looked like an accident.
+    Refused,
+    Failed,
 }
 
 /// What came of a refresh.
@@ -44,6 +52,20 @@ pub struct RefreshReport {
 pub fn refresh_requests() -> (RefreshHandle, RefreshRequests) {
     let (ask, asked) = mpsc::channel(WAITING_MAX);
     (RefreshHandle(ask), RefreshRequests(asked))
+}
+
+impl RefreshResult {
+    pub const ALL: [RefreshResult; 4] =
+        [RefreshResult::Published, RefreshResult::Unchanged, RefreshResult::Refused, RefreshResult::Failed];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RefreshResult::Published => "published",
+            RefreshResult::Unchanged => "unchanged",
+            RefreshResult::Refused => "refused",
+            RefreshResult::Failed => "failed",
+        }
+    }
 }
 
 impl RefreshHandle {

@@ -1,0 +1,253 @@
+//! From counters to Prometheus' families, when it asks.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{
+    Bucket, Counter as CounterProto, Gauge as GaugeProto, Histogram as HistogramProto, LabelPair, Metric,
+    MetricFamily, MetricType,
+};
+
+use super::clock::now;
+use super::counters::{
+    ById, Cell, ClickCount, CloseReason, Counters, DURATION_BOUNDS_NANOS, LinkSeries, lock,
+};
+use super::geo::GeoCount;
+use super::live::LiveTable;
+
+/// Every worker's counters.
+#[derive(Debug)]
+pub(super) struct Workers {
+    pub(super) series: Arc<LinkSeries>,
+    pub(super) counters: Mutex<Vec<Arc<Counters>>>,
+}
+
+/// Sums the workers' counters when asked.
+pub(super) struct WorkerCollector {
+    workers: Arc<Workers>,
+    descs: Vec<Desc>,
+}
+
+impl WorkerCollector {
+    pub(super) fn new(workers: Arc<Workers>) -> Self {
+        Self { workers, descs: descs(WORKER_FAMILIES) }
+    }
+}
+
+impl Collector for WorkerCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let workers: Vec<Arc<Counters>> = lock(&self.workers.counters).clone();
+        let sum = |read: &dyn Fn(&Counters) -> u64| workers.iter().map(|worker| read(worker)).sum::<u64>();
+
+        let clicks = ClickCount::all()
+            .map(|count| {
+                counter(&[("outcome", count.as_str())], sum(&|worker| worker.clicks[count.index()].read()))
+            })
+            .collect();
+        let geo = GeoCount::ALL.map(|count| {
+            counter(&[("result", count.as_str())], sum(&|worker| worker.geo[count as usize].read()))
+        });
+        let closed = CloseReason::ALL.map(|reason| {
+            counter(&[("reason", reason.as_str())], sum(&|worker| worker.closed[reason as usize].read()))
+        });
+        let closed_sum = sum(&|worker| worker.closed.iter().map(Cell::read).sum());
+        let active = sum(&|worker| worker.opened.read()).saturating_sub(closed_sum);
+        let (links, offers) = by_id(&workers);
+        let metrics: [Vec<Metric>; WORKER_FAMILIES.len()] = [
+            clicks,
+            links,
+            offers,
+            vec![durations(&workers)],
+            geo.into(),
+            vec![counter(&[], sum(&|worker| worker.sub_ids_cut.read()))],
+            vec![gauge_value(active as f64)],
+            closed.into(),
+            vec![counter(&[], sum(&|worker| worker.accept_errors.read()))],
+        ];
+        families(WORKER_FAMILIES, metrics)
+    }
+}
+
+/// Reads the live table when asked.
+pub(super) struct TableCollector {
+    live: Arc<LiveTable>,
+    descs: Vec<Desc>,
+}
+
+impl TableCollector {
+    pub(super) fn new(live: Arc<LiveTable>) -> Self {
+        Self { live, descs: descs(TABLE_FAMILIES) }
+    }
+}
+
+impl Collector for TableCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let live = self.live.current();
+        let age_millis = match live.generation {
+            0 => 0,
+            _ => (now().0 - live.published_at.0).max(0),
+        };
+        families(
+            TABLE_FAMILIES,
+            [
+                vec![gauge_value(live.generation as f64)],
+                vec![gauge_value(age_millis as f64 / 1000.0)],
+                vec![gauge_value(live.table.links() as f64)],
+                vec![gauge_value(live.table.entries() as f64)],
+                vec![gauge_value(live.table.heap_bytes() as f64)],
+            ],
+        )
+    }
+}
+
+fn by_id(workers: &[Arc<Counters>]) -> (Vec<Metric>, Vec<Metric>) {
+    let mut sums = ById::default();
+    for worker in workers {
+        let counts = lock(&worker.by_id);
+        for (&link, counts) in &counts.links {
+            add(sums.links.entry(link).or_default(), counts);
+        }
+        add(&mut sums.other_links, &counts.other_links);
+        for (&offer, count) in &counts.offers {
+            *sums.offers.entry(offer).or_default() += count;
+        }
+    }
+    let mut links: Vec<_> = sums.links.iter().map(|(link, counts)| (link.to_string(), counts)).collect();
+    links.sort_unstable_by_key(|(link, _)| (link.len(), link.clone()));
+    links.push(("other".to_owned(), &sums.other_links));
+    let links = links
+        .into_iter()
+        .flat_map(|(link, counts)| {
+            ClickCount::all().filter(|count| counts[count.index()] > 0).map(move |count| {
+                let labels = [("smart_link_id", link.as_str()), ("outcome", count.as_str())];
+                counter(&labels, counts[count.index()])
+            })
+        })
+        .collect();
+    let mut offers: Vec<_> = sums.offers.into_iter().collect();
+    offers.sort_unstable();
+    let offers = offers
+        .into_iter()
+        .map(|(offer, count)| counter(&[("offer_id", &offer.to_string())], count))
+        .collect();
+    (links, offers)
+}
+
+fn add(sums: &mut [u64; ClickCount::COUNT], counts: &[u64; ClickCount::COUNT]) {
+    for (sum, count) in sums.iter_mut().zip(counts) {
+        *sum += count;
+    }
+}
+
+fn durations(workers: &[Arc<Counters>]) -> Metric {
+    let mut histogram = HistogramProto::default();
+    let mut cumulative = 0;
+    let mut buckets = Vec::with_capacity(DURATION_BOUNDS_NANOS.len());
+    for (index, bound) in DURATION_BOUNDS_NANOS.iter().enumerate() {
+        cumulative += workers.iter().map(|worker| worker.duration.buckets[index].read()).sum::<u64>();
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / 1e9);
+        bucket.set_cumulative_count(cumulative);
+        buckets.push(bucket);
+    }
+    let over = DURATION_BOUNDS_NANOS.len();
+    let total = cumulative + workers.iter().map(|worker| worker.duration.buckets[over].read()).sum::<u64>();
+    let sum_nanos: u64 = workers.iter().map(|worker| worker.duration.sum_nanos.load(Ordering::Relaxed)).sum();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(total);
+    histogram.set_sample_sum(sum_nanos as f64 / 1e9);
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn families<const N: usize>(described: [Family; N], metrics: [Vec<Metric>; N]) -> Vec<MetricFamily> {
+    described
+        .into_iter()
+        .zip(metrics)
+        .filter(|(_, metrics)| !metrics.is_empty())
+        .map(|((name, help, kind), metrics)| {
+            let mut family = MetricFamily::default();
+            family.set_name(format!("{PREFIX}_{name}"));
+            family.set_help(help.to_owned());
+            family.set_field_type(kind);
+            family.set_metric(metrics);
+            family
+        })
+        .collect()
+}
+
+fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
+    let mut count = CounterProto::default();
+    count.set_value(value as f64);
+    let mut metric = Metric::default();
+    metric.set_counter(count);
+    metric.set_label(
+        labels
+            .iter()
+            .map(|(name, value)| {
+                let mut label = LabelPair::default();
+                label.set_name((*name).to_owned());
+                label.set_value((*value).to_owned());
+                label
+            })
+            .collect(),
+    );
+    metric
+}
+
+fn gauge_value(value: f64) -> Metric {
+    let mut gauge = GaugeProto::default();
+    gauge.set_value(value);
+    let mut metric = Metric::default();
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn descs<const N: usize>(families: [Family; N]) -> Vec<Desc> {
+    families
+        .into_iter()
+        .map(|(name, help, _)| {
+            Desc::new(format!("{PREFIX}_{name}"), help.to_owned(), Vec::new(), HashMap::new())
+                .expect("the name is well-formed")
+        })
+        .collect()
+}
+
+type Family = (&'static str, &'static str, MetricType);
+
+pub(super) const PREFIX: &str = "smartlink";
+
+const WORKER_FAMILIES: [Family; 9] = [
+    ("clicks_total", "Requests to /sl by outcome.", MetricType::COUNTER),
+    ("link_clicks_total", "Clicks on links of the table, by link and outcome.", MetricType::COUNTER),
+    ("offer_clicks_total", "Clicks of persons that went to an offer.", MetricType::COUNTER),
+    (
+        "decision_duration_seconds",
+        "From the parsed head of a request to its answer; one click in 16.",
+        MetricType::HISTOGRAM,
+    ),
+    ("geo_lookups_total", "Geo look-ups of clicks by result.", MetricType::COUNTER),
+    ("sub_ids_cut_total", "Sub ids longer than 255 bytes, cut.", MetricType::COUNTER),
+    ("connections_active", "Open connections on the click listeners.", MetricType::GAUGE),
+    ("connections_closed_total", "Closed connections by reason.", MetricType::COUNTER),
+    ("accept_errors_total", "Connections that could not be accepted.", MetricType::COUNTER),
+];
+
+const TABLE_FAMILIES: [Family; 5] = [
+    ("snapshot_generation", "Generation of the live table; 0 before the first.", MetricType::GAUGE),
+    ("snapshot_age_seconds", "Time since the live table was published.", MetricType::GAUGE),
+    ("snapshot_links", "Smart links in the live table.", MetricType::GAUGE),
+    ("snapshot_entries", "Entries in the live table.", MetricType::GAUGE),
+    ("snapshot_table_bytes", "Heap bytes of the live table.", MetricType::GAUGE),
+];

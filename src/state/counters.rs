@@ -1,0 +1,229 @@
+//! What one worker counts, and under which names.
+//!
+//! A worker writes its own cells and no other's; the scrape reads all of them. So counting takes no lock that another
+//! worker could hold, and no read-modify-write.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::routing::Outcome;
+use crate::types::{LinkId, OfferId};
+
+use super::geo::GeoCount;
+
+/// What one worker counts. Written by that worker alone, read by the scrape.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub(super) clicks: [Cell; ClickCount::COUNT],
+    pub(super) geo: [Cell; GeoCount::ALL.len()],
+    pub(super) sub_ids_cut: Cell,
+    pub(super) opened: Cell,
+    pub(super) closed: [Cell; CloseReason::ALL.len()],
+    pub(super) accept_errors: Cell,
+    pub(super) duration: Durations,
+    /// Locked by the worker for a few nanoseconds a click, and by a scrape while it copies.
+    pub(super) by_id: Mutex<ById>,
+    pub(super) series: Arc<LinkSeries>,
+}
+
+/// Under which outcome a click is counted. Beyond the outcomes of a decision there are clicks that never come to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClickCount {
+    Decided(Outcome),
+    /// HEAD, prefetch, preview: answered like a click, in no fill rate.
+    Probe,
+    /// The finished URL was over 8 KiB; the fallback was taken.
+    LocationTooLong,
+    /// 400 or 405: nothing was decided.
+    Invalid,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// Either side was done.
+    Done,
+    /// The header did not arrive in time.
+    HeaderTimeout,
+    /// What arrived was not HTTP/1.
+    BadRequest,
+    /// Reset or broken in the middle.
+    Broken,
+    /// Still open at the end of the drain.
+    DrainDeadline,
+}
+
+impl Counters {
+    /// For one more worker. All workers share the bound on series.
+    pub(super) fn new(series: Arc<LinkSeries>) -> Self {
+        Self { series, ..Self::default() }
+    }
+
+    /// Counts a click. `link` only if the table knows it, so that visitors cannot make series; `offer` only if a
+    /// person's click went there.
+    pub fn click(&self, count: ClickCount, link: Option<LinkId>, offer: Option<OfferId>) {
+        self.clicks[count.index()].add_one();
+        if link.is_none() && offer.is_none() {
+            return;
+        }
+        let mut by_id = lock(&self.by_id);
+        if let Some(link) = link {
+            match by_id.links.get_mut(&link) {
+                Some(counts) => counts[count.index()] += 1,
+                None if self.series.admit(link) => {
+                    let mut counts = [0; ClickCount::COUNT];
+                    counts[count.index()] = 1;
+                    by_id.links.insert(link, counts);
+                }
+                None => by_id.other_links[count.index()] += 1,
+            }
+        }
+        if let Some(offer) = offer {
+            *by_id.offers.entry(offer).or_default() += 1;
+        }
+    }
+
+    pub fn geo(&self, count: GeoCount) {
+        self.geo[count as usize].add_one();
+    }
+
+    pub fn sub_id_cut(&self) {
+        self.sub_ids_cut.add_one();
+    }
+
+    pub fn connection_opened(&self) {
+        self.opened.add_one();
+    }
+
+    pub fn connection_closed(&self, reason: CloseReason) {
+        self.closed[reason as usize].add_one();
+    }
+
+    pub fn accept_failed(&self) {
+        self.accept_errors.add_one();
+    }
+
+    /// Notes how long a click took from its parsed head to its answer.
+    pub fn took(&self, duration: Duration) {
+        self.duration.observe(duration);
+    }
+}
+
+impl ClickCount {
+    pub(super) const COUNT: usize = Outcome::ALL.len() + 3;
+
+    pub(super) fn index(self) -> usize {
+        match self {
+            ClickCount::Decided(outcome) => outcome as usize,
+            ClickCount::Probe => Outcome::ALL.len(),
+            ClickCount::LocationTooLong => Outcome::ALL.len() + 1,
+            ClickCount::Invalid => Outcome::ALL.len() + 2,
+        }
+    }
+
+    pub(super) fn all() -> impl Iterator<Item = ClickCount> {
+        let beyond = [ClickCount::Probe, ClickCount::LocationTooLong, ClickCount::Invalid];
+        Outcome::ALL.into_iter().map(ClickCount::Decided).chain(beyond)
+    }
+
+    /// The `outcome` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ClickCount::Decided(outcome) => outcome.as_str(),
+            ClickCount::Probe => "probe",
+            ClickCount::LocationTooLong => "location_too_long",
+            ClickCount::Invalid => "invalid",
+        }
+    }
+}
+
+impl CloseReason {
+    pub(super) const ALL: [CloseReason; 5] = [
+        CloseReason::Done,
+        CloseReason::HeaderTimeout,
+        CloseReason::BadRequest,
+        CloseReason::Broken,
+        CloseReason::DrainDeadline,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::Done => "done",
+            CloseReason::HeaderTimeout => "header_timeout",
+            CloseReason::BadRequest => "bad_request",
+            CloseReason::Broken => "broken",
+            CloseReason::DrainDeadline => "drain_deadline",
+        }
+    }
+}
+
+/// A count with one writer.
+#[derive(Debug, Default)]
+pub(super) struct Cell(AtomicU64);
+
+impl Cell {
+    #[inline]
+    fn add_one(&self) {
+        // Relaxed and not read-modify-write: only one thread writes, and a scrape may be a moment behind.
+        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Durations {
+    /// One more than the bounds: the last is over all of them.
+    pub(super) buckets: [Cell; DURATION_BOUNDS_NANOS.len() + 1],
+    pub(super) sum_nanos: AtomicU64,
+}
+
+impl Durations {
+    fn observe(&self, duration: Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = DURATION_BOUNDS_NANOS.partition_point(|&bound| bound < nanos);
+        self.buckets[bucket].add_one();
+        let sum = self.sum_nanos.load(Ordering::Relaxed).saturating_add(nanos);
+        self.sum_nanos.store(sum, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ById {
+    pub(super) links: HashMap<LinkId, [u64; ClickCount::COUNT]>,
+    pub(super) other_links: [u64; ClickCount::COUNT],
+    pub(super) offers: HashMap<OfferId, u64>,
+}
+
+/// Which links have series of their own, over all workers.
+#[derive(Debug, Default)]
+pub(super) struct LinkSeries {
+    links_max: usize,
+    admitted: Mutex<HashSet<LinkId>>,
+}
+
+impl LinkSeries {
+    pub(super) fn new(links_max: usize) -> Self {
+        Self { links_max, admitted: Mutex::default() }
+    }
+
+    fn admit(&self, link: LinkId) -> bool {
+        let mut admitted = lock(&self.admitted);
+        admitted.contains(&link) || (admitted.len() < self.links_max && admitted.insert(link))
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Counts are right after any panic: each update is one addition.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From half a microsecond to ten milliseconds.
+pub(super) const DURATION_BOUNDS_NANOS: [u64; 14] = [
+    500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 20_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
+    10_000_000,
+];
