@@ -26,7 +26,7 @@ ENV SMARTLINK_DATA_DIR=/data
 USER 65532:65532
 # Clicks, admin.
 EXPOSE 8080 9180
-# Drains: open connections have edge.drain_timeout_seconds (30) to finish; give the container longer than that.
+# Drains: edge.goodbye_seconds (5) and then edge.drain_timeout_seconds (30); give the container longer than both.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["smartlink"]
 CMD ["serve"]

@@ -116,6 +116,8 @@ fn ask_snapshot(path: &Path, args: &ExplainArgs, query: &ExplainQuery) -> anyhow
 }
 
 fn ask_node(address: &str, query: &ExplainQuery) -> anyhow::Result<ExplainAnswer> {
+    // As the log prints it, or as the configuration has it.
+    let address = address.trim_start_matches("http://").trim_end_matches('/');
     let mut url = url::Url::parse(&format!("http://{address}/explain"))
         .with_context(|| format!("--admin {address:?} is no address such as 127.0.0.1:9180"))?;
     let parameters = serde_json::to_value(query)?;
@@ -166,11 +168,12 @@ fn tell(answer: &ExplainAnswer) -> String {
     let visitor = &answer.visitor;
     let _ = writeln!(
         text,
-        "visitor   {}: country {}, region {}, city {}; {} {} {}{}",
+        "visitor   {}: country {}, region {}, city {}, AS {}; {} {} {}{}",
         visitor.ip,
         visitor.country.clone().unwrap_or_else(unknown),
         visitor.region.clone().unwrap_or_else(unknown),
-        visitor.city.clone().unwrap_or_else(unknown),
+        visitor.city.as_deref().map_or_else(unknown, printable),
+        visitor.asn.map_or_else(unknown, |asn| asn.to_string()),
         visitor.device,
         visitor.os,
         visitor.browser,
@@ -196,6 +199,34 @@ fn tell_entry(entry: &EntryAnswer) -> String {
         (false, false) => "✗",
     };
     let rule = entry.rule_id.map(|rule| format!(" by rule {rule}")).unwrap_or_default();
-    let why = entry.failed.as_ref().map(|failed| format!(": {failed}")).unwrap_or_default();
+    let why = entry.failed.as_ref().map(|failed| format!(": {}", printable(failed))).unwrap_or_default();
     format!("{mark} offer {}{rule}, weight {}{why}", entry.offer_id, entry.offer_weight)
+}
+
+/// What a rule or a database says, fit for a terminal: no control characters, and not without end.
+fn printable(text: &str) -> String {
+    const SHOWN_CHARS: usize = 300;
+    let mut shown = String::new();
+    for character in text.chars().take(SHOWN_CHARS) {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    if text.chars().nth(SHOWN_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_cannot_write_on_the_terminal() {
+        assert_eq!(printable("s1 must be in \u{1b}[31mEVIL\r\nü"), "s1 must be in \\u{1b}[31mEVIL\\r\\nü");
+        assert_eq!(printable(&"x".repeat(5000)).chars().count(), 301);
+    }
 }

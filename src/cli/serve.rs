@@ -43,7 +43,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    fs::create_dir_all(&config.data_dir)
+    std::os::unix::fs::DirBuilderExt::mode(fs::DirBuilder::new().recursive(true), 0o700)
+        .create(&config.data_dir)
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
 
     let _lock = lock(&config.data_dir)?;
@@ -111,9 +112,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     readiness.begin_drain();
     // A person at the keyboard has no load balancer that must notice.
     let goodbye = if end == End::Interrupt { Duration::ZERO } else { config.goodbye };
+    let (for_seconds, at_most) = (goodbye.as_secs_f32(), config.drain_timeout.as_secs_f32());
     tracing::info!(
-        "draining: for {goodbye:?} every answer is the last of its connection; then at most {:?} for what has begun",
-        config.drain_timeout
+        "draining: for {for_seconds} s every answer is the last of its connection; then at most {at_most} s for what \
+         has begun"
     );
     let drained = tokio::select! {
         drained = edge.drain(goodbye, config.drain_timeout) => drained,

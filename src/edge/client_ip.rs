@@ -20,6 +20,8 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &NetSet) -> IpAddr 
         .iter()
         .rev()
         .flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','))
+        // A list may have empty elements, which mean nothing (RFC 9110, 5.6.1).
+        .filter(|hop| !hop.trim_ascii().is_empty())
         .take(HOPS_MAX);
     let mut last_good = peer;
     for hop in hops {
@@ -81,6 +83,8 @@ mod tests {
             ("10.1.1.1", &["198.51.100.7, garbage, 10.2.2.2"], "10.2.2.2"),
             ("10.1.1.1", &["garbage"], "10.1.1.1"),
             ("10.1.1.1", &[""], "10.1.1.1"),
+            ("10.1.1.1", &["1.2.3.4, 198.51.100.7, "], "198.51.100.7"),
+            ("10.1.1.1", &["198.51.100.7,,", ","], "198.51.100.7"),
             ("10.1.1.1", &["198.51.100.7:4711"], "198.51.100.7"),
             ("10.1.1.1", &["[2001:db8::7]:4711"], "2001:db8::7"),
             ("10.1.1.1", &["[2001:db8::7]"], "2001:db8::7"),

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::state::{Counters, LiveGeo, LiveTable, Metrics};
+use crate::state::{ClickCount, CloseReason, Counters, LiveGeo, LiveTable, Metrics};
 
 use super::connection::{self, ConnectionOptions, Phase};
 use super::worker::{ClickOptions, Worker};
@@ -238,6 +238,10 @@ impl Acceptor {
         self.connections.spawn_local(async move {
             counters.connection_opened();
             let reason = connection::serve(stream, peer.ip(), worker, &options, phase).await;
+            if reason == CloseReason::BadRequest {
+                // hyper answered 400 by itself: what came was no HTTP, or had bytes in its target that no URI has.
+                counters.click(ClickCount::Invalid, None, None);
+            }
             counters.connection_closed(reason);
         });
     }

@@ -1,5 +1,5 @@
-//! What one thread of the edge owns. Nothing in it is shared and written, so a click takes no lock that another
-//! click could hold.
+//! What one thread of the edge owns. Nothing in it is shared and written, but for the series of a link's first click
+//! (see `state/counters.rs`).
 
 use std::sync::Arc;
 

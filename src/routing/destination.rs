@@ -56,7 +56,7 @@ pub enum TemplateError {
     InternalHost(String),
     #[error("points at `{0}`, which is not among the hosts that the operator allows")]
     HostNotAllowed(String),
-    #[error("has {0} before the ?; sub ids may stand only in the query or the fragment")]
+    #[error("has {0} with no ? before it; sub ids may stand only behind a ?")]
     SubBeforeQuery(String),
 }
 

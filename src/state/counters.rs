@@ -1,11 +1,11 @@
 //! What one worker counts, and under which names.
 //!
-//! A worker writes its own cells and no other's; the scrape reads all of them. So counting takes no lock that another
-//! worker could hold, and no read-modify-write.
+//! A worker writes its own cells and no other's; the scrape reads all of them, without read-modify-write. The first
+//! click on a link asks for a series under a lock that workers share; no other click does.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::routing::Outcome;
@@ -204,16 +204,27 @@ pub(super) struct ById {
 pub(super) struct LinkSeries {
     links_max: usize,
     admitted: Mutex<HashSet<LinkId>>,
+    /// The same, once there is no room for more: from then on nobody waits for a lock.
+    full: OnceLock<HashSet<LinkId>>,
 }
 
 impl LinkSeries {
     pub(super) fn new(links_max: usize) -> Self {
-        Self { links_max, admitted: Mutex::default() }
+        Self { links_max, admitted: Mutex::default(), full: OnceLock::new() }
     }
 
     fn admit(&self, link: LinkId) -> bool {
+        if let Some(full) = self.full.get() {
+            return full.contains(&link);
+        }
         let mut admitted = lock(&self.admitted);
-        admitted.contains(&link) || (admitted.len() < self.links_max && admitted.insert(link))
+        let is_admitted =
+            admitted.contains(&link) || (admitted.len() < self.links_max && admitted.insert(link));
+        if admitted.len() >= self.links_max {
+            // Nothing is inserted any more; whoever comes second sets the same.
+            let _ = self.full.set(admitted.clone());
+        }
+        is_admitted
     }
 }
 
