@@ -118,12 +118,9 @@ fn change(link: &mut SmartLink, options: &Options, asked: &Parameters) -> Result
         link.cap_aware = cap_aware;
     }
     if let Some(url) = asked.removable_text("fallback_url")? {
-        link.fallback_url = url.map(str::to_owned);
         // Checked only where it is sent: an older one may stand against a policy that was tightened since, and
         // that must not keep anyone from switching the link off.
-        if let Some(url) = url {
-            options.check_destination("fallback_url", url)?;
-        }
+        link.fallback_url = url.map(|url| options.destination("fallback_url", url)).transpose()?;
     }
     let read = link.read()?;
     link.rotation_type = read.rotation.as_str().to_owned();

@@ -133,10 +133,12 @@ impl Default for Limits {
 }
 
 impl Options {
-    /// Refuses a destination that the table would refuse or warn of.
-    fn check_destination(&self, parameter: &str, url: &str) -> Result<(), FieldError> {
-        match Template::parse(url, &self.destination_policy) {
-            Ok((_, warnings)) if warnings.is_empty() => Ok(()),
+    /// A destination as it is stored. Refuses one that the table would refuse or warn of.
+    fn destination(&self, parameter: &str, url: &str) -> Result<String, FieldError> {
+        let stored = Template::normalized(url, &self.destination_policy)
+            .map_err(|error| FieldError::new(parameter, error.to_string()))?;
+        match Template::parse(&stored, &self.destination_policy) {
+            Ok((_, warnings)) if warnings.is_empty() => Ok(stored),
             Ok((_, warnings)) => {
                 let problem =
                     format!("has the {}; docs/routing.md lists those there are", warnings.join(", "));

@@ -144,8 +144,7 @@ fn change(offer: &mut Offer, options: &Options, asked: &Parameters) -> Result<()
     }
     if let Some(url) = asked.text("offer_url")? {
         // Checked only where it is sent, as a link's fallback.
-        options.check_destination("offer_url", url)?;
-        item.offer_url = url.to_owned();
+        item.offer_url = options.destination("offer_url", url)?;
     }
     if let Some(payout) = asked.removable_number("payout")? {
         if let Some(payout) = payout.filter(|payout| *payout < 0.0) {

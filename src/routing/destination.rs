@@ -106,21 +106,21 @@ enum Token {
 impl Template {
     /// Reads a template. Beside it come warnings, one for each token that is not known and will be empty.
     pub fn parse(text: &str, policy: &DestinationPolicy) -> Result<(Self, Vec<String>), TemplateError> {
-        if text.is_empty() {
-            return Err(TemplateError::Empty);
-        }
-        if text.len() > TEMPLATE_BYTES_MAX {
-            return Err(TemplateError::TooLong(text.len()));
-        }
-        let forbidden = |byte: u8| byte <= b' ' || byte == 0x7f || byte == b'\\';
-        if let Some(at) = text.bytes().position(forbidden) {
-            return Err(TemplateError::Character(at));
-        }
-        let (scheme, rest) = split_scheme(text, policy)?;
-        let (origin, rest) = split_origin(scheme, rest, policy)?;
+        let (origin, rest) = split(text, policy)?;
         let mut warnings = Vec::new();
         let pieces = pieces(origin, rest, &mut warnings)?;
         Ok((Self { pieces }, warnings))
+    }
+
+    /// The template as it is kept: scheme and host in lower case, an internationalised host in punycode, the rest as
+    /// written.
+    pub fn normalized(text: &str, policy: &DestinationPolicy) -> Result<String, TemplateError> {
+        let (origin, rest) = split(text, policy)?;
+        let normalized = origin + rest;
+        match normalized.len() {
+            0..=TEMPLATE_BYTES_MAX => Ok(normalized),
+            bytes => Err(TemplateError::TooLong(bytes)),
+        }
     }
 
     /// Appends the finished URL to `out`; on `Err`, `out` is as it was.
@@ -202,6 +202,22 @@ impl Token {
             Token::Browser => out.extend_from_slice(click.device.browser.as_str().as_bytes()),
         }
     }
+}
+
+/// The origin, and everything behind it, of a text that may be a template.
+fn split<'a>(text: &'a str, policy: &DestinationPolicy) -> Result<(String, &'a str), TemplateError> {
+    if text.is_empty() {
+        return Err(TemplateError::Empty);
+    }
+    if text.len() > TEMPLATE_BYTES_MAX {
+        return Err(TemplateError::TooLong(text.len()));
+    }
+    let forbidden = |byte: u8| byte <= b' ' || byte == 0x7f || byte == b'\\';
+    if let Some(at) = text.bytes().position(forbidden) {
+        return Err(TemplateError::Character(at));
+    }
+    let (scheme, rest) = split_scheme(text, policy)?;
+    split_origin(scheme, rest, policy)
 }
 
 fn split_scheme<'a>(
@@ -686,5 +702,23 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_template_is_kept_with_the_host_that_is_sent() {
+        for (written, kept) in [
+            ("https://shop.example.com/a?b={s1}#c", "https://shop.example.com/a?b={s1}#c"),
+            ("HTTPS://Shop.Example.COM:443/A", "https://shop.example.com/A"),
+            ("https://b\u{fc}cher.example/\u{fc}", "https://xn--bcher-kva.example/\u{fc}"),
+            ("https://shop.example.com:8443", "https://shop.example.com:8443"),
+        ] {
+            assert_eq!(Template::normalized(written, &DestinationPolicy::default()).as_deref(), Ok(kept));
+        }
+        let long = format!("https://b\u{fc}cher.example/{}", "a".repeat(TEMPLATE_BYTES_MAX - 24));
+        assert!(Template::parse(&long, &DestinationPolicy::default()).is_ok());
+        assert!(matches!(
+            Template::normalized(&long, &DestinationPolicy::default()),
+            Err(TemplateError::TooLong(_))
+        ));
     }
 }
