@@ -12,7 +12,6 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::time::Instant;
 
-use crate::cake::wire::Network;
 use crate::cake::{Client, FetchError, Fetched};
 use crate::routing::{CompileOptions, Table, Warning, Zone};
 use crate::state::{
@@ -101,6 +100,7 @@ impl Refresh {
         match last_good::read(&self.options.last_good) {
             Ok(Some((network, snapshot))) => {
                 let compiled = Compiled::new(&network, &self.options.zone, &self.options.compile);
+                self.fetched.clone_from(&snapshot);
                 self.publish(compiled, snapshot);
                 tracing::info!(
                     snapshot = %self.live.current().snapshot,
@@ -185,9 +185,10 @@ impl Refresh {
             self.asked_to_wait = error.retry_after();
             Failure::Fetch(error)
         })?;
-        let Some(Fetched { network, revision }) = fetched else { return Ok(RefreshResult::Unchanged) };
+        let Some(fetched) = fetched else { return Ok(RefreshResult::Unchanged) };
+        let revision = fetched.revision.clone();
         // An API that tells revisions is smartlink's own, and knows what was deleted.
-        let taken = self.take(network, revision.is_some() || force).await?;
+        let taken = self.take(fetched, revision.is_some() || force).await?;
         self.revision = revision;
         Ok(taken)
     }
@@ -204,7 +205,7 @@ impl Refresh {
     }
 
     /// Prepares and publishes. `trusted`: a loss is meant.
-    async fn take(&mut self, network: Network, trusted: bool) -> Result<RefreshResult, Failure> {
+    async fn take(&mut self, fetched: Fetched, trusted: bool) -> Result<RefreshResult, Failure> {
         let preparation = Preparation {
             zone: self.options.zone.clone(),
             compile: self.options.compile.clone(),
@@ -212,10 +213,11 @@ impl Refresh {
             live: self.live.current().snapshot.clone(),
             fetched: self.fetched.clone(),
         };
-        let prepared = tokio::task::spawn_blocking(move || preparation.run(network))
-            .await
-            .map_err(|error| Failure::Broken(error.to_string()))?
-            .map_err(Failure::Broken)?;
+        let prepared =
+            tokio::task::spawn_blocking(move || preparation.run(fetched.network, &fetched.unreadable))
+                .await
+                .map_err(|error| Failure::Broken(error.to_string()))?
+                .map_err(Failure::Broken)?;
         let (fetched, encoded, compiled) = match prepared {
             Prepared::SameAsFetched => {
                 self.guard.interrupted();
