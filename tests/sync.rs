@@ -207,6 +207,54 @@ fn a_damaged_last_good_file_is_reported_and_ignored() {
 }
 
 #[test]
+fn a_damaged_newest_snapshot_falls_back_to_the_one_before() {
+    let stub = Stub::start();
+    let mut setup = Setup::of_upstream(&stub.url(), CANARY);
+    let publish =
+        |host: &str| stub.list("offers", json!([{"offer": offer(10, &format!("https://{host}/"))}]));
+    let node = setup.start_ready();
+    for host in ["before.example.com", "newest.example.com"] {
+        // Each is written before it is reported.
+        publish(host);
+        node.refresh();
+    }
+    let (newest, previous) = (node.last_good(), node.directory().join("data/snapshot.previous"));
+    let whole = fs::read(&newest).unwrap();
+    assert!(previous.is_file());
+    setup = node.kill();
+    for (how, damaged) in [("cut", Some(&whole[..whole.len() / 2])), ("empty", Some(b"")), ("gone", None)] {
+        stub.set_away(true);
+        match damaged {
+            Some(bytes) => fs::write(&newest, bytes).unwrap(),
+            None => fs::remove_file(&newest).unwrap(),
+        }
+        let node = setup.start_ready();
+        node.wait_for_log(&["ERROR", "snapshot.last-good", "the generation before it is used"]);
+        assert_eq!(node.click("/sl?id=1&aff_id=7").destination(), "before.example.com", "{how}");
+        node.wait_for_log(&["refresh failed"]);
+        stub.set_away(false);
+        assert_eq!(node.refresh()["result"], "published", "{how}");
+        assert_eq!(node.click("/sl?id=1&aff_id=7").destination(), "newest.example.com", "{how}");
+        assert_eq!(fs::read(&newest).unwrap(), whole, "{how}: it is replaced");
+        setup = node.kill();
+        // The newest again before the next damage, with another one before it.
+        let node = setup.start_ready();
+        for host in ["before.example.com", "newest.example.com"] {
+            publish(host);
+            node.refresh();
+        }
+        setup = node.kill();
+    }
+
+    stub.set_away(true);
+    fs::write(&newest, &whole[1..]).unwrap();
+    fs::write(&previous, &whole[1..]).unwrap();
+    let node = setup.start();
+    node.wait_for_log(&["ERROR", "snapshot.last-good is damaged", "snapshot.previous is damaged", "ignored"]);
+    assert_eq!(node.readyz(), 503);
+}
+
+#[test]
 fn a_last_good_file_that_could_not_be_written_is_written_when_it_can_be() {
     let stub = Stub::start();
     let setup = Setup::of_upstream(&stub.url(), CANARY);

@@ -70,8 +70,8 @@ impl Preparation {
 
     /// Read from the disk, because it is needed rarely and would double the memory of a large network.
     fn put_back(&self, mut network: Network, unreadable: &[Unreadable]) -> (Network, Vec<Warning>) {
-        let last_good = last_good::read(&self.last_good).ok().flatten();
-        let last_good = last_good.map(|(network, _)| network).unwrap_or_default();
+        let last_good = last_good::read_newest(&self.last_good).ok().flatten();
+        let last_good = last_good.map(|kept| kept.network).unwrap_or_default();
         let mut warnings = stand_in(&mut network, unreadable, &last_good);
         let standard = Standard { zone: &self.zone, policy: &self.compile.policy };
         warnings.extend(restore(&mut network, &last_good, standard));

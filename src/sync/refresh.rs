@@ -21,7 +21,7 @@ use crate::state::{
 
 use super::geo_reload::GeoReload;
 use super::guard::{Guard, GuardOptions, Size, Suspicion};
-use super::last_good::{self, Encoded};
+use super::last_good::{self, Encoded, Kept};
 use super::prepare::{Compiled, Preparation, Prepared};
 
 /// How often and into what.
@@ -97,8 +97,13 @@ impl Refresh {
 
     /// Publishes the last good snapshot, if there is a usable one. Before the first refresh.
     pub fn start_from_last_good(&mut self) {
-        match last_good::read(&self.options.last_good) {
-            Ok(Some((network, snapshot))) => {
+        match last_good::read_newest(&self.options.last_good) {
+            Ok(Some(Kept { network, name: snapshot, passed_over })) => {
+                if let Some(problem) = passed_over {
+                    tracing::error!("{problem}; the generation before it is used");
+                    // The newest file is to be whole again, even if the upstream has nothing new.
+                    self.unkept = Encoded::new(&network).ok();
+                }
                 let compiled = Compiled::new(&network, &self.options.zone, &self.options.compile);
                 self.fetched.clone_from(&snapshot);
                 self.publish(compiled, snapshot);
