@@ -207,6 +207,54 @@ fn a_damaged_last_good_file_is_reported_and_ignored() {
 }
 
 #[test]
+fn a_damaged_newest_snapshot_falls_back_to_the_one_before() {
+    let stub = Stub::start();
+    let mut setup = Setup::of_upstream(&stub.url(), CANARY);
+    let publish =
+        |host: &str| stub.list("offers", json!([{"offer": offer(10, &format!("https://{host}/"))}]));
+    let node = setup.start_ready();
+    for host in ["before.example.com", "newest.example.com"] {
+        // Each is written before it is reported.
+        publish(host);
+        node.refresh();
+    }
+    let (newest, previous) = (node.last_good(), node.directory().join("data/snapshot.previous"));
+    let whole = fs::read(&newest).unwrap();
+    assert!(previous.is_file());
+    setup = node.kill();
+    for (how, damaged) in [("cut", Some(&whole[..whole.len() / 2])), ("empty", Some(b"")), ("gone", None)] {
+        stub.set_away(true);
+        match damaged {
+            Some(bytes) => fs::write(&newest, bytes).unwrap(),
+            None => fs::remove_file(&newest).unwrap(),
+        }
+        let node = setup.start_ready();
+        node.wait_for_log(&["ERROR", "snapshot.last-good", "the generation before it is used"]);
+        assert_eq!(node.click("/sl?id=1&aff_id=7").destination(), "before.example.com", "{how}");
+        node.wait_for_log(&["refresh failed"]);
+        stub.set_away(false);
+        assert_eq!(node.refresh()["result"], "published", "{how}");
+        assert_eq!(node.click("/sl?id=1&aff_id=7").destination(), "newest.example.com", "{how}");
+        assert_eq!(fs::read(&newest).unwrap(), whole, "{how}: it is replaced");
+        setup = node.kill();
+        // The newest again before the next damage, with another one before it.
+        let node = setup.start_ready();
+        for host in ["before.example.com", "newest.example.com"] {
+            publish(host);
+            node.refresh();
+        }
+        setup = node.kill();
+    }
+
+    stub.set_away(true);
+    fs::write(&newest, &whole[1..]).unwrap();
+    fs::write(&previous, &whole[1..]).unwrap();
+    let node = setup.start();
+    node.wait_for_log(&["ERROR", "snapshot.last-good is damaged", "snapshot.previous is damaged", "ignored"]);
+    assert_eq!(node.readyz(), 503);
+}
+
+#[test]
 fn a_last_good_file_that_could_not_be_written_is_written_when_it_can_be() {
     let stub = Stub::start();
     let setup = Setup::of_upstream(&stub.url(), CANARY);
@@ -292,7 +340,6 @@ fn an_upstream_that_repeats_the_key_does_not_make_us_show_it() {
         json!({"request_status": format!("Error: the key {CANARY} is unknown")}),
         json!({"request_status": "Success", "response": {"offers": CANARY}}),
         json!({"request_status": "Success", "response": CANARY}),
-        json!({"request_status": "Success", "response": {"offers": [{"offer": {"offer_id": CANARY}}]}}),
     ] {
         stub.answer("offers", Canned::json(&body.to_string()));
         let reason = node.failed_refresh();
@@ -360,7 +407,6 @@ fn rubbish_from_the_upstream_leaves_the_live_table_untouched() {
         (Canned::json(&good("offer")), "no list `offers`"),
         (Canned::json(&good("offers").replace("[]", "null")), "not the JSON"),
         (Canned::json(&good("offers").replace("[]", "{}")), "not the JSON"),
-        (Canned::json(&good("offers").replace("[]", "[1]")), "not the JSON"),
         (Canned::json(&"[".repeat(5_000)), "not the JSON"),
     ] {
         assert_refused("offers", canned, said);
@@ -574,6 +620,64 @@ fn an_item_that_the_upstream_breaks_keeps_its_last_good_version() {
     stub.set_away(true);
     let node = node.kill().start_ready();
     assert_eq!(node.click("/sl?id=1&aff_id=7").destination(), "ten.example.com");
+}
+
+#[test]
+fn an_item_that_cannot_be_read_keeps_its_last_good_version_and_harms_no_other() {
+    let stub = Stub::start();
+    let node = Setup::of_upstream(&stub.url(), CANARY).start_ready();
+    node.refresh();
+    // Numbers as texts are numbers.
+    stub.list(
+        "smart_links",
+        json!([{"smart_link_id": "1", "affiliate_id": "7", "smart_link_status": "active", "cap_aware": "true",
+                "fallback_url": "https://fallback.example.com/"}]),
+    );
+    stub.list(
+        "smart_link_offers",
+        json!([{"smart_link_id": "1", "offer_id": "10", "offer_weight": "1", "priority": "1"}]),
+    );
+    let report = node.refresh();
+    assert_eq!((&report["result"], &report["quarantined"]), (&"unchanged".into(), &0.into()), "{report}");
+
+    let eleven = offer(11, "https://eleven.example.com/");
+    let tens =
+        [json!({"offer_id": 10, "offer_url": ["https://x.example.com/"]}), json!({"offer_id": CANARY})];
+    let names = ["offer 10: cannot be read: ", "row 2 of offers.json: cannot be read: "];
+    for (ten, name) in tens.into_iter().zip(names) {
+        stub.list("offers", json!([{"offer": eleven.clone()}, {"offer": ten}]));
+        stub.list("smart_link_offers", json!([{"smart_link_id": 1, "offer_id": 10}, {"smart_link_id": 1}]));
+        let report = node.refresh();
+        let warnings = report["warnings"].to_string();
+        assert!(warnings.contains(name) && warnings.contains("stays"), "{report}");
+        assert!(warnings.contains("row 2 of smart_link_offers.json"), "{report}");
+        assert_eq!((&report["offers"], &report["quarantined"]), (&2.into(), &2.into()), "{report}");
+        assert_eq!(node.metrics().value("smartlink_snapshot_quarantined"), 2);
+        node.wait_for_log(&["WARN", name]);
+        assert_eq!(node.click("/sl?id=1&aff_id=7").destination(), "ten.example.com");
+        assert_eq!(node.refresh()["result"], "unchanged");
+    }
+    assert_shown_nowhere(&node, CANARY);
+
+    // Now it is gone in truth.
+    stub.list("offers", json!([{"offer": eleven}]));
+    stub.list("smart_link_offers", json!([{"smart_link_id": 1, "offer_id": 11}]));
+    let report = node.refresh();
+    assert_eq!((&report["offers"], &report["quarantined"]), (&1.into(), &0.into()), "{report}");
+    assert_eq!(node.click("/sl?id=1&aff_id=7").destination(), "eleven.example.com");
+}
+
+#[test]
+fn what_is_mended_is_no_longer_counted() {
+    let stub = Stub::start();
+    let node = Setup::of_upstream(&stub.url(), CANARY).start_ready();
+    node.refresh();
+    let whole = stub.answer_to("offers");
+    stub.list("offers", json!([{"offer": {"offer_id": 10, "offer_status": 1}}]));
+    assert_eq!(node.refresh()["quarantined"], 1);
+    stub.answer("offers", whole);
+    let mended = node.refresh();
+    assert_eq!((&mended["result"], &mended["quarantined"]), (&"unchanged".into(), &0.into()), "{mended}");
 }
 
 #[test]

@@ -6,7 +6,6 @@
 //! The key goes into the query, as CAKE wants it, and nowhere else: errors name the call, never the URL, and where they
 //! quote an answer that repeats the key, it is struck out.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -21,11 +20,11 @@ use hyper_util::client::legacy::{Client as HttpClient, Error as TransportError};
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use url::Url;
 
 use super::key::{Key, KeyError, KeySource};
 use super::outgoing::Outgoing;
+use super::page::{List, Unreadable, read_envelope, read_page};
 use super::wire::{Network, OfferItem};
 
 /// How to reach an upstream.
@@ -72,6 +71,8 @@ pub enum FetchError {
     Refused { call: &'static str, status: String },
     #[error("{call}: the answer has no list `{list}`")]
     NoList { call: &'static str, list: &'static str },
+    #[error("{call}: more than {UNREADABLE_MAX} rows cannot be read; is it the API that it is taken for?")]
+    Strange { call: &'static str },
     #[error("{call}: more than {ROWS_MAX} rows; pages do not seem to end")]
     Endless { call: &'static str },
     #[error("{call}: the network was changed {READS} times while it was read; its pages do not fit together")]
@@ -83,6 +84,8 @@ pub enum FetchError {
 pub struct Fetched {
     /// Canonical.
     pub network: Network,
+    /// What the upstream has and the network has not.
+    pub unreadable: Vec<Unreadable>,
     /// Of which state of the network; only an embedded API tells. It knows what was deleted.
     pub revision: Option<HeaderValue>,
 }
@@ -99,14 +102,7 @@ impl FetchError {
     /// Strikes the key out of what the upstream said, and cuts that to a length that fits a log.
     fn without(mut self, key: &Key) -> Self {
         if let FetchError::Json { reason: said, .. } | FetchError::Refused { status: said, .. } = &mut self {
-            // serde quotes texts as Rust does.
-            let escaped = key.reveal().escape_debug().to_string();
-            let mut struck = said.replace(key.reveal(), "(the API key)").replace(&escaped, "(the API key)");
-            if struck.len() > SAID_BYTES_MAX {
-                struck.truncate(struck.floor_char_boundary(SAID_BYTES_MAX));
-                struck.push('…');
-            }
-            *said = struck;
+            *said = key.struck_from(said);
         }
         self
     }
@@ -173,46 +169,22 @@ impl Client {
     }
 
     async fn one_reading(&self, key: &Key) -> Result<Fetched, FetchError> {
-        let mut revision = None;
-        let state = &mut revision;
-        let offers: Vec<WrappedOffer> = self.list(key, "offers.json", "offers", state).await?;
+        let mut reading = Reading { client: self, key, revision: None, unreadable: Vec::new() };
+        let offers: Vec<WrappedOffer> = reading.list(List::Offers).await?;
         let network = Network {
-            smart_links: self.list(key, "smart_links.json", "smart_links", state).await?,
+            smart_links: reading.list(List::SmartLinks).await?,
             offers: offers.into_iter().map(|wrapped| wrapped.offer).collect(),
-            offer_geo_targets: self.list(key, "offer_geo_targets.json", "offer_geo_targets", state).await?,
-            smart_link_offers: self.list(key, "smart_link_offers.json", "smart_link_offers", state).await?,
-            routing_rules: self.list(key, "routing_rules.json", "routing_rules", state).await?,
+            offer_geo_targets: reading.list(List::OfferGeoTargets).await?,
+            smart_link_offers: reading.list(List::SmartLinkOffers).await?,
+            routing_rules: reading.list(List::RoutingRules).await?,
         };
-        Ok(Fetched { network: network.canonical(), revision })
+        let unreadable = reading.unreadable.into_iter().map(|row| row.without(key)).collect();
+        Ok(Fetched { network: network.canonical(), unreadable, revision: reading.revision })
     }
 
-    /// Reads pages until a short or empty one. Rows may repeat over pages when the upstream changes in between.
-    async fn list<T: DeserializeOwned>(
-        &self,
-        key: &Key,
-        call: &'static str,
-        list: &'static str,
-        state: &mut Option<HeaderValue>,
-    ) -> Result<Vec<T>, FetchError> {
-        let mut rows = Vec::new();
-        loop {
-            let page = [("start_at_row", &*rows.len().to_string()), ("row_limit", &PAGE_ROWS.to_string())];
-            let (body, revision) = self.call(key, call, &page, self.options.call_timeout).await?;
-            match (&state, revision) {
-                (Some(first), Some(later)) if *first != later => return Err(FetchError::Changing { call }),
-                (None, revision) => *state = revision,
-                _ => {}
-            }
-            let page: Vec<T> = read_page(call, list, &body)?;
-            let is_last = page.len() < PAGE_ROWS;
-            rows.extend(page);
-            if is_last {
-                return Ok(rows);
-            }
-            if rows.len() > ROWS_MAX {
-                return Err(FetchError::Endless { call });
-            }
-        }
+    async fn page(&self, key: &Key, list: List, start_at_row: usize) -> Result<Answered, FetchError> {
+        let page = [("start_at_row", &*start_at_row.to_string()), ("row_limit", &PAGE_ROWS.to_string())];
+        self.call(key, list.call(), &page, self.options.call_timeout).await
     }
 
     async fn call(
@@ -221,7 +193,7 @@ impl Client {
         call: &'static str,
         parameters: &[(&str, &str)],
         after: Duration,
-    ) -> Result<Page, FetchError> {
+    ) -> Result<Answered, FetchError> {
         tokio::time::timeout(after, self.exchange(key, call, parameters))
             .await
             .unwrap_or(Err(FetchError::Timeout { call, after }))
@@ -232,7 +204,7 @@ impl Client {
         key: &Key,
         call: &'static str,
         parameters: &[(&str, &str)],
-    ) -> Result<Page, FetchError> {
+    ) -> Result<Answered, FetchError> {
         let unreachable = |reason: String| FetchError::Unreachable { call, reason };
         let request = Request::get(self.uri(key, call, parameters).map_err(unreachable)?)
             .header(header::ACCEPT, "application/json")
@@ -287,33 +259,40 @@ impl Client {
     }
 }
 
-/// Reads the list, under `response` or at the top.
-fn read_page<T: DeserializeOwned>(
-    call: &'static str,
-    list: &'static str,
-    body: &[u8],
-) -> Result<Vec<T>, FetchError> {
-    let (top, inner) = read_envelope(call, body)?;
-    let rows = inner.get(list).or_else(|| top.get(list)).ok_or(FetchError::NoList { call, list })?;
-    serde_json::from_str(rows.get()).map_err(|error| FetchError::Json { call, reason: error.to_string() })
-}
-
-/// Checks the status, and gives the fields at the top and those under `response`.
-fn read_envelope<'b>(call: &'static str, body: &'b [u8]) -> Result<(Fields<'b>, Fields<'b>), FetchError> {
-    let json = |error: serde_json::Error| FetchError::Json { call, reason: error.to_string() };
-    let top: Fields<'b> = serde_json::from_slice(body).map_err(json)?;
-    let status: String = match top.get("request_status") {
-        Some(status) => serde_json::from_str(status.get()).map_err(json)?,
-        None => String::new(),
-    };
-    if !status.eq_ignore_ascii_case("success") {
-        return Err(FetchError::Refused { call, status });
+impl Reading<'_> {
+    /// Reads pages until a short or empty one. Rows may repeat over pages when the upstream changes in between.
+    async fn list<T: DeserializeOwned>(&mut self, list: List) -> Result<Vec<T>, FetchError> {
+        let call = list.call();
+        let (mut rows, mut rows_count) = (Vec::new(), 0);
+        loop {
+            let (body, revision) = self.client.page(self.key, list, rows_count).await?;
+            self.is_of(call, revision)?;
+            let page = read_page(list, rows_count, &body)?;
+            let page_rows = page.rows.len() + page.unreadable.len();
+            rows_count += page_rows;
+            rows.extend(page.rows);
+            self.unreadable.extend(page.unreadable);
+            if self.unreadable.len() > UNREADABLE_MAX {
+                return Err(FetchError::Strange { call });
+            }
+            if page_rows < PAGE_ROWS {
+                return Ok(rows);
+            }
+            if rows_count > ROWS_MAX {
+                return Err(FetchError::Endless { call });
+            }
+        }
     }
-    let inner = match top.get("response") {
-        Some(response) => serde_json::from_str(response.get()).map_err(json)?,
-        None => HashMap::new(),
-    };
-    Ok((top, inner))
+
+    /// All pages are of one state of the network, where the upstream tells.
+    fn is_of(&mut self, call: &'static str, revision: Option<HeaderValue>) -> Result<(), FetchError> {
+        match (&self.revision, revision) {
+            (Some(first), Some(later)) if *first != later => return Err(FetchError::Changing { call }),
+            (None, revision) => self.revision = revision,
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 /// An error with everything that led to it, on one line. None of hyper's errors shows a URL.
@@ -347,11 +326,17 @@ pub(super) fn hint(status: StatusCode) -> &'static str {
     }
 }
 
-/// The fields of a JSON object, not yet read.
-type Fields<'b> = HashMap<String, &'b RawValue>;
+/// One reading of the whole network, list by list.
+struct Reading<'a> {
+    client: &'a Client,
+    key: &'a Key,
+    /// Of the first page that told.
+    revision: Option<HeaderValue>,
+    unreadable: Vec<Unreadable>,
+}
 
 /// A body, and which state of the network it shows.
-type Page = (Bytes, Option<HeaderValue>);
+type Answered = (Bytes, Option<HeaderValue>);
 
 #[derive(Debug)]
 enum Transport {
@@ -374,48 +359,8 @@ pub(super) const PAGE_ROWS: usize = 500;
 /// How often a network that changes in between is read.
 pub(super) const READS: usize = 5;
 
-/// Of what an upstream says in an error.
-const SAID_BYTES_MAX: usize = 300;
+/// Beyond this a list is not what it is taken for, and nobody would read the warnings.
+const UNREADABLE_MAX: usize = 10_000;
 
 /// Beyond any network; a bound for an upstream that ignores `start_at_row`.
 pub(super) const ROWS_MAX: usize = 20_000_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cake::wire::SmartLink;
-
-    fn read(body: &str) -> Result<usize, String> {
-        read_page::<SmartLink>("smart_links.json", "smart_links", body.as_bytes())
-            .map(|page| page.len())
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn both_dialects() {
-        let link =
-            r#"{"smart_link_id":301,"affiliate_id":67890,"smart_link_status":"active","new_field":[]}"#;
-        let nested =
-            format!(r#"{{"request_status":"Success","response":{{"smart_links":[{link}],"total_rows":1}}}}"#);
-        let flat = format!(r#"{{"request_status":"SUCCESS","smart_links":[{link}]}}"#);
-        assert_eq!(read(&nested), Ok(1));
-        assert_eq!(read(&flat), Ok(1));
-    }
-
-    #[test]
-    fn whatever_else_comes_is_an_error() {
-        for (body, said) in [
-            ("", "smart_links.json: the answer is not the JSON"),
-            ("<html>", "not the JSON"),
-            ("[]", "not the JSON"),
-            ("{}", "request_status \"\""),
-            (r#"{"request_status":"Error","message":"no"}"#, "request_status \"Error\""),
-            (r#"{"request_status":"Success"}"#, "no list `smart_links`"),
-            (r#"{"request_status":"Success","smart_links":{}}"#, "not the JSON"),
-            (r#"{"request_status":"Success","smart_links":[{"smart_link_id":"301"}]}"#, "not the JSON"),
-        ] {
-            let error = read(body).unwrap_err();
-            assert!(error.contains(said), "{body}: {error}");
-        }
-    }
-}

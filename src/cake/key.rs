@@ -41,6 +41,18 @@ impl Key {
         &self.0
     }
 
+    /// What an upstream said, without the key that it may have repeated, and cut to a length that fits a log.
+    pub fn struck_from(&self, said: &str) -> String {
+        // serde quotes texts as Rust does.
+        let escaped = self.0.escape_debug().to_string();
+        let mut struck = said.replace(&self.0, "(the API key)").replace(&escaped, "(the API key)");
+        if struck.len() > SAID_BYTES_MAX {
+            struck.truncate(struck.floor_char_boundary(SAID_BYTES_MAX));
+            struck.push('…');
+        }
+        struck
+    }
+
     /// Whether a candidate is the key. The time it takes tells nothing but the length.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(candidate).into()
@@ -76,6 +88,9 @@ impl fmt::Display for KeySource {
         }
     }
 }
+
+/// Of what an upstream says in an error.
+const SAID_BYTES_MAX: usize = 300;
 
 #[cfg(test)]
 mod tests {

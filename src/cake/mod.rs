@@ -5,8 +5,11 @@ pub mod wire;
 mod calls;
 mod client;
 mod key;
+mod lenient;
 mod outgoing;
+mod page;
 
 pub use calls::{CallError, Envelope, Rows};
 pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER};
 pub use key::{Key, KeyError, KeySource};
+pub use page::{ItemId, List, Unreadable};

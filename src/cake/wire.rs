@@ -20,6 +20,8 @@ use crate::types::{
     SUB_BYTES_MAX, UnixMillis,
 };
 
+use super::lenient;
+
 /// Everything the upstream says: the join of its lists, before it is read. This is what the last good file holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Network {
@@ -33,14 +35,16 @@ pub struct Network {
 /// An item of `smart_links.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SmartLink {
+    #[serde(deserialize_with = "lenient::whole")]
     pub smart_link_id: i64,
     #[serde(default)]
     pub smart_link_name: String,
+    #[serde(deserialize_with = "lenient::whole")]
     pub affiliate_id: i64,
     pub smart_link_status: String,
     #[serde(default = "default_rotation_type")]
     pub rotation_type: String,
-    #[serde(default = "default_cap_aware")]
+    #[serde(default = "default_cap_aware", deserialize_with = "lenient::truth")]
     pub cap_aware: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback_url: Option<String>,
@@ -51,13 +55,14 @@ pub struct SmartLink {
 /// An item of `offers.json`, without its `{"offer": …}` wrapping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OfferItem {
+    #[serde(deserialize_with = "lenient::whole")]
     pub offer_id: i64,
     #[serde(default)]
     pub offer_name: String,
     pub offer_status: String,
     #[serde(default)]
     pub offer_url: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::decimal_or_null")]
     pub payout: Option<f64>,
     /// `YYYY-MM-DD HH:MM:SS` in the network's time zone: the last second at which the offer lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +72,7 @@ pub struct OfferItem {
 /// The geo targets of one offer, an item of `offer_geo_targets.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OfferGeoTargets {
+    #[serde(deserialize_with = "lenient::whole")]
     pub offer_id: i64,
     pub geo_targets: Vec<GeoTarget>,
 }
@@ -74,7 +80,7 @@ pub struct OfferGeoTargets {
 /// One country of an offer's geo targets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GeoTarget {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole_or_null")]
     pub country_id: Option<i64>,
     pub country_code: String,
     #[serde(default)]
@@ -86,23 +92,28 @@ pub struct GeoTarget {
 /// An item of `smart_link_offers.json`: an offer attached to a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SmartLinkOffer {
+    #[serde(deserialize_with = "lenient::whole")]
     pub smart_link_id: i64,
+    #[serde(deserialize_with = "lenient::whole")]
     pub offer_id: i64,
-    #[serde(default = "default_offer_weight")]
+    #[serde(default = "default_offer_weight", deserialize_with = "lenient::whole")]
     pub offer_weight: i64,
-    #[serde(default = "default_priority")]
+    #[serde(default = "default_priority", deserialize_with = "lenient::whole")]
     pub priority: i64,
 }
 
 /// An item of `routing_rules.json`: an attachment with conditions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoutingRule {
+    #[serde(deserialize_with = "lenient::whole")]
     pub rule_id: i64,
+    #[serde(deserialize_with = "lenient::whole")]
     pub smart_link_id: i64,
+    #[serde(deserialize_with = "lenient::whole")]
     pub offer_id: i64,
-    #[serde(default = "default_priority")]
+    #[serde(default = "default_priority", deserialize_with = "lenient::whole")]
     pub priority: i64,
-    #[serde(default = "default_offer_weight")]
+    #[serde(default = "default_offer_weight", deserialize_with = "lenient::whole")]
     pub offer_weight: i64,
     #[serde(default)]
     pub conditions: Conditions,

@@ -8,6 +8,7 @@ mod last_good;
 mod prepare;
 mod quarantine;
 mod refresh;
+mod unreadable;
 
 pub use geo_reload::{GeoFiles, GeoLoadError, GeoReload};
 pub use guard::GuardOptions;

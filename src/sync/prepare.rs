@@ -3,11 +3,13 @@
 
 use std::path::PathBuf;
 
+use crate::cake::Unreadable;
 use crate::cake::wire::Network;
 use crate::routing::{CompileOptions, Table, Warning, Zone, compile};
 
 use super::last_good::{self, Encoded};
 use super::quarantine::{Standard, restore};
+use super::unreadable::stand_in;
 
 /// What preparing depends on.
 #[derive(Clone, Debug)]
@@ -45,23 +47,21 @@ pub struct Compiled {
 
 impl Preparation {
     /// Fails only if the network cannot be written as JSON.
-    pub fn run(&self, network: Network) -> Result<Prepared, String> {
-        let as_fetched = Encoded::new(&network)?;
-        let fetched = as_fetched.name();
-        if fetched == self.live || fetched == self.fetched {
+    pub fn run(&self, network: Network, unreadable: &[Unreadable]) -> Result<Prepared, String> {
+        let mut encoded = Encoded::new(&network)?;
+        let fetched = name_with(&encoded, unreadable);
+        if fetched == self.fetched {
             return Ok(Prepared::SameAsFetched);
         }
-        let compiled = Compiled::new(&network, &self.zone, &self.compile);
-        if compiled.warnings.is_empty() {
-            return Ok(Prepared::New { fetched, encoded: as_fetched, compiled: Box::new(compiled) });
-        }
-        let (network, put_back) = self.put_back(network);
-        if put_back.is_empty() {
-            return Ok(Prepared::New { fetched, encoded: as_fetched, compiled: Box::new(compiled) });
-        }
-        let encoded = Encoded::new(&network)?;
         let mut compiled = Compiled::new(&network, &self.zone, &self.compile);
-        compiled.warnings.splice(..0, put_back);
+        if !compiled.warnings.is_empty() || !unreadable.is_empty() {
+            let (network, put_back) = self.put_back(network, unreadable);
+            if !put_back.is_empty() {
+                encoded = Encoded::new(&network)?;
+                compiled = Compiled::new(&network, &self.zone, &self.compile);
+                compiled.warnings.splice(..0, put_back);
+            }
+        }
         if encoded.name() == self.live {
             return Ok(Prepared::SameAsLive { fetched, warnings: compiled.warnings });
         }
@@ -69,14 +69,28 @@ impl Preparation {
     }
 
     /// Read from the disk, because it is needed rarely and would double the memory of a large network.
-    fn put_back(&self, mut network: Network) -> (Network, Vec<Warning>) {
-        let Ok(Some((last_good, _))) = last_good::read(&self.last_good) else {
-            return (network, Vec::new());
-        };
+    fn put_back(&self, mut network: Network, unreadable: &[Unreadable]) -> (Network, Vec<Warning>) {
+        let last_good = last_good::read_newest(&self.last_good).ok().flatten();
+        let last_good = last_good.map(|kept| kept.network).unwrap_or_default();
+        let mut warnings = stand_in(&mut network, unreadable, &last_good);
         let standard = Standard { zone: &self.zone, policy: &self.compile.policy };
-        let warnings = restore(&mut network, &last_good, standard);
+        warnings.extend(restore(&mut network, &last_good, standard));
         (network.canonical(), warnings)
     }
+}
+
+/// What could not be read counts, too: the same rest with one item deleted is another network than with that item
+/// unreadable.
+fn name_with(encoded: &Encoded, unreadable: &[Unreadable]) -> String {
+    if unreadable.is_empty() {
+        return encoded.name();
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(encoded.hash.as_bytes());
+    for row in unreadable {
+        hasher.update(format!("{row}\n{}\n", row.reason).as_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
 }
 
 impl Compiled {

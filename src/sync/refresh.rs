@@ -12,7 +12,6 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::time::Instant;
 
-use crate::cake::wire::Network;
 use crate::cake::{Client, FetchError, Fetched};
 use crate::routing::{CompileOptions, Table, Warning, Zone};
 use crate::state::{
@@ -22,7 +21,7 @@ use crate::state::{
 
 use super::geo_reload::GeoReload;
 use super::guard::{Guard, GuardOptions, Size, Suspicion};
-use super::last_good::{self, Encoded};
+use super::last_good::{self, Encoded, Kept};
 use super::prepare::{Compiled, Preparation, Prepared};
 
 /// How often and into what.
@@ -98,9 +97,15 @@ impl Refresh {
 
     /// Publishes the last good snapshot, if there is a usable one. Before the first refresh.
     pub fn start_from_last_good(&mut self) {
-        match last_good::read(&self.options.last_good) {
-            Ok(Some((network, snapshot))) => {
+        match last_good::read_newest(&self.options.last_good) {
+            Ok(Some(Kept { network, name: snapshot, passed_over })) => {
+                if let Some(problem) = passed_over {
+                    tracing::error!("{problem}; the generation before it is used");
+                    // The newest file is to be whole again, even if the upstream has nothing new.
+                    self.unkept = Encoded::new(&network).ok();
+                }
                 let compiled = Compiled::new(&network, &self.options.zone, &self.options.compile);
+                self.fetched.clone_from(&snapshot);
                 self.publish(compiled, snapshot);
                 tracing::info!(
                     snapshot = %self.live.current().snapshot,
@@ -185,9 +190,10 @@ impl Refresh {
             self.asked_to_wait = error.retry_after();
             Failure::Fetch(error)
         })?;
-        let Some(Fetched { network, revision }) = fetched else { return Ok(RefreshResult::Unchanged) };
+        let Some(fetched) = fetched else { return Ok(RefreshResult::Unchanged) };
+        let revision = fetched.revision.clone();
         // An API that tells revisions is smartlink's own, and knows what was deleted.
-        let taken = self.take(network, revision.is_some() || force).await?;
+        let taken = self.take(fetched, revision.is_some() || force).await?;
         self.revision = revision;
         Ok(taken)
     }
@@ -204,7 +210,7 @@ impl Refresh {
     }
 
     /// Prepares and publishes. `trusted`: a loss is meant.
-    async fn take(&mut self, network: Network, trusted: bool) -> Result<RefreshResult, Failure> {
+    async fn take(&mut self, fetched: Fetched, trusted: bool) -> Result<RefreshResult, Failure> {
         let preparation = Preparation {
             zone: self.options.zone.clone(),
             compile: self.options.compile.clone(),
@@ -212,10 +218,11 @@ impl Refresh {
             live: self.live.current().snapshot.clone(),
             fetched: self.fetched.clone(),
         };
-        let prepared = tokio::task::spawn_blocking(move || preparation.run(network))
-            .await
-            .map_err(|error| Failure::Broken(error.to_string()))?
-            .map_err(Failure::Broken)?;
+        let prepared =
+            tokio::task::spawn_blocking(move || preparation.run(fetched.network, &fetched.unreadable))
+                .await
+                .map_err(|error| Failure::Broken(error.to_string()))?
+                .map_err(Failure::Broken)?;
         let (fetched, encoded, compiled) = match prepared {
             Prepared::SameAsFetched => {
                 self.guard.interrupted();
