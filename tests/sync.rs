@@ -604,18 +604,38 @@ fn an_item_that_the_upstream_breaks_keeps_its_last_good_version() {
     let stub = Stub::start();
     let node = Setup::of_upstream(&stub.url(), CANARY).start_ready();
     node.refresh();
+    let whole = (stub.answer_to("offers"), stub.answer_to("smart_link_offers"));
     stub.list("offers", json!([{"offer": offer(10, "https:///no-host")}]));
     stub.list("smart_link_offers", json!([{"smart_link_id": 1, "offer_id": 10, "offer_weight": 101}]));
     let report = node.refresh();
     let warnings: Vec<&str> =
         report["warnings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    for item in ["offer 10: ", "offer 10 on smart link 1: "] {
-        let named = warnings.iter().any(|warning| warning.starts_with(item) && warning.contains("last good"));
-        assert!(named, "nothing says that {item:?} is kept: {report}");
+    let reasons = [
+        ("offer 10: ", "`offer_url` has no valid host"),
+        ("offer 10 on smart link 1: ", "`offer_weight` is 101"),
+    ];
+    for (item, reason) in reasons {
+        let named = warnings.iter().any(|warning| {
+            warning.starts_with(item)
+                && warning.contains(reason)
+                && warning.ends_with("its last good version stays")
+        });
+        assert!(named, "nothing says that {item:?} is kept because {reason:?}: {report}");
         node.wait_for_log(&["WARN", item]);
     }
     assert_eq!(node.metrics().value("smartlink_snapshot_quarantined"), warnings.len() as u64);
     assert_eq!(node.click("/sl?id=1&aff_id=7").destination(), "ten.example.com");
+
+    // Mended to exactly what is live: nothing to publish, and nothing to warn of any more.
+    let broken = (stub.answer_to("offers"), stub.answer_to("smart_link_offers"));
+    stub.answer("offers", whole.0);
+    stub.answer("smart_link_offers", whole.1);
+    let report = node.refresh();
+    assert_eq!((&report["result"], &report["quarantined"]), (&"unchanged".into(), &0.into()), "{report}");
+    assert_eq!(node.metrics().value("smartlink_snapshot_quarantined"), 0);
+    stub.answer("offers", broken.0);
+    stub.answer("smart_link_offers", broken.1);
+    node.refresh();
 
     stub.set_away(true);
     let node = node.kill().start_ready();

@@ -95,7 +95,7 @@ impl Collector for TableCollector {
         let live = self.live.current();
         let age_millis = match live.generation {
             0 => 0,
-            _ => (now().0 - live.published_at.0).max(0),
+            _ => (now().0 - self.live.confirmed_at().0).max(0),
         };
         families(
             TABLE_FAMILIES,
@@ -246,7 +246,11 @@ const WORKER_FAMILIES: [Family; 9] = [
 
 const TABLE_FAMILIES: [Family; 5] = [
     ("snapshot_generation", "Generation of the live table; 0 before the first.", MetricType::GAUGE),
-    ("snapshot_age_seconds", "Time since the live table was published.", MetricType::GAUGE),
+    (
+        "snapshot_age_seconds",
+        "Time since the upstream last gave or confirmed the live snapshot.",
+        MetricType::GAUGE,
+    ),
     ("snapshot_links", "Smart links in the live table.", MetricType::GAUGE),
     ("snapshot_entries", "Entries in the live table.", MetricType::GAUGE),
     ("snapshot_table_bytes", "Heap bytes of the live table.", MetricType::GAUGE),

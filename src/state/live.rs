@@ -7,6 +7,7 @@
 //! A click loads once and decides on what it loaded; readers finish on the old value, which is freed when the last
 //! of them moves on.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
@@ -33,6 +34,8 @@ pub struct LiveTable {
     swap: Swap<Published>,
     /// Serialises publishers, so that generations grow by one and are stored in order.
     publishing: Mutex<()>,
+    /// When the upstream last gave or confirmed what is live, in milliseconds since 1970.
+    confirmed_at: AtomicI64,
 }
 
 /// The geo databases that clicks see.
@@ -48,7 +51,7 @@ impl LiveTable {
     pub fn new(empty: Table) -> Self {
         let first =
             Published { generation: 0, snapshot: String::new(), published_at: UnixMillis(0), table: empty };
-        Self { swap: Swap::new(first), publishing: Mutex::new(()) }
+        Self { swap: Swap::new(first), publishing: Mutex::new(()), confirmed_at: AtomicI64::new(0) }
     }
 
     /// Makes a table live and answers its generation. Clicks that have begun finish on the old table.
@@ -57,6 +60,17 @@ impl LiveTable {
         let generation = self.swap.current().generation + 1;
         self.swap.replace(Published { generation, snapshot, published_at: now, table });
         generation
+    }
+
+    /// Notes that at this moment the upstream said what is live.
+    pub fn confirm(&self, at: UnixMillis) {
+        // Relaxed: a number for the scrape, on which nothing else depends.
+        self.confirmed_at.store(at.0, Ordering::Relaxed);
+    }
+
+    /// When the upstream last said what is live; 0 if it never did.
+    pub fn confirmed_at(&self) -> UnixMillis {
+        UnixMillis(self.confirmed_at.load(Ordering::Relaxed))
     }
 
     /// The table at this moment, for anything but a click.
@@ -118,7 +132,7 @@ impl<T> Swap<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
     use std::thread;
 
     use super::*;

@@ -11,8 +11,10 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use crate::cake::wire::Network;
+use crate::types::UnixMillis;
 
 /// A last good file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +109,12 @@ pub fn read_newest(path: &Path) -> Result<Option<Kept>, LastGoodError> {
             Err(LastGoodError::Neither { newest: Box::new(newest), previous: Box::new(previous) })
         }
     }
+}
+
+/// When the file was written: the upstream was heard then at the latest.
+pub fn written_at(path: &Path) -> Option<UnixMillis> {
+    let since = fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(UnixMillis(since.as_millis() as i64))
 }
 
 /// The file of the generation before.

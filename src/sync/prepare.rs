@@ -55,7 +55,7 @@ impl Preparation {
         }
         let mut compiled = Compiled::new(&network, &self.zone, &self.compile);
         if !compiled.warnings.is_empty() || !unreadable.is_empty() {
-            let (network, put_back) = self.put_back(network, unreadable);
+            let (network, put_back) = self.put_back(network, unreadable, &compiled.warnings);
             if !put_back.is_empty() {
                 encoded = Encoded::new(&network)?;
                 compiled = Compiled::new(&network, &self.zone, &self.compile);
@@ -69,13 +69,35 @@ impl Preparation {
     }
 
     /// Read from the disk, because it is needed rarely and would double the memory of a large network.
-    fn put_back(&self, mut network: Network, unreadable: &[Unreadable]) -> (Network, Vec<Warning>) {
+    fn put_back(
+        &self,
+        mut network: Network,
+        unreadable: &[Unreadable],
+        as_it_came: &[Warning],
+    ) -> (Network, Vec<Warning>) {
         let last_good = last_good::read_newest(&self.last_good).ok().flatten();
         let last_good = last_good.map(|kept| kept.network).unwrap_or_default();
         let mut warnings = stand_in(&mut network, unreadable, &last_good);
         let standard = Standard { zone: &self.zone, policy: &self.compile.policy };
-        warnings.extend(restore(&mut network, &last_good, standard));
+        let mut restored = restore(&mut network, &last_good, standard);
+        give_reasons(&mut restored, as_it_came);
+        warnings.append(&mut restored);
         (network.canonical(), warnings)
+    }
+}
+
+/// Says of each item that was put back what was wrong with the one that came. Warnings end in a consequence, which is
+/// another one now.
+fn give_reasons(restored: &mut [Warning], as_it_came: &[Warning]) {
+    for kept in restored {
+        // Of a rule it is also said whose it is: `rule 7 of smart link 301`.
+        let longer = format!("{} of ", kept.item);
+        if let Some(came) =
+            as_it_came.iter().find(|came| came.item == kept.item || came.item.starts_with(&longer))
+        {
+            let reason = came.problem.rsplit_once("; ").map_or(came.problem.as_str(), |(reason, _)| reason);
+            kept.problem = format!("{reason}; its last good version stays");
+        }
     }
 }
 

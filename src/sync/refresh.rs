@@ -97,6 +97,7 @@ impl Refresh {
 
     /// Publishes the last good snapshot, if there is a usable one. Before the first refresh.
     pub fn start_from_last_good(&mut self) {
+        let written_at = last_good::written_at(&self.options.last_good);
         match last_good::read_newest(&self.options.last_good) {
             Ok(Some(Kept { network, name: snapshot, passed_over })) => {
                 if let Some(problem) = passed_over {
@@ -107,6 +108,7 @@ impl Refresh {
                 let compiled = Compiled::new(&network, &self.options.zone, &self.options.compile);
                 self.fetched.clone_from(&snapshot);
                 self.publish(compiled, snapshot);
+                self.live.confirm(written_at.unwrap_or_else(now));
                 tracing::info!(
                     snapshot = %self.live.current().snapshot,
                     links = self.live.current().table.links(),
@@ -153,6 +155,9 @@ impl Refresh {
             Err(failure) => (failure.result(), Some(failure.to_string())),
         };
         self.metrics.refreshed(result);
+        if matches!(result, RefreshResult::Published | RefreshResult::Unchanged) {
+            self.live.confirm(now());
+        }
         // Whatever came of this refresh: a disk that was full once must not leave an old file for good.
         if let Some(encoded) = self.unkept.take() {
             self.keep(encoded).await;
