@@ -17,6 +17,10 @@ use smartlink::lookup::GeoDb;
 use smartlink::routing::{BotPolicy, CompileOptions, NetSet, Table, Zone, compile};
 use smartlink::state::{Geo, LiveGeo, LiveTable, Metrics, now};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 criterion_group!(benches, clicks);
 criterion_main!(benches);
 

@@ -153,7 +153,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         policy,
         bots,
     };
-    Ok(Config {
+    let config = Config {
         edge: edge_options(raw, flags)?,
         goodbye: seconds("edge.goodbye_seconds", raw.edge.goodbye_seconds, 0.0)?,
         drain_timeout: seconds("edge.drain_timeout_seconds", raw.edge.drain_timeout_seconds, 0.0)?,
@@ -171,11 +171,34 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         call_timeout: seconds("upstream.call_timeout_seconds", raw.upstream.call_timeout_seconds, 0.1)?,
         body_bytes_max: raw.upstream.body_bytes_max,
         data_dir,
-    })
+    };
+    fit_together(&config)?;
+    Ok(config)
 }
 
 fn chosen_data_dir(raw: &Raw, flags: &Flags) -> PathBuf {
     flags.data_dir.clone().unwrap_or_else(|| PathBuf::from(&raw.data_dir.0))
+}
+
+/// What each key alone cannot tell.
+fn fit_together(config: &Config) -> Result<(), ConfigError> {
+    if config.data_dir.as_os_str().is_empty() {
+        return Err(value("data_dir", "", "a directory such as ./smartlink-data"));
+    }
+    let mut addresses: Vec<_> = config.edge.listen.iter().chain([&config.admin.listen]).collect();
+    addresses.retain(|address| address.port() != 0);
+    addresses.sort_unstable();
+    if let Some(twice) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(ConfigError::Conflict(format!(
+            "the address {} is given twice; every listener, clicks and admin, needs one of its own",
+            twice[0]
+        )));
+    }
+    if config.body_bytes_max < BODY_BYTES_LEAST {
+        let expected = format!("at least {BODY_BYTES_LEAST} bytes, which a page of 500 rows needs");
+        return Err(value("upstream.body_bytes_max", config.body_bytes_max, &expected));
+    }
+    Ok(())
 }
 
 /// The demonstration is clicked with curl, which is a bot like any other; there it is routed, so that one sees
@@ -460,6 +483,9 @@ const THREADS_MAX: usize = 1024;
 /// More than one node answers; a higher one is a mistake in units.
 const RATE_MAX: f64 = 1_000_000.0;
 
+/// Of one answer of the upstream.
+const BODY_BYTES_LEAST: usize = 64 * 1024;
+
 /// A day: longer waits are mistakes in units.
 const SECONDS_MAX: f64 = 86_400.0;
 
@@ -505,6 +531,10 @@ mod tests {
             ("[edge]\nreferrer_policy = \"none\"", "edge.referrer_policy"),
             ("[edge]\ndrain_timeout_seconds = -1.0", "edge.drain_timeout_seconds"),
             ("[edge]\nthreads = 5000", "edge.threads"),
+            ("data_dir = \"\"", "data_dir is \"\""),
+            ("[admin]\nlisten = \"0.0.0.0:8080\"", "no token"),
+            ("[edge]\nlisten = [\"127.0.0.1:9180\"]", "the address 127.0.0.1:9180 is given twice"),
+            ("[upstream]\nbody_bytes_max = 0", "upstream.body_bytes_max is \"0\"; expected at least 65536"),
             ("[network]\ntime_zone = \"Mars\"", "network.time_zone is \"Mars\""),
             (
                 "[network]\ndefault_fallback_url = \"http://a.example/\"",
