@@ -1,12 +1,13 @@
 //! The CAKE client against an upstream that changes while it is read.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::HeaderName;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, StatusCode, Uri};
+use serde_json::json;
 use smartlink::cake::{Client, ClientOptions, FetchError, KeySource, REVISION_HEADER};
 
 /// An upstream whose n-th answer carries the revision that `revision` gives, and the client for it.
@@ -26,6 +27,11 @@ async fn upstream(revision: fn(usize) -> Option<String>) -> (Client, Arc<AtomicU
             response
         }
     });
+    let (client, directory) = client_of(router).await;
+    (client, answered, directory)
+}
+
+async fn client_of(router: Router) -> (Client, tempfile::TempDir) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -37,8 +43,110 @@ async fn upstream(revision: fn(usize) -> Option<String>) -> (Client, Arc<AtomicU
         key: KeySource::File(key),
         call_timeout: Duration::from_secs(30),
         body_bytes_max: 1 << 20,
+        rows_max: 20_000,
     });
-    (client.unwrap(), answered, directory)
+    (client.unwrap(), directory)
+}
+
+/// How an upstream of many links gives its pages.
+#[derive(Clone, Copy)]
+struct Paging {
+    links: usize,
+    total_rows: Option<usize>,
+    /// Pages overlap by so many rows.
+    overlap: usize,
+    ignores_start: bool,
+}
+
+/// What is asked for at the same time, at most; and where each page begins, as asked.
+#[derive(Default)]
+struct Asked {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    starts: Mutex<Vec<usize>>,
+}
+
+/// An upstream of many links, and the client for it.
+async fn paged(paging: Paging) -> (Client, Arc<Asked>, tempfile::TempDir) {
+    let asked = Arc::new(Asked::default());
+    let told = Arc::clone(&asked);
+    let answer = move |uri: Uri| {
+        let asked = Arc::clone(&told);
+        async move {
+            if !uri.path().ends_with("smart_links.json") {
+                return (StatusCode::OK, BODY.replace(LINK, ""));
+            }
+            let now = asked.now.fetch_add(1, Ordering::SeqCst) + 1;
+            asked.most.fetch_max(now, Ordering::SeqCst);
+            // Whoever else is to come at the same time is let in.
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            let url: url::Url = format!("http://x{uri}").parse().unwrap();
+            let start = url.query_pairs().find(|(name, _)| name == "start_at_row").unwrap().1;
+            let start: usize = start.parse().unwrap();
+            asked.starts.lock().unwrap().push(start);
+            let from = if paging.ignores_start { 0 } else { start.saturating_sub(paging.overlap) };
+            let links: Vec<_> = (from..paging.links.min(from + 500))
+                .map(|id| json!({"smart_link_id": id + 1, "affiliate_id": 7, "smart_link_status": "active"}))
+                .collect();
+            let mut response = json!({"smart_links": links});
+            if let Some(total) = paging.total_rows {
+                response["total_rows"] = total.into();
+            }
+            asked.now.fetch_sub(1, Ordering::SeqCst);
+            (StatusCode::OK, json!({"request_status": "Success", "response": response}).to_string())
+        }
+    };
+    let (client, directory) = client_of(Router::new().fallback(answer)).await;
+    (client, asked, directory)
+}
+
+#[tokio::test]
+async fn pages_come_four_at_a_time_and_in_order_whatever_the_count_says() {
+    let links = 5_200;
+    for total_rows in [Some(links), None, Some(0), Some(10), Some(3_000), Some(50_000), Some(usize::MAX)] {
+        let (client, asked, _key) =
+            paged(Paging { links, total_rows, overlap: 0, ignores_start: false }).await;
+        let network = client.network().await.unwrap().network;
+        let ids: Vec<i64> = network.smart_links.iter().map(|link| link.smart_link_id).collect();
+        assert!(ids.iter().copied().eq(1..=links as i64), "{total_rows:?}");
+        let most = asked.most.load(Ordering::SeqCst);
+        match total_rows {
+            None | Some(0..=500) => assert_eq!(most, 1, "{total_rows:?}"),
+            Some(_) => assert!((2..=4).contains(&most), "{most} at a time for {total_rows:?}"),
+        }
+        let mut starts = asked.starts.lock().unwrap().clone();
+        starts.sort_unstable();
+        let known = starts.len();
+        starts.dedup();
+        assert_eq!(starts.len(), known, "no page is asked for twice");
+        assert!(known <= 11 + 3, "{known} pages asked for, {total_rows:?}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_repeat_over_pages_count_once() {
+    let (client, _, _key) =
+        paged(Paging { links: 1_600, total_rows: Some(1_600), overlap: 7, ignores_start: false }).await;
+    assert_eq!(client.network().await.unwrap().network.smart_links.len(), 1_600);
+}
+
+#[tokio::test]
+async fn pages_that_never_end_or_repeat_are_given_up() {
+    for (total_rows, ignores_start, said, pages_max) in [
+        (None, true, "from row 500 is one that came before", 2),
+        (Some(9_000), true, "from row 500 is one that came before", 5),
+        (None, false, "more than 20000 rows", 41),
+        (Some(usize::MAX), false, "more than 20000 rows", 41),
+    ] {
+        let (client, asked, _key) =
+            paged(Paging { links: usize::MAX, total_rows, overlap: 0, ignores_start }).await;
+        let error = client.network().await.unwrap_err().to_string();
+        assert!(error.starts_with("smart_links.json: ") && error.contains(said), "{error}");
+        let pages = asked.starts.lock().unwrap().len();
+        assert!(pages <= pages_max, "{pages} pages before {error}");
+    }
 }
 
 #[tokio::test]
@@ -68,6 +176,8 @@ async fn an_upstream_without_revisions_is_read_once() {
 }
 
 const LISTS: usize = 5;
+
+const LINK: &str = r#"{"smart_link_id":301,"affiliate_id":67890,"smart_link_status":"active"}"#;
 
 const BODY: &str = r#"{"request_status":"Success","response":{"total_rows":1,
     "smart_links":[{"smart_link_id":301,"affiliate_id":67890,"smart_link_status":"active"}],

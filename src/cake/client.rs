@@ -6,11 +6,14 @@
 //! The key goes into the query, as CAKE wants it, and nowhere else: errors name the call, never the URL, and where they
 //! quote an answer that repeats the key, it is struck out.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::io;
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -37,6 +40,8 @@ pub struct ClientOptions {
     pub call_timeout: Duration,
     /// Of one answer.
     pub body_bytes_max: usize,
+    /// Of one list: a bound for an upstream whose pages never end.
+    pub rows_max: usize,
 }
 
 /// A CAKE API, as seen from here.
@@ -73,8 +78,12 @@ pub enum FetchError {
     NoList { call: &'static str, list: &'static str },
     #[error("{call}: more than {UNREADABLE_MAX} rows cannot be read; is it the API that it is taken for?")]
     Strange { call: &'static str },
-    #[error("{call}: more than {ROWS_MAX} rows; pages do not seem to end")]
-    Endless { call: &'static str },
+    #[error("{call}: more than {rows_max} rows; if its pages do end, raise upstream.rows_max")]
+    Endless { call: &'static str, rows_max: usize },
+    #[error(
+        "{call}: the page from row {start} is one that came before; the upstream seems to ignore start_at_row"
+    )]
+    Repeating { call: &'static str, start: usize },
     #[error("{call}: the network was changed {READS} times while it was read; its pages do not fit together")]
     Changing { call: &'static str },
 }
@@ -260,28 +269,58 @@ impl Client {
 }
 
 impl Reading<'_> {
-    /// Reads pages until a short or empty one. Rows may repeat over pages when the upstream changes in between.
+    /// Reads pages until a short or empty one: some at a time as far as the upstream's own count goes, one by one
+    /// beyond it. Rows may repeat over pages when the upstream changes in between.
     async fn list<T: DeserializeOwned>(&mut self, list: List) -> Result<Vec<T>, FetchError> {
-        let call = list.call();
-        let (mut rows, mut rows_count) = (Vec::new(), 0);
-        loop {
-            let (body, revision) = self.client.page(self.key, list, rows_count).await?;
-            self.is_of(call, revision)?;
-            let page = read_page(list, rows_count, &body)?;
-            let page_rows = page.rows.len() + page.unreadable.len();
-            rows_count += page_rows;
-            rows.extend(page.rows);
-            self.unreadable.extend(page.unreadable);
-            if self.unreadable.len() > UNREADABLE_MAX {
-                return Err(FetchError::Strange { call });
-            }
-            if page_rows < PAGE_ROWS {
-                return Ok(rows);
-            }
-            if rows_count > ROWS_MAX {
-                return Err(FetchError::Endless { call });
+        let (client, key, rows_max) = (self.client, self.key, self.client.options.rows_max);
+        let mut so_far = SoFar { list, rows: Vec::new(), next: 0, total_rows: 0, seen: HashSet::new() };
+        if self.add(&mut so_far, 0, client.page(key, list, 0).await?)? {
+            return Ok(so_far.rows);
+        }
+        // Where a page holds more than was asked for, it cannot be told at which row the others begin.
+        let counted = if so_far.next == PAGE_ROWS { so_far.total_rows.min(rows_max) } else { 0 };
+        let ask = |start| async move { (start, client.page(key, list, start).await) };
+        let starts = stream::iter((PAGE_ROWS..counted).step_by(PAGE_ROWS));
+        let mut pages = pin!(starts.map(ask).buffered(PAGES_AT_ONCE));
+        while let Some((start, answered)) = pages.next().await {
+            if self.add(&mut so_far, start, answered?)? {
+                return Ok(so_far.rows);
             }
         }
+        loop {
+            let start = so_far.next;
+            if self.add(&mut so_far, start, client.page(key, list, start).await?)? {
+                return Ok(so_far.rows);
+            }
+        }
+    }
+
+    /// Adds a page; whether it is the last.
+    fn add<T: DeserializeOwned>(
+        &mut self,
+        so_far: &mut SoFar<T>,
+        start: usize,
+        (body, revision): Answered,
+    ) -> Result<bool, FetchError> {
+        let call = so_far.list.call();
+        self.is_of(call, revision)?;
+        let page = read_page(so_far.list, start, &body)?;
+        let is_last = page.rows_count() < PAGE_ROWS;
+        so_far.next = start + page.rows_count();
+        so_far.total_rows = page.total_rows.unwrap_or_default();
+        if !is_last && !so_far.seen.insert(page.digest) {
+            return Err(FetchError::Repeating { call, start });
+        }
+        let rows_max = self.client.options.rows_max;
+        if so_far.next > rows_max {
+            return Err(FetchError::Endless { call, rows_max });
+        }
+        so_far.rows.extend(page.rows);
+        self.unreadable.extend(page.unreadable);
+        if self.unreadable.len() > UNREADABLE_MAX {
+            return Err(FetchError::Strange { call });
+        }
+        Ok(is_last)
     }
 
     /// All pages are of one state of the network, where the upstream tells.
@@ -335,6 +374,18 @@ struct Reading<'a> {
     unreadable: Vec<Unreadable>,
 }
 
+/// A list, as far as it has been read.
+struct SoFar<T> {
+    list: List,
+    rows: Vec<T>,
+    /// Behind the last row that came.
+    next: usize,
+    /// By the upstream's count; 0 if it gives none.
+    total_rows: usize,
+    /// The full pages.
+    seen: HashSet<blake3::Hash>,
+}
+
 /// A body, and which state of the network it shows.
 type Answered = (Bytes, Option<HeaderValue>);
 
@@ -362,5 +413,8 @@ pub(super) const READS: usize = 5;
 /// Beyond this a list is not what it is taken for, and nobody would read the warnings.
 const UNREADABLE_MAX: usize = 10_000;
 
-/// Beyond any network; a bound for an upstream that ignores `start_at_row`.
-pub(super) const ROWS_MAX: usize = 20_000_000;
+/// Beyond any network.
+pub const ROWS_MAX: usize = 20_000_000;
+
+/// Enough to hide the way to the upstream, and few for it to answer.
+const PAGES_AT_ONCE: usize = 4;

@@ -10,6 +10,6 @@ mod outgoing;
 mod page;
 
 pub use calls::{CallError, Envelope, Rows};
-pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER};
+pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER, ROWS_MAX};
 pub use key::{Key, KeyError, KeySource};
 pub use page::{ItemId, List, Unreadable};

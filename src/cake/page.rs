@@ -43,6 +43,17 @@ pub struct Unreadable {
 pub struct Page<T> {
     pub rows: Vec<T>,
     pub unreadable: Vec<Unreadable>,
+    /// The upstream's own count over all pages, where it gives one. A hint: it may be wrong either way.
+    pub total_rows: Option<usize>,
+    /// Of the rows as they came: no two pages are the same.
+    pub digest: blake3::Hash,
+}
+
+impl<T> Page<T> {
+    /// Readable or not.
+    pub fn rows_count(&self) -> usize {
+        self.rows.len() + self.unreadable.len()
+    }
 }
 
 impl List {
@@ -107,13 +118,16 @@ pub fn read_page<T: DeserializeOwned>(list: List, before: usize, body: &[u8]) ->
     let (top, inner) = read_envelope(call, body)?;
     let rows = inner.get(list.name()).or_else(|| top.get(list.name()));
     let text = rows.ok_or(FetchError::NoList { call, list: list.name() })?.get();
+    let total = inner.get("total_rows").or_else(|| top.get("total_rows"));
+    let total_rows = total.and_then(|total| total.get().trim_matches('"').parse().ok());
+    let digest = blake3::hash(text.as_bytes());
     // All at once, as good as always; row by row only where that fails, because it reads everything twice.
     if let Ok(rows) = serde_json::from_str(text) {
-        return Ok(Page { rows, unreadable: Vec::new() });
+        return Ok(Page { rows, unreadable: Vec::new(), total_rows, digest });
     }
     let json = |error: serde_json::Error| FetchError::Json { call, reason: error.to_string() };
     let raw: Vec<&RawValue> = serde_json::from_str(text).map_err(json)?;
-    let mut page = Page { rows: Vec::with_capacity(raw.len()), unreadable: Vec::new() };
+    let mut page = Page { rows: Vec::with_capacity(raw.len()), unreadable: Vec::new(), total_rows, digest };
     for (index, row) in raw.into_iter().enumerate() {
         match serde_json::from_str(row.get()) {
             Ok(item) => page.rows.push(item),
@@ -198,6 +212,7 @@ mod tests {
             r#"{{"request_status":"Success","response":{{"smart_link_offers":{rows},"total_rows":"6"}}}}"#
         );
         let page: Page<SmartLinkOffer> = read_page(List::SmartLinkOffers, 500, body.as_bytes()).unwrap();
+        assert_eq!(page.total_rows, Some(6));
         let read: Vec<_> = page.rows.iter().map(|row| (row.smart_link_id, row.offer_weight)).collect();
         assert_eq!(read, [(1, 60), (2, 1)]);
         let named: Vec<String> = page.unreadable.iter().map(ToString::to_string).collect();

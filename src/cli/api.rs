@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use url::{Host, Url};
 
-use crate::cake::{Client, ClientOptions, Envelope, KeySource, Rows};
+use crate::cake::{Client, ClientOptions, Envelope, KeySource, ROWS_MAX, Rows};
 use crate::config::{API_KEY, API_KEY_FILE, KEY_FILE};
 
 /// Which API is spoken to, and for whom the answer is.
@@ -74,7 +74,8 @@ impl ApiArgs {
             bail!("--upstream is {:?}; expected a URL such as http://127.0.0.1:9180", self.upstream);
         };
         let key = self.key(&upstream)?;
-        let options = ClientOptions { upstream, key, call_timeout, body_bytes_max: BODY_BYTES_MAX };
+        let options =
+            ClientOptions { upstream, key, call_timeout, body_bytes_max: BODY_BYTES_MAX, rows_max: ROWS_MAX };
         Ok(Api {
             client: Client::new(options).context("cannot prepare TLS for the upstream")?,
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,

@@ -60,6 +60,7 @@ pub struct Config {
     /// For the upstream's client: `upstream` and `key` are filled in by whoever knows the embedded API's address.
     pub call_timeout: Duration,
     pub body_bytes_max: usize,
+    pub rows_max: usize,
 }
 
 /// Where the snapshot comes from.
@@ -114,8 +115,13 @@ pub fn data_dir(flags: &Flags) -> Result<PathBuf, ConfigError> {
 impl Config {
     /// The client's options for an upstream.
     pub fn client(&self, upstream: Url, key: KeySource) -> ClientOptions {
-        let (call_timeout, body_bytes_max) = (self.call_timeout, self.body_bytes_max);
-        ClientOptions { upstream, key, call_timeout, body_bytes_max }
+        ClientOptions {
+            upstream,
+            key,
+            call_timeout: self.call_timeout,
+            body_bytes_max: self.body_bytes_max,
+            rows_max: self.rows_max,
+        }
     }
 }
 
@@ -170,6 +176,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         demo: flags.demo,
         call_timeout: seconds("upstream.call_timeout_seconds", raw.upstream.call_timeout_seconds, 0.1)?,
         body_bytes_max: raw.upstream.body_bytes_max,
+        rows_max: raw.upstream.rows_max,
         data_dir,
     };
     fit_together(&config)?;

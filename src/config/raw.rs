@@ -73,6 +73,7 @@ pub struct Upstream {
     pub refresh_interval_max_seconds: f64,
     pub call_timeout_seconds: f64,
     pub body_bytes_max: usize,
+    pub rows_max: usize,
     pub lost_share_max: f64,
     pub lost_count_min: usize,
 }
@@ -141,6 +142,7 @@ impl Default for Upstream {
             refresh_interval_max_seconds: 300.0,
             call_timeout_seconds: 10.0,
             body_bytes_max: 64 * 1024 * 1024,
+            rows_max: 20_000_000,
             lost_share_max: 0.2,
             lost_count_min: 100,
         }
