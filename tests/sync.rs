@@ -356,7 +356,7 @@ fn an_upstream_that_repeats_the_key_does_not_make_us_show_it() {
 fn rubbish_from_the_upstream_leaves_the_live_table_untouched() {
     let stub = Stub::start();
     let node =
-        Setup::of_upstream(&stub.url(), CANARY).setting("upstream.body_bytes_max = 10000").start_ready();
+        Setup::of_upstream(&stub.url(), CANARY).setting("upstream.body_bytes_max = 70000").start_ready();
     // What the start fetched is published; nothing else may be, from here on.
     node.refresh();
     let good = |list: &str| json!({"request_status": "Success", "response": {list: []}}).to_string();
