@@ -24,9 +24,10 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::geo_targets::GeoTargetsForm;
 use super::key::{Key, KeyError, KeySource};
 use super::outgoing::Outgoing;
-use super::wire::{Network, OfferItem};
+use super::wire::{Network, OfferItem, RoutingRule, SmartLinkOffer};
 
 /// How to reach an upstream.
 #[derive(Clone, Debug)]
@@ -45,6 +46,14 @@ pub struct ClientOptions {
 pub struct Client {
     options: ClientOptions,
     transport: Transport,
+    pub(super) geo_targets_form: GeoTargetsForm,
+}
+
+/// Entries and rules, from wherever they are known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    pub smart_link_offers: Vec<SmartLinkOffer>,
+    pub routing_rules: Vec<RoutingRule>,
 }
 
 /// Why a network could not be fetched. Names the call, and what to look at.
@@ -126,19 +135,29 @@ impl Client {
         } else {
             Transport::Plain(builder.build(tcp))
         };
-        Ok(Self { options, transport })
+        Ok(Self { options, transport, geo_targets_form: GeoTargetsForm::default() })
     }
 
     /// Fetches every list, page by page, and joins them. Where the upstream tells which state of the network a page
     /// is of (the embedded API does), all pages are of one state, or are read again.
     pub async fn network(&self) -> Result<Fetched, FetchError> {
+        self.network_or(None).await
+    }
+
+    /// As [`Client::network`], but with these entries and rules, for which the upstream is not asked: CAKE publishes no
+    /// call that lists them.
+    pub async fn network_with(&self, routing: Routing) -> Result<Fetched, FetchError> {
+        self.network_or(Some(&routing)).await
+    }
+
+    async fn network_or(&self, routing: Option<&Routing>) -> Result<Fetched, FetchError> {
         let key = self.options.key.read()?;
-        let mut read = self.one_reading(&key).await;
+        let mut read = self.one_reading(&key, routing).await;
         for _ in 1..READS {
             if !matches!(read, Err(FetchError::Changing { .. })) {
                 break;
             }
-            read = self.one_reading(&key).await;
+            read = self.one_reading(&key, routing).await;
         }
         read.map_err(|error| error.without(&key))
     }
@@ -172,22 +191,28 @@ impl Client {
         HeaderValue::try_from(revision).map(Some).map_err(|error| json(error.to_string()))
     }
 
-    async fn one_reading(&self, key: &Key) -> Result<Fetched, FetchError> {
+    async fn one_reading(&self, key: &Key, routing: Option<&Routing>) -> Result<Fetched, FetchError> {
         let mut revision = None;
         let state = &mut revision;
         let offers: Vec<WrappedOffer> = self.list(key, "offers.json", "offers", state).await?;
-        let network = Network {
+        let mut network = Network {
             smart_links: self.list(key, "smart_links.json", "smart_links", state).await?,
             offers: offers.into_iter().map(|wrapped| wrapped.offer).collect(),
-            offer_geo_targets: self.list(key, "offer_geo_targets.json", "offer_geo_targets", state).await?,
-            smart_link_offers: self.list(key, "smart_link_offers.json", "smart_link_offers", state).await?,
-            routing_rules: self.list(key, "routing_rules.json", "routing_rules", state).await?,
+            ..Network::default()
         };
+        (network.smart_link_offers, network.routing_rules) = match routing {
+            Some(given) => (given.smart_link_offers.clone(), given.routing_rules.clone()),
+            None => (
+                self.list(key, "smart_link_offers.json", "smart_link_offers", state).await?,
+                self.list(key, "routing_rules.json", "routing_rules", state).await?,
+            ),
+        };
+        network.offer_geo_targets = self.geo_targets(key, &network, state).await?;
         Ok(Fetched { network: network.canonical(), revision })
     }
 
     /// Reads pages until a short or empty one. Rows may repeat over pages when the upstream changes in between.
-    async fn list<T: DeserializeOwned>(
+    pub(super) async fn list<T: DeserializeOwned>(
         &self,
         key: &Key,
         call: &'static str,
@@ -215,7 +240,7 @@ impl Client {
         }
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         key: &Key,
         call: &'static str,
@@ -299,7 +324,10 @@ fn read_page<T: DeserializeOwned>(
 }
 
 /// Checks the status, and gives the fields at the top and those under `response`.
-fn read_envelope<'b>(call: &'static str, body: &'b [u8]) -> Result<(Fields<'b>, Fields<'b>), FetchError> {
+pub(super) fn read_envelope<'b>(
+    call: &'static str,
+    body: &'b [u8],
+) -> Result<(Fields<'b>, Fields<'b>), FetchError> {
     let json = |error: serde_json::Error| FetchError::Json { call, reason: error.to_string() };
     let top: Fields<'b> = serde_json::from_slice(body).map_err(json)?;
     let status: String = match top.get("request_status") {
@@ -348,10 +376,10 @@ pub(super) fn hint(status: StatusCode) -> &'static str {
 }
 
 /// The fields of a JSON object, not yet read.
-type Fields<'b> = HashMap<String, &'b RawValue>;
+pub(super) type Fields<'b> = HashMap<String, &'b RawValue>;
 
 /// A body, and which state of the network it shows.
-type Page = (Bytes, Option<HeaderValue>);
+pub(super) type Page = (Bytes, Option<HeaderValue>);
 
 #[derive(Debug)]
 enum Transport {

@@ -4,9 +4,10 @@ pub mod wire;
 
 mod calls;
 mod client;
+mod geo_targets;
 mod key;
 mod outgoing;
 
 pub use calls::{CallError, Envelope, Rows};
-pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER};
+pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER, Routing};
 pub use key::{Key, KeyError, KeySource};
