@@ -203,8 +203,8 @@ impl Client {
         (network.smart_link_offers, network.routing_rules) = match routing {
             Some(given) => (given.smart_link_offers.clone(), given.routing_rules.clone()),
             None => (
-                self.list(key, "smart_link_offers.json", "smart_link_offers", state).await?,
-                self.list(key, "routing_rules.json", "routing_rules", state).await?,
+                self.list(key, SMART_LINK_OFFERS, "smart_link_offers", state).await?,
+                self.list(key, ROUTING_RULES, "routing_rules", state).await?,
             ),
         };
         network.offer_geo_targets = self.geo_targets(key, &network, state).await?;
@@ -268,7 +268,13 @@ impl Client {
         let status = answer.status();
         if !status.is_success() {
             let retry_after = retry_after(answer.headers());
-            return Err(FetchError::Status { call, status, hint: hint(status), retry_after });
+            let hint =
+                if status == StatusCode::NOT_FOUND && [SMART_LINK_OFFERS, ROUTING_RULES].contains(&call) {
+                    OVERLAY_HINT
+                } else {
+                    hint(status)
+                };
+            return Err(FetchError::Status { call, status, hint, retry_after });
         }
         let body_bytes_max = self.options.body_bytes_max;
         let revision = answer.headers().get(REVISION_HEADER).cloned();
@@ -395,6 +401,16 @@ struct WrappedOffer {
 
 /// The header by which an embedded API tells which state of its network an answer shows.
 pub const REVISION_HEADER: &str = "smartlink-revision";
+
+/// smartlink's own call for entries: CAKE publishes none.
+const SMART_LINK_OFFERS: &str = "smart_link_offers.json";
+
+/// smartlink's own call for rules: CAKE publishes none.
+const ROUTING_RULES: &str = "routing_rules.json";
+
+/// For an upstream that does not know one of those two.
+const OVERLAY_HINT: &str = "; CAKE publishes no such call: if the upstream is a real CAKE, write its entries and rules \
+                            into a routing.toml and name that in upstream.overlay";
 
 /// CAKE's greatest `row_limit`.
 pub(super) const PAGE_ROWS: usize = 500;
