@@ -219,6 +219,40 @@ fn serve_refuses_an_overlay_that_it_cannot_use() {
 }
 
 #[test]
+fn check_reads_the_overlay_with_its_lines() {
+    let desk = Desk::new();
+    desk.file("good.toml", PHONES_APART);
+    let told = desk.run(&["check", "--overlay", "good.toml"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stdout.contains("overlay          good.toml: 1 entry, 1 rule\n"), "{told:?}");
+
+    desk.file("bad.toml", PHONES_APART.replace("priority = 2", "prioritty = 2").replace("mobile", "phone"));
+    let told = desk.run(&["check", "--overlay", "bad.toml"]);
+    assert_eq!(told.code, Some(2), "{told:?}");
+    for said in [
+        "error: the overlay bad.toml, line 5: unknown key `prioritty`",
+        "error: the overlay bad.toml, line 11: ",
+    ] {
+        assert!(told.stdout.lines().any(|line| line.starts_with(said)), "{said}: {told:?}");
+    }
+
+    // Through the configuration, and against a snapshot that lacks offer 11.
+    desk.file("smartlink.toml", "[upstream]\nurl = \"https://cake.example\"\noverlay = \"good.toml\"\n");
+    let network = r#"{"smart_links":[{"smart_link_id":1,"affiliate_id":7,"smart_link_status":"active"}],
+        "offers":[{"offer_id":10,"offer_status":"active","offer_url":"https://ten.example.com/"}],
+        "offer_geo_targets":[],"smart_link_offers":[],"routing_rules":[]}"#;
+    let hash = blake3::hash(network.as_bytes()).to_hex();
+    desk.file("snapshot", format!("smartlink-snapshot 1 {hash}\n{network}"));
+    let told = desk.run_with(
+        &[("SMARTLINK_API_KEY", KEY)],
+        &["check", "--config", "smartlink.toml", "--snapshot", "snapshot"],
+    );
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let warning = "warning: the overlay good.toml, line 7: rule 7: the upstream has no offer 11\n";
+    assert!(told.stdout.contains(warning), "{told:?}");
+}
+
+#[test]
 fn a_created_link_is_told_with_its_id_in_both_dialects() {
     let cake = Cake::start(1, &[10]);
     let demo = Setup::demo().start_ready();
@@ -235,6 +269,23 @@ fn a_created_link_is_told_with_its_id_in_both_dialects() {
     assert!(nested.lines().any(|line| line.trim_start().starts_with("302  made")), "{nested}");
 }
 
+#[test]
+fn the_example_can_be_used() {
+    let desk = Desk::new();
+    let told = desk.run(&["check", "--overlay", desk.file("routing.toml", EXAMPLE)]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stdout.contains("overlay          routing.toml: 3 entries, 2 rules\n"), "{told:?}");
+    // What is only shown in comments is as good: without the marks it is still an overlay.
+    let shown = EXAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line));
+    let whole = shown.collect::<Vec<_>>().join("\n");
+    assert!(
+        whole.len() < EXAMPLE.len(),
+        "the example shows further conditions in lines that begin with `#: `"
+    );
+    let told = desk.run(&["check", "--overlay", desk.file("whole.toml", whole)]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+}
+
 /// A node whose upstream is this CAKE, with this overlay.
 fn following(cake: &Cake, overlay: &str) -> Setup {
     let setup = Setup::of_upstream(&cake.url(), KEY);
@@ -248,3 +299,5 @@ fn write(node: &Node, overlay: &str) {
     fs::write(path.with_extension("new"), overlay).unwrap();
     fs::rename(path.with_extension("new"), path).unwrap();
 }
+
+const EXAMPLE: &str = include_str!("../config/routing.toml");
