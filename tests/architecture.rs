@@ -42,6 +42,7 @@ const SERDE: &[&str] = &[
     "backoffice/",
     "admin/",
     "sync/last_good.rs",
+    "sync/routing_file.rs",
     "cli/explain.rs",
     "cli/api.rs",
     "cli/link.rs",

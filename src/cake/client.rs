@@ -25,10 +25,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::geo_targets::GeoTargetsForm;
 use super::key::{Key, KeyError, KeySource};
 use super::outgoing::Outgoing;
 use super::page::{List, Unreadable, read_envelope, read_page};
-use super::wire::{Network, OfferItem};
+use super::wire::{Network, OfferItem, RoutingRule, SmartLinkOffer};
 
 /// How to reach an upstream.
 #[derive(Clone, Debug)]
@@ -49,6 +50,14 @@ pub struct ClientOptions {
 pub struct Client {
     options: ClientOptions,
     transport: Transport,
+    pub(super) geo_targets_form: GeoTargetsForm,
+}
+
+/// Entries and rules, from wherever they are known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    pub smart_link_offers: Vec<SmartLinkOffer>,
+    pub routing_rules: Vec<RoutingRule>,
 }
 
 /// Why a network could not be fetched. Names the call, and what to look at.
@@ -131,19 +140,29 @@ impl Client {
         } else {
             Transport::Plain(builder.build(tcp))
         };
-        Ok(Self { options, transport })
+        Ok(Self { options, transport, geo_targets_form: GeoTargetsForm::default() })
     }
 
     /// Fetches every list, page by page, and joins them. Where the upstream tells which state of the network a page
     /// is of (the embedded API does), all pages are of one state, or are read again.
     pub async fn network(&self) -> Result<Fetched, FetchError> {
+        self.network_or(None).await
+    }
+
+    /// As [`Client::network`], but with these entries and rules, for which the upstream is not asked: CAKE publishes no
+    /// call that lists them.
+    pub async fn network_with(&self, routing: Routing) -> Result<Fetched, FetchError> {
+        self.network_or(Some(&routing)).await
+    }
+
+    async fn network_or(&self, routing: Option<&Routing>) -> Result<Fetched, FetchError> {
         let key = self.options.key.read()?;
-        let mut read = self.one_reading(&key).await;
+        let mut read = self.one_reading(&key, routing).await;
         for _ in 1..READS {
             if !matches!(read, Err(FetchError::Changing { .. })) {
                 break;
             }
-            read = self.one_reading(&key).await;
+            read = self.one_reading(&key, routing).await;
         }
         read.map_err(|error| error.without(&key))
     }
@@ -177,16 +196,19 @@ impl Client {
         HeaderValue::try_from(revision).map(Some).map_err(|error| json(error.to_string()))
     }
 
-    async fn one_reading(&self, key: &Key) -> Result<Fetched, FetchError> {
+    async fn one_reading(&self, key: &Key, routing: Option<&Routing>) -> Result<Fetched, FetchError> {
         let mut reading = Reading { client: self, key, revision: None, unreadable: Vec::new() };
         let offers: Vec<WrappedOffer> = reading.list(List::Offers).await?;
-        let network = Network {
+        let mut network = Network {
             smart_links: reading.list(List::SmartLinks).await?,
             offers: offers.into_iter().map(|wrapped| wrapped.offer).collect(),
-            offer_geo_targets: reading.list(List::OfferGeoTargets).await?,
-            smart_link_offers: reading.list(List::SmartLinkOffers).await?,
-            routing_rules: reading.list(List::RoutingRules).await?,
+            ..Network::default()
         };
+        (network.smart_link_offers, network.routing_rules) = match routing {
+            Some(given) => (given.smart_link_offers.clone(), given.routing_rules.clone()),
+            None => (reading.list(List::SmartLinkOffers).await?, reading.list(List::RoutingRules).await?),
+        };
+        network.offer_geo_targets = reading.geo_targets(&network).await?;
         let unreadable = reading.unreadable.into_iter().map(|row| row.without(key)).collect();
         Ok(Fetched { network: network.canonical(), unreadable, revision: reading.revision })
     }
@@ -196,7 +218,7 @@ impl Client {
         self.call(key, list.call(), &page, self.options.call_timeout).await
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         key: &Key,
         call: &'static str,
@@ -224,7 +246,13 @@ impl Client {
         let status = answer.status();
         if !status.is_success() {
             let retry_after = retry_after(answer.headers());
-            return Err(FetchError::Status { call, status, hint: hint(status), retry_after });
+            let hint =
+                if status == StatusCode::NOT_FOUND && [SMART_LINK_OFFERS, ROUTING_RULES].contains(&call) {
+                    OVERLAY_HINT
+                } else {
+                    hint(status)
+                };
+            return Err(FetchError::Status { call, status, hint, retry_after });
         }
         let body_bytes_max = self.options.body_bytes_max;
         let revision = answer.headers().get(REVISION_HEADER).cloned();
@@ -271,7 +299,7 @@ impl Client {
 impl Reading<'_> {
     /// Reads pages until a short or empty one: some at a time as far as the upstream's own count goes, one by one
     /// beyond it. Rows may repeat over pages when the upstream changes in between.
-    async fn list<T: DeserializeOwned>(&mut self, list: List) -> Result<Vec<T>, FetchError> {
+    pub(super) async fn list<T: DeserializeOwned>(&mut self, list: List) -> Result<Vec<T>, FetchError> {
         let (client, key, rows_max) = (self.client, self.key, self.client.options.rows_max);
         let mut so_far = SoFar { list, rows: Vec::new(), next: 0, total_rows: 0, seen: HashSet::new() };
         if self.add(&mut so_far, 0, client.page(key, list, 0).await?)? {
@@ -324,7 +352,11 @@ impl Reading<'_> {
     }
 
     /// All pages are of one state of the network, where the upstream tells.
-    fn is_of(&mut self, call: &'static str, revision: Option<HeaderValue>) -> Result<(), FetchError> {
+    pub(super) fn is_of(
+        &mut self,
+        call: &'static str,
+        revision: Option<HeaderValue>,
+    ) -> Result<(), FetchError> {
         match (&self.revision, revision) {
             (Some(first), Some(later)) if *first != later => return Err(FetchError::Changing { call }),
             (None, revision) => self.revision = revision,
@@ -366,9 +398,9 @@ pub(super) fn hint(status: StatusCode) -> &'static str {
 }
 
 /// One reading of the whole network, list by list.
-struct Reading<'a> {
-    client: &'a Client,
-    key: &'a Key,
+pub(super) struct Reading<'a> {
+    pub(super) client: &'a Client,
+    pub(super) key: &'a Key,
     /// Of the first page that told.
     revision: Option<HeaderValue>,
     unreadable: Vec<Unreadable>,
@@ -387,7 +419,7 @@ struct SoFar<T> {
 }
 
 /// A body, and which state of the network it shows.
-type Answered = (Bytes, Option<HeaderValue>);
+pub(super) type Answered = (Bytes, Option<HeaderValue>);
 
 #[derive(Debug)]
 enum Transport {
@@ -403,6 +435,16 @@ struct WrappedOffer {
 
 /// The header by which an embedded API tells which state of its network an answer shows.
 pub const REVISION_HEADER: &str = "smartlink-revision";
+
+/// smartlink's own call for entries: CAKE publishes none.
+const SMART_LINK_OFFERS: &str = "smart_link_offers.json";
+
+/// smartlink's own call for rules: CAKE publishes none.
+const ROUTING_RULES: &str = "routing_rules.json";
+
+/// For an upstream that does not know one of those two.
+const OVERLAY_HINT: &str = "; CAKE publishes no such call: if the upstream is a real CAKE, write its entries and rules \
+                            into a routing.toml and name that in upstream.overlay";
 
 /// CAKE's greatest `row_limit`.
 pub(super) const PAGE_ROWS: usize = 500;

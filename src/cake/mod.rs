@@ -4,12 +4,13 @@ pub mod wire;
 
 mod calls;
 mod client;
+mod geo_targets;
 mod key;
 mod lenient;
 mod outgoing;
 mod page;
 
 pub use calls::{CallError, Envelope, Rows};
-pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER, ROWS_MAX};
+pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER, ROWS_MAX, Routing};
 pub use key::{Key, KeyError, KeySource};
 pub use page::{ItemId, List, Unreadable};

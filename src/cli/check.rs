@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 
 use super::ServeArgs;
+use crate::cake::wire::Network;
 use crate::config::{Config, Flags, Upstream};
 use crate::routing::compile;
-use crate::sync::read_last_good;
+use crate::sync::{Overlay, read_last_good};
 
 /// What serve would be given, and perhaps a snapshot.
 #[derive(Clone, Debug, Args)]
@@ -19,6 +20,9 @@ pub struct CheckArgs {
     /// Snapshot file, a last good file of some data directory; it is compiled by the configuration
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     snapshot: Option<PathBuf>,
+    /// File of entries and rules for a real CAKE [default: upstream.overlay of the configuration]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    overlay: Option<PathBuf>,
     /// Exit with 1 if there are warnings
     #[arg(long)]
     strict: bool,
@@ -35,8 +39,13 @@ struct Findings {
 pub fn run(args: &CheckArgs) -> ExitCode {
     let mut findings = Findings::default();
     let config = findings.config(&args.serve.clone().into());
-    if let (Some(config), Some(path)) = (&config, &args.snapshot) {
-        findings.snapshot(path, config);
+    let network = match (&config, &args.snapshot) {
+        (Some(config), Some(path)) => findings.snapshot(path, config),
+        _ => None,
+    };
+    let configured = config.as_ref().and_then(|config| config.refresh.overlay.as_ref());
+    if let Some(path) = args.overlay.as_ref().or(configured) {
+        findings.overlay(path, network.as_ref());
     }
     let Findings { errors, warnings } = findings;
     say(format_args!("{}, {}", counted(errors, "error"), counted(warnings, "warning")));
@@ -86,11 +95,18 @@ impl Findings {
         Some(config)
     }
 
-    fn snapshot(&mut self, path: &Path, config: &Config) {
+    /// Gives the network, if it can be read.
+    fn snapshot(&mut self, path: &Path, config: &Config) -> Option<Network> {
         let (network, name) = match read_last_good(path) {
             Ok(Some(read)) => read,
-            Ok(None) => return self.error(format_args!("there is no snapshot {}", path.display())),
-            Err(error) => return self.error(error),
+            Ok(None) => {
+                self.error(format_args!("there is no snapshot {}", path.display()));
+                return None;
+            }
+            Err(error) => {
+                self.error(error);
+                return None;
+            }
         };
         let (snapshot, mut warnings) = network.to_snapshot(&config.refresh.zone);
         let (table, more) = compile(&snapshot, &config.refresh.compile);
@@ -103,6 +119,21 @@ impl Findings {
         ));
         for warning in warnings {
             self.warning(warning);
+        }
+        Some(network)
+    }
+
+    /// With a network, also whether it has what the overlay names.
+    fn overlay(&mut self, path: &Path, network: Option<&Network>) {
+        let overlay = match Overlay::read(path) {
+            Ok(overlay) => overlay,
+            Err(error) => return error.sentences().iter().for_each(|sentence| self.error(sentence)),
+        };
+        let name = path.display();
+        let (entries, rules) = (counted(overlay.entries(), "entry"), counted(overlay.rules(), "rule"));
+        say(format_args!("overlay          {name}: {entries}, {rules}"));
+        for unknown in network.map(|network| overlay.unknown_to(network)).unwrap_or_default() {
+            self.warning(format_args!("the overlay {name}, {unknown}"));
         }
     }
 

@@ -253,7 +253,9 @@ well, 1 if there are warnings and --strict is given, 2 on errors.
 Examples:
   smartlink check --config smartlink.toml
   smartlink check --geo GeoLite2-City.mmdb
-  smartlink check --snapshot smartlink-data/snapshot.last-good --strict";
+  smartlink check --snapshot smartlink-data/snapshot.last-good --strict
+  smartlink check --overlay routing.toml --snapshot smartlink-data/snapshot.last-good
+      whether its links and offers are there";
 
 const MAN_EXAMPLES: &str = "\
 Examples:

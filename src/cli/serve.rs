@@ -23,7 +23,7 @@ use crate::config::{Config, DATABASE, Flags, KEY_FILE, Upstream};
 use crate::edge::{self, Drained};
 use crate::routing::Table;
 use crate::state::{LiveTable, Metrics, Readiness, RefreshHandle};
-use crate::sync::{GeoReload, Refresh};
+use crate::sync::{GeoReload, Overlay, Refresh};
 
 /// Serves until told to stop.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -43,6 +43,12 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
+    // Later a damaged overlay costs a refresh; now somebody is there to mend it.
+    if let Some(path) = &config.refresh.overlay {
+        let overlay = Overlay::read(path)?;
+        let (entries, rules) = (overlay.entries(), overlay.rules());
+        tracing::info!(entries, rules, "entries and rules come from the overlay {} alone", path.display());
+    }
     std::os::unix::fs::DirBuilderExt::mode(fs::DirBuilder::new().recursive(true), 0o700)
         .create(&config.data_dir)
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;

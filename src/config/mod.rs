@@ -154,6 +154,14 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
     let data_dir = chosen_data_dir(raw, flags);
     let bots = bots(raw, flags)?;
     let policy = destination_policy(raw)?;
+    let upstream = upstream(raw, flags)?;
+    if matches!(upstream, Upstream::Embedded { .. }) && !raw.upstream.overlay.is_empty() {
+        return Err(ConfigError::Conflict(format!(
+            "upstream.overlay is {:?}, but there is no upstream: the embedded API keeps entries and rules itself; name \
+             a CAKE in upstream.url, or leave upstream.overlay out",
+            raw.upstream.overlay
+        )));
+    }
     let compile = CompileOptions {
         network_fallback: network_fallback(&raw.network.default_fallback_url, &policy)?,
         policy,
@@ -170,7 +178,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
             networks: flags.asn.clone().or_else(|| path(&raw.geo.asn_database)),
         },
         refresh: refresh_options(raw, compile, &data_dir)?,
-        upstream: upstream(raw, flags)?,
+        upstream,
         public_base_url: public_base_url(&raw.network.public_base_url)?,
         links_max: raw.metrics.links_max,
         demo: flags.demo,
@@ -315,6 +323,7 @@ fn refresh_options(
             .ok_or_else(|| value("network.time_zone", zone, "an IANA name such as America/New_York"))?,
         compile,
         last_good: data_dir.join(LAST_GOOD),
+        overlay: path(&up.overlay),
         guard: GuardOptions {
             lost_share_max: share("upstream.lost_share_max", up.lost_share_max)?,
             lost_count_min: up.lost_count_min,
@@ -551,6 +560,10 @@ mod tests {
             ("[network]\npublic_base_url = \"go.example.com\"", "network.public_base_url"),
             ("[destinations]\nallowed_hosts = [\"https://a.example\"]", "destinations.allowed_hosts"),
             ("[upstream]\nurl = \"ftp://a.example\"", "upstream.url is no scheme, host and path"),
+            (
+                "[upstream]\noverlay = \"routing.toml\"",
+                "upstream.overlay is \"routing.toml\", but there is no upstream",
+            ),
             ("[admin]\nlisten = \"0.0.0.0:9180\"", "has no token"),
             ("[edge]\nlisen = []", "line 2: unknown key `lisen`"),
             ("edge = 1\n", "line 1: "),

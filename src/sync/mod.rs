@@ -5,12 +5,15 @@
 mod geo_reload;
 mod guard;
 mod last_good;
+mod overlay;
 mod prepare;
 mod quarantine;
 mod refresh;
+mod routing_file;
 mod unreadable;
 
 pub use geo_reload::{GeoFiles, GeoLoadError, GeoReload};
 pub use guard::GuardOptions;
 pub use last_good::{LastGoodError, read as read_last_good};
+pub use overlay::{Overlay, OverlayError, OverlayProblem};
 pub use refresh::{Refresh, RefreshOptions};

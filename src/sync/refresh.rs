@@ -22,6 +22,7 @@ use crate::state::{
 use super::geo_reload::GeoReload;
 use super::guard::{Guard, GuardOptions, Size, Suspicion};
 use super::last_good::{self, Encoded, Kept};
+use super::overlay::{Overlay, OverlayError};
 use super::prepare::{Compiled, Preparation, Prepared};
 
 /// How often and into what.
@@ -36,6 +37,8 @@ pub struct RefreshOptions {
     pub compile: CompileOptions,
     /// The last good file.
     pub last_good: PathBuf,
+    /// Where entries and rules are, if the upstream has no calls for them.
+    pub overlay: Option<PathBuf>,
     /// When a loss is suspicious.
     pub guard: GuardOptions,
 }
@@ -191,9 +194,10 @@ impl Refresh {
     /// On `Err`, which says why, the live table is as it was.
     async fn fetch_and_publish(&mut self, force: bool) -> Result<RefreshResult, Failure> {
         self.asked_to_wait = None;
-        let fetched = self.fetch(force).await.map_err(|error| {
-            self.asked_to_wait = error.retry_after();
-            Failure::Fetch(error)
+        let fetched = self.fetch(force).await.inspect_err(|failure| {
+            if let Failure::Fetch(error) = failure {
+                self.asked_to_wait = error.retry_after();
+            }
         })?;
         let Some(fetched) = fetched else { return Ok(RefreshResult::Unchanged) };
         let revision = fetched.revision.clone();
@@ -204,14 +208,21 @@ impl Refresh {
     }
 
     /// The network, or `None` if the upstream tells that it is in the state that was taken last.
-    async fn fetch(&self, force: bool) -> Result<Option<Fetched>, FetchError> {
+    async fn fetch(&self, force: bool) -> Result<Option<Fetched>, Failure> {
+        if let Some(path) = &self.options.overlay {
+            // First, because it is cheap: a damaged file costs the upstream no call.
+            let overlay = read_overlay(path.clone()).await?;
+            let fetched = self.client.network_with(overlay.into_routing()).await?;
+            // The upstream's state tells nothing about the file, neither that it is the same nor that a loss is meant.
+            return Ok(Some(Fetched { revision: None, ..fetched }));
+        }
         if let Some(revision) = self.revision.as_ref().filter(|_| !force) {
             let now = self.client.revision(revision, Duration::ZERO).await?;
             if now.as_ref() == Some(revision) {
                 return Ok(None);
             }
         }
-        self.client.network().await.map(Some)
+        Ok(Some(self.client.network().await?))
     }
 
     /// Prepares and publishes. `trusted`: a loss is meant.
@@ -306,6 +317,12 @@ impl Refresh {
     }
 }
 
+/// On a thread that may wait for the disk.
+async fn read_overlay(path: PathBuf) -> Result<Overlay, Failure> {
+    let read = tokio::task::spawn_blocking(move || Overlay::read(&path)).await;
+    Ok(read.map_err(|error| Failure::Broken(error.to_string()))??)
+}
+
 /// Waits until the upstream tells of another state. An upstream that does not tell, or cannot be reached, is left to
 /// the interval.
 async fn changed(client: &Client, revision: Option<&HeaderValue>) {
@@ -323,7 +340,9 @@ async fn changed(client: &Client, revision: Option<&HeaderValue>) {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Fetch(FetchError),
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
     #[error("{0}")]
     Suspicious(Suspicion),
     #[error("preparing the snapshot broke off: {0}")]
@@ -334,7 +353,7 @@ impl Failure {
     fn result(&self) -> RefreshResult {
         match self {
             Failure::Suspicious(_) => RefreshResult::Refused,
-            Failure::Fetch(_) | Failure::Broken(_) => RefreshResult::Failed,
+            Failure::Fetch(_) | Failure::Overlay(_) | Failure::Broken(_) => RefreshResult::Failed,
         }
     }
 }
