@@ -69,6 +69,7 @@ pub struct Geo {
 pub struct Upstream {
     pub url: String,
     pub api_key_file: String,
+    pub ca_file: String,
     pub refresh_interval_seconds: f64,
     pub refresh_interval_max_seconds: f64,
     pub call_timeout_seconds: f64,
@@ -138,6 +139,7 @@ impl Default for Upstream {
         Self {
             url: String::new(),
             api_key_file: String::new(),
+            ca_file: String::new(),
             refresh_interval_seconds: 15.0,
             refresh_interval_max_seconds: 300.0,
             call_timeout_seconds: 10.0,

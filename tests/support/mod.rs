@@ -5,6 +5,7 @@
 // Each test binary that includes this folder uses another part of it.
 #![allow(dead_code)]
 
+pub mod certificate;
 pub mod http;
 pub mod mmdb;
 pub mod node;
