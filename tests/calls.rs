@@ -34,6 +34,7 @@ async fn upstream(answer: String) -> (Client, Seen, tempfile::TempDir) {
         key: KeySource::File(key),
         call_timeout: Duration::from_secs(30),
         body_bytes_max: 1000,
+        ca_file: None,
         rows_max: 1_000_000,
     });
     (client.unwrap(), seen, directory)

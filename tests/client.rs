@@ -43,6 +43,7 @@ async fn client_of(router: Router) -> (Client, tempfile::TempDir) {
         key: KeySource::File(key),
         call_timeout: Duration::from_secs(30),
         body_bytes_max: 1 << 20,
+        ca_file: None,
         rows_max: 20_000,
     });
     (client.unwrap(), directory)

@@ -111,6 +111,7 @@ async fn client(router: Router) -> (Client, tempfile::TempDir) {
         call_timeout: Duration::from_secs(30),
         body_bytes_max: 1 << 20,
         rows_max: smartlink::cake::ROWS_MAX,
+        ca_file: None,
     });
     (client.unwrap(), directory)
 }

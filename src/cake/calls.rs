@@ -319,6 +319,7 @@ mod tests {
             key: KeySource::Environment("UNUSED".to_owned()),
             call_timeout: Duration::from_secs(1),
             body_bytes_max: 1,
+            ca_file: None,
             rows_max: 1,
         };
         let client = Client::new(options).unwrap();

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 use std::error::Error;
-use std::io;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +29,7 @@ use super::geo_targets::GeoTargetsForm;
 use super::key::{Key, KeyError, KeySource};
 use super::outgoing::Outgoing;
 use super::page::{List, Unreadable, read_envelope, read_page};
+use super::tls::{TlsError, client_config};
 use super::wire::{Network, OfferItem, RoutingRule, SmartLinkOffer};
 
 /// How to reach an upstream.
@@ -41,6 +42,8 @@ pub struct ClientOptions {
     pub call_timeout: Duration,
     /// Of one answer.
     pub body_bytes_max: usize,
+    /// PEM of certificate authorities that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// Of one list: a bound for an upstream whose pages never end.
     pub rows_max: usize,
 }
@@ -127,15 +130,18 @@ impl FetchError {
 }
 
 impl Client {
-    /// Fails only if the upstream is https and the system's root certificates cannot be loaded.
-    pub fn new(options: ClientOptions) -> io::Result<Self> {
+    /// Fails only if the upstream is https and there is nobody to trust, or `ca_file` cannot be used.
+    pub fn new(options: ClientOptions) -> Result<Self, TlsError> {
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(options.call_timeout));
         tcp.set_nodelay(true);
         let builder = HttpClient::builder(TokioExecutor::new());
         let transport = if options.upstream.scheme() == "https" {
             tcp.enforce_http(false);
-            let tls = HttpsConnectorBuilder::new().with_native_roots()?.https_only().enable_http1();
+            let tls = HttpsConnectorBuilder::new()
+                .with_tls_config(client_config(options.ca_file.as_deref())?)
+                .https_only()
+                .enable_http1();
             Transport::Tls(builder.build(tls.wrap_connector(tcp)))
         } else {
             Transport::Plain(builder.build(tcp))

@@ -9,8 +9,10 @@ mod key;
 mod lenient;
 mod outgoing;
 mod page;
+mod tls;
 
 pub use calls::{CallError, Envelope, Rows};
 pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER, ROWS_MAX, Routing};
 pub use key::{Key, KeyError, KeySource};
 pub use page::{ItemId, List, Unreadable};
+pub use tls::TlsError;

@@ -74,8 +74,14 @@ impl ApiArgs {
             bail!("--upstream is {:?}; expected a URL such as http://127.0.0.1:9180", self.upstream);
         };
         let key = self.key(&upstream)?;
-        let options =
-            ClientOptions { upstream, key, call_timeout, body_bytes_max: BODY_BYTES_MAX, rows_max: ROWS_MAX };
+        let options = ClientOptions {
+            upstream,
+            key,
+            call_timeout,
+            body_bytes_max: BODY_BYTES_MAX,
+            rows_max: ROWS_MAX,
+            ca_file: None,
+        };
         Ok(Api {
             client: Client::new(options).context("cannot prepare TLS for the upstream")?,
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 
 use super::ServeArgs;
+use crate::cake::Client;
 use crate::cake::wire::Network;
 use crate::config::{Config, Flags, Upstream};
 use crate::routing::compile;
@@ -82,6 +83,11 @@ impl Findings {
             Upstream::Embedded { key } => key.as_ref(),
         };
         if let Some(Err(error)) = key.map(|key| key.read()) {
+            self.error(error);
+        }
+        if let Upstream::Remote { url, key } = &config.upstream
+            && let Err(error) = Client::new(config.client(url.clone(), key.clone()))
+        {
             self.error(error);
         }
         if config.geo.places.is_none() {

@@ -61,6 +61,7 @@ pub struct Config {
     pub call_timeout: Duration,
     pub body_bytes_max: usize,
     pub rows_max: usize,
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Where the snapshot comes from.
@@ -121,6 +122,7 @@ impl Config {
             call_timeout: self.call_timeout,
             body_bytes_max: self.body_bytes_max,
             rows_max: self.rows_max,
+            ca_file: self.ca_file.clone(),
         }
     }
 }
@@ -185,6 +187,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         call_timeout: seconds("upstream.call_timeout_seconds", raw.upstream.call_timeout_seconds, 0.1)?,
         body_bytes_max: raw.upstream.body_bytes_max,
         rows_max: raw.upstream.rows_max,
+        ca_file: path(&raw.upstream.ca_file),
         data_dir,
     };
     fit_together(&config)?;

@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 pub mod cake;
+pub mod certificate;
 pub mod http;
 pub mod mmdb;
 pub mod node;

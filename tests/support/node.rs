@@ -70,6 +70,13 @@ impl Setup {
         setup.variable("SMARTLINK_API_KEY_FILE", path.to_str().unwrap())
     }
 
+    /// The same with another upstream.
+    pub fn moved_to(mut self, url: &str) -> Self {
+        let flag = self.flags.iter().position(|flag| flag == "--upstream").expect("it has an upstream");
+        url.clone_into(&mut self.flags[flag + 1]);
+        self
+    }
+
     /// A line of the configuration, its key in full: `edge.bots = "block"`. In place of one with the same key.
     pub fn setting(mut self, line: &str) -> Self {
         let key = |line: &str| line.split(" = ").next().map(str::to_owned);

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -21,6 +22,7 @@ pub struct Stub {
 #[derive(Default)]
 struct State {
     answers: Mutex<HashMap<&'static str, Canned>>,
+    asked: AtomicUsize,
     away: AtomicBool,
 }
 
@@ -34,6 +36,25 @@ pub struct Canned {
     pub bytes_promised_too_many: usize,
     /// Whether the connection then stays open, so that they seem to be on their way.
     pub stalls: bool,
+    pub manner: Manner,
+}
+
+/// How an answer is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// As it should be.
+    #[default]
+    Plain,
+    /// Not at all, while the connection stays open.
+    Silent,
+    /// A byte, and the next one a second later.
+    Dripping,
+    /// With a byte in it that no UTF-8 has.
+    NotUtf8,
+    /// With 1 GB of blanks before it.
+    Gigabyte,
+    /// Links without end: whatever row is asked for, there are 500 from there.
+    Endless,
 }
 
 impl Stub {
@@ -72,6 +93,11 @@ impl Stub {
         self.answer(list, Canned::json(&body.to_string()));
     }
 
+    /// How many calls have come.
+    pub fn asked(&self) -> usize {
+        self.state.asked.load(Ordering::SeqCst)
+    }
+
     /// What the call of this list is answered with.
     pub fn answer_to(&self, list: &'static str) -> Canned {
         self.state.answers.lock().unwrap()[list].clone()
@@ -96,11 +122,16 @@ impl Canned {
             body: body.to_owned(),
             bytes_promised_too_many: 0,
             stalls: false,
+            manner: Manner::Plain,
         }
     }
 
     pub fn status(self, status_line: &'static str) -> Self {
         Self { status_line, ..self }
+    }
+
+    pub fn manner(self, manner: Manner) -> Self {
+        Self { manner, ..self }
     }
 
     /// Without its last bytes, and then the connection closes.
@@ -136,21 +167,62 @@ fn answer(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
         head.extend(byte);
     }
     let head = String::from_utf8_lossy(&head);
+    state.asked.fetch_add(1, Ordering::SeqCst);
     let target = head.split(' ').nth(1).unwrap_or_default();
     let call = target.strip_prefix("/api/2/").and_then(|rest| rest.split_once(".json"));
     let call = call.map(|(call, _)| call).unwrap_or_default();
     let canned = state.answers.lock().unwrap().get(call).cloned();
-    let Canned { status_line, content_type, body, bytes_promised_too_many, stalls } =
+    let Canned { status_line, content_type, body, bytes_promised_too_many, stalls, manner } =
         canned.unwrap_or_else(|| Canned::html().status("404 Not Found"));
-    let length = body.len() + bytes_promised_too_many;
+    let mut body = body.into_bytes();
+    let mut blanks = 0;
+    match manner {
+        Manner::Plain | Manner::Dripping => {}
+        Manner::Silent => return stream.read(&mut [0]).map(drop),
+        Manner::NotUtf8 => {
+            let middle = body.windows(7).position(|part| part == b"https:/").expect("a URL");
+            body[middle] = 0xff;
+        }
+        Manner::Gigabyte => blanks = 1 << 30,
+        Manner::Endless => body = links_from(target).into_bytes(),
+    }
+    let length = blanks + body.len() + bytes_promised_too_many;
     write!(
         stream,
         "HTTP/1.1 {status_line}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: \
-         close\r\n\r\n{body}"
+         close\r\n\r\n"
     )?;
+    for _ in 0..blanks / BLANKS.len() {
+        stream.write_all(&BLANKS)?;
+    }
+    if manner == Manner::Dripping {
+        for byte in body {
+            stream.write_all(&[byte])?;
+            thread::sleep(Duration::from_secs(1));
+        }
+        return Ok(());
+    }
+    stream.write_all(&body)?;
     if stalls {
         // Until the client has had enough.
         let _ = stream.read(&mut [0]);
     }
     Ok(())
 }
+
+/// 500 links from the row that is asked for.
+fn links_from(target: &str) -> String {
+    let start = target.split("start_at_row=").nth(1).and_then(|rest| rest.split('&').next());
+    let start: usize = start.and_then(|start| start.parse().ok()).expect("a row to start at");
+    let links: Value = (start + 1..=start + 500)
+        .map(|id| json!({"smart_link_id": id, "affiliate_id": 7, "smart_link_status": "active"}))
+        .collect();
+    json!({"request_status": "Success", "response": {"smart_links": links}}).to_string()
+}
+
+/// A piece of a body that is too long to be held.
+static BLANKS: [u8; 1 << 16] = [b' '; 1 << 16];
+
+/// The lists of a snapshot.
+pub const LISTS: [&str; 5] =
+    ["offers", "smart_links", "offer_geo_targets", "smart_link_offers", "routing_rules"];
