@@ -1,6 +1,18 @@
 //! The whole handler without a socket: query, address, place, device, decision, id, destination, reply, counters.
 //!
-//! PLACEHOLDER
+//! 2026-11-22, two virtual cores of an Intel Xeon, shared with compilers at a load average of about 4; rustc 1.95, bench
+//! profile; every click from another random IPv4 address, over 104 of 10,000 links, the demonstration geo database:
+//!
+//! | click | time |
+//! | --- | --- |
+//! | reaches an offer | 0.83 µs (0.74 µs in a quieter run) |
+//! | the same with three sub ids, one of them encoded | 1.02 µs |
+//! | a crawler, to the fallback | 0.56 µs |
+//! | unknown link, no fallback: 404 | 0.56 µs |
+//! | malformed: 400 | 0.16 µs |
+//!
+//! The device comes from the cache in all of them: a new User-Agent costs 1.2 to 1.6 µs more (`lookup`). Of what remains
+//! the answer's headers and the two looks at clocks and counters are more than the decision itself (`decide`).
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

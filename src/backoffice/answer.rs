@@ -77,7 +77,9 @@ impl Answer {
     }
 
     fn write(envelope: &impl Serialize) -> Result<Self, Refusal> {
-        let body = serde_json::to_vec(envelope).map_err(|error| Refusal::Broken(error.to_string()))?;
+        let mut body = serde_json::to_vec(envelope).map_err(|error| Refusal::Broken(error.to_string()))?;
+        // So that a shell's prompt does not stick to it.
+        body.push(b'\n');
         Ok(Self { body, revision: None })
     }
 
@@ -140,7 +142,8 @@ impl IntoResponse for Answer {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let message = self.to_string();
-        let body = serde_json::json!({ "request_status": "Error", "message": message }).to_string();
+        let mut body = serde_json::json!({ "request_status": "Error", "message": message }).to_string();
+        body.push('\n');
         let mut response = (self.status(), JSON_HEADERS, body).into_response();
         match self {
             Refusal::Method { allowed } => {
