@@ -48,6 +48,17 @@ pub struct ClientOptions {
     pub rows_max: usize,
 }
 
+/// Reads where an upstream is: http or https, a host, perhaps a path; no user, and no query, in which people paste
+/// the key.
+pub fn parse_upstream(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.query().is_none()
+    })
+}
+
 /// A CAKE API, as seen from here.
 #[derive(Debug)]
 pub struct Client {

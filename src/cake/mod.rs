@@ -12,7 +12,9 @@ mod page;
 mod tls;
 
 pub use calls::{CallError, Envelope, Rows};
-pub use client::{Client, ClientOptions, FetchError, Fetched, REVISION_HEADER, ROWS_MAX, Routing};
+pub use client::{
+    Client, ClientOptions, FetchError, Fetched, REVISION_HEADER, ROWS_MAX, Routing, parse_upstream,
+};
 pub use key::{Key, KeyError, KeySource};
 pub use page::{ItemId, List, Unreadable};
 pub use tls::TlsError;

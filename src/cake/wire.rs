@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::routing::{
-    Condition, Entry, Flag, Flags, HostSet, Hours, Link, MinuteOfDay, Mode, NameSet, NetSet, Offer, Rotation,
-    Snapshot, TextSet, ValueSet, Warning, Weight, Zone, is_host_pattern,
+    Condition, DAY_NAMES, Entry, Flag, Flags, HostSet, Hours, Link, MinuteOfDay, Mode, NameSet, NetSet,
+    Offer, Rotation, Snapshot, TextSet, ValueSet, Warning, Weight, Zone, is_host_pattern, parse_net,
 };
 use crate::types::{
     AffiliateId, Browser, Country, CountrySet, DeviceKind, Language, LinkId, OfferId, Os, Region, RuleId,
@@ -445,9 +445,7 @@ fn read_set(name: &str, path: &str, list: &[Value]) -> Result<ValueSet, FieldErr
 }
 
 fn read_net(path: &str, text: &str) -> Result<IpNet, FieldError> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
-        .map_err(|_| expected(path, text, "a network such as 192.0.2.0/24 or an address"))
+    parse_net(text).ok_or_else(|| expected(path, text, "a network such as 192.0.2.0/24 or an address"))
 }
 
 fn read_hours(path: &str, value: &Value) -> Result<Hours, FieldError> {
@@ -569,8 +567,6 @@ pub const CONDITION_NAMES: &[&str] = &[
     "ip",
     "hours",
 ];
-
-const DAY_NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use url::{Host, Url};
 
-use crate::cake::{Client, ClientOptions, Envelope, KeySource, ROWS_MAX, Rows};
+use crate::cake::{Client, ClientOptions, Envelope, KeySource, ROWS_MAX, Rows, parse_upstream};
 use crate::config::{API_KEY, API_KEY_FILE, KEY_FILE};
 
 /// Which API is spoken to, and for whom the answer is.
@@ -64,13 +64,7 @@ impl ApiArgs {
 
     /// With another time for each call.
     pub fn open_within(&self, call_timeout: Duration) -> anyhow::Result<Api> {
-        let url = Url::parse(&self.upstream).ok().filter(|url| {
-            matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                && url.username().is_empty()
-                && url.query().is_none()
-        });
-        let Some(upstream) = url else {
+        let Some(upstream) = parse_upstream(&self.upstream) else {
             bail!("--upstream is {:?}; expected a URL such as http://127.0.0.1:9180", self.upstream);
         };
         let key = self.key(&upstream)?;

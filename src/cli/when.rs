@@ -5,6 +5,8 @@
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
+use crate::routing::DAY_NAMES;
+
 /// Reads `--conditions`.
 pub fn read_json(text: &str) -> anyhow::Result<Value> {
     let value: Value = serde_json::from_str(text).context("--conditions is no valid JSON")?;
@@ -80,17 +82,17 @@ fn read_hours(text: &str) -> anyhow::Result<Value> {
 /// `mon-fri`, `sat,sun`, `fri-mon,wed`.
 fn read_days(text: &str) -> anyhow::Result<Vec<&'static str>> {
     let day = |name: &str| {
-        let known = DAYS.iter().position(|day| name.eq_ignore_ascii_case(day));
+        let known = DAY_NAMES.iter().position(|day| name.eq_ignore_ascii_case(day));
         known.with_context(|| format!("{name:?} is no day; expected mon, tue, wed, thu, fri, sat or sun"))
     };
-    let mut named = [false; DAYS.len()];
+    let mut named = [false; DAY_NAMES.len()];
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (day(first)?, day(last)?);
-        let days = (last + DAYS.len() - first) % DAYS.len();
-        (0..=days).for_each(|offset| named[(first + offset) % DAYS.len()] = true);
+        let days = (last + DAY_NAMES.len() - first) % DAY_NAMES.len();
+        (0..=days).for_each(|offset| named[(first + offset) % DAY_NAMES.len()] = true);
     }
-    Ok(DAYS.into_iter().zip(named).filter(|(_, named)| *named).map(|(day, _)| day).collect())
+    Ok(DAY_NAMES.into_iter().zip(named).filter(|(_, named)| *named).map(|(day, _)| day).collect())
 }
 
 /// Splits at commas outside of double quotes.
@@ -133,8 +135,6 @@ fn write_one(name: &str, value: &Value) -> String {
         None => format!("{name} {value}"),
     }
 }
-
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 #[cfg(test)]
 mod tests {

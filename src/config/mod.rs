@@ -13,10 +13,10 @@ use url::Url;
 
 use crate::admin;
 use crate::backoffice::{Limits, Rate};
-use crate::cake::{ClientOptions, Key, KeyError, KeySource};
+use crate::cake::{ClientOptions, Key, KeyError, KeySource, parse_upstream};
 use crate::edge::{self, ClickOptions, ConnectionOptions};
 use crate::routing::{
-    BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern,
+    BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern, parse_net,
 };
 use crate::sync::{GeoFiles, GuardOptions, RefreshOptions};
 
@@ -244,8 +244,7 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
     let proxies = proxies
         .iter()
         .map(|text| {
-            edge::parse_net(text)
-                .ok_or_else(|| value(key, text, "a network such as 10.0.0.0/8 or an address"))
+            parse_net(text).ok_or_else(|| value(key, text, "a network such as 10.0.0.0/8 or an address"))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let (key, threads) = match flags.threads {
@@ -348,14 +347,8 @@ fn upstream(raw: &Raw, flags: &Flags) -> Result<Upstream, ConfigError> {
             "--demo seeds the embedded API, but {name} names another one; leave one of the two out"
         )));
     }
-    let url = Url::parse(text).ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.query().is_none()
-    });
     // What was written is not shown: people who paste a whole call paste the key in its query, too.
-    let url = url.ok_or_else(|| {
+    let url = parse_upstream(text).ok_or_else(|| {
         ConfigError::Conflict(format!(
             "{name} is no scheme, host and path of an API, such as https://example.cakemarketing.com; a user, a query \
              and the key do not belong into it"

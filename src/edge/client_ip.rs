@@ -2,10 +2,8 @@
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
-use ipnet::IpNet;
-
 use crate::routing::NetSet;
+use http::HeaderMap;
 
 /// Finds the visitor's address. Where the peer is a trusted proxy, `X-Forwarded-For`, all its lines in order, is
 /// walked from the right: trusted hops are skipped, the first untrusted one counts. On a hop that is no address,
@@ -34,11 +32,6 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &NetSet) -> IpAddr 
     last_good
 }
 
-/// Reads networks and single addresses, as an operator lists trusted proxies.
-pub fn parse_net(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-}
-
 /// Reads `192.0.2.1`, `2001:db8::1`, and the forms with a port that some proxies write: `192.0.2.1:4711`,
 /// `[2001:db8::1]:4711`.
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
@@ -59,6 +52,7 @@ const HOPS_MAX: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::parse_net;
 
     fn found(peer: &str, lines: &[&str], trusted: &[&str]) -> String {
         let mut headers = HeaderMap::new();

@@ -14,7 +14,6 @@ mod reply;
 mod worker;
 
 pub use click::handle;
-pub use client_ip::parse_net;
 pub use connection::ConnectionOptions;
 pub use listener::{BindError, Bound, Drained, Edge, Options, bind};
 pub use reply::Reply;

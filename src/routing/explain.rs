@@ -8,7 +8,7 @@ use crate::types::{Click, Draw, OfferId, RuleId};
 
 use super::decide::{Choice, Decision, decide};
 use super::table::{EntryRow, Table, Tier};
-use super::targeting::{Condition, Mode, ValueSet};
+use super::targeting::{Condition, DAY_NAMES, Mode, ValueSet};
 
 /// Why a click goes where it goes.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ fn wanted(condition: &Condition) -> String {
         }
         Condition::Hours(hours) => {
             let days: Vec<&str> =
-                hours.days().map(|day| DAYS[day.to_monday_zero_offset() as usize]).collect();
+                hours.days().map(|day| DAY_NAMES[day.to_monday_zero_offset() as usize]).collect();
             format!("{} to {} on {} in {}", hours.from(), hours.to(), days.join(", "), hours.zone().name())
         }
         Condition::Before(moment) => format!("before {}", show_moment(moment.0)),
@@ -177,5 +177,3 @@ fn show_moment(unix_millis: i64) -> String {
     jiff::Timestamp::from_millisecond(unix_millis)
         .map_or_else(|_| format!("{unix_millis} ms"), |at| at.to_string())
 }
-
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];

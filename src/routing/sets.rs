@@ -123,6 +123,11 @@ impl HostSet {
     }
 }
 
+/// Reads a member of a [`NetSet`]: a network, or a single address.
+pub fn parse_net(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
 /// Whether a text can stand in a [`HostSet`]: a host name in ASCII, optionally behind `*.`.
 pub fn is_host_pattern(text: &str) -> bool {
     is_host_name(text.strip_prefix("*.").unwrap_or(text))

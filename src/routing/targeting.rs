@@ -327,6 +327,9 @@ macro_rules! flag {
 
 flag!(DeviceKind, Os, Browser);
 
+/// As a rule writes the days of its hours, Monday first.
+pub const DAY_NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
 fn day_bit(day: Weekday) -> u8 {
     1 << day.to_monday_zero_offset()
 }
