@@ -23,7 +23,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use smartlink::cake::wire::Network;
+use smartlink::cake::Network;
 use smartlink::edge::{ClickOptions, Worker, handle};
 use smartlink::lookup::GeoDb;
 use smartlink::routing::{BotPolicy, CompileOptions, NetSet, Table, Zone, compile};
@@ -70,7 +70,8 @@ fn shapes() -> Vec<Shape> {
 
 fn worker() -> Worker {
     let options = CompileOptions::default();
-    let (snapshot, warnings) = network().to_snapshot(&Zone::parse("UTC").expect("UTC is a zone"));
+    let network = network();
+    let (snapshot, warnings) = network.to_snapshot(&Zone::parse("UTC").expect("UTC is a zone"));
     assert_eq!(warnings, []);
     let (table, warnings) = compile(&snapshot, &options);
     assert_eq!(warnings, []);

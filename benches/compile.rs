@@ -22,7 +22,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use smartlink::routing::{
-    CompileOptions, Condition, Entry, Link, Mode, Offer, Rotation, Snapshot, ValueSet, Weight, compile,
+    Attachment, CompileOptions, Condition, Entry, Link, Mode, Offer, Rotation, Snapshot, ValueSet, Weight,
+    compile,
 };
 use smartlink::types::{AffiliateId, Country, DeviceKind, LinkId, OfferId, RuleId};
 
@@ -32,7 +33,7 @@ fn compiles(c: &mut Criterion) {
     for links in [1_000, 10_000, 100_000] {
         let snapshot = snapshot(links);
         weigh(links, &snapshot);
-        group.throughput(Throughput::Elements(snapshot.entries.len() as u64));
+        group.throughput(Throughput::Elements((snapshot.attachments.len() + snapshot.entries.len()) as u64));
         group.bench_function(BenchmarkId::from_parameter(links), |bencher| {
             bencher.iter_with_large_drop(|| compile(black_box(&snapshot), &CompileOptions::default()));
         });
@@ -44,7 +45,7 @@ criterion_group!(benches, compiles);
 criterion_main!(benches);
 
 /// Says how large the table is, by its own account and by the allocator's.
-fn weigh(links: u32, snapshot: &Snapshot) {
+fn weigh(links: u32, snapshot: &Snapshot<'_>) {
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let (table, warnings) = compile(snapshot, &CompileOptions::default());
@@ -60,7 +61,7 @@ fn weigh(links: u32, snapshot: &Snapshot) {
 
 /// Four entries a link over 500 offers: two attachments and two rules, in two tiers. A third of the offers has geo
 /// targets; rules pick a few countries and a kind of device. Items come as the upstream lists them, by id.
-fn snapshot(links: u32) -> Snapshot {
+fn snapshot(links: u32) -> Snapshot<'static> {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let countries: Vec<Country> = Country::all().collect();
     let mut snapshot = Snapshot::default();
@@ -80,11 +81,12 @@ fn snapshot(links: u32) -> Snapshot {
     let mut rule = 0;
     for id in 1..=links {
         let link = LinkId::new(id).unwrap();
-        snapshot.links.push(Link {
+        snapshot.links.to_mut().push(Link {
             id: link,
             affiliate: AffiliateId::new(1 + id % 1000).unwrap(),
             active: true,
             rotation: Rotation::Weighted,
+            cap_aware: true,
             fallback_url: None,
         });
         let first = random.random_range(1..=OFFERS);
@@ -96,8 +98,10 @@ fn snapshot(links: u32) -> Snapshot {
             rule,
             conditions,
         };
-        snapshot.entries.push(entry(0, 2, None, Vec::new()));
-        snapshot.entries.push(entry(1, 2, None, Vec::new()));
+        for nth in [0, 1] {
+            let Entry { offer, weight, priority, .. } = entry(nth, 2, None, Vec::new());
+            snapshot.attachments.to_mut().push(Attachment { link, offer, priority, weight });
+        }
         for nth in [2, 3] {
             rule += 1;
             // Rules are written by people: the same few hundred over and over.

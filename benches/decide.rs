@@ -125,11 +125,12 @@ fn table(links: u32, entries: usize, open: Open, targeting: Targeting) -> Table 
     }
     for link in 1..=links {
         let link = LinkId::new(link).unwrap();
-        snapshot.links.push(Link {
+        snapshot.links.to_mut().push(Link {
             id: link,
             affiliate: AffiliateId::new(67890).unwrap(),
             active: true,
             rotation: Rotation::Weighted,
+            cap_aware: true,
             fallback_url: None,
         });
         for index in 0..entries {

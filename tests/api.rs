@@ -568,13 +568,14 @@ fn the_demo_is_the_network_of_cakes_example() {
     assert_eq!(api.network(), network);
 
     let link = &network.smart_links[0];
-    assert_eq!((link.smart_link_id, link.affiliate_id), (301, 67890));
-    assert_eq!(link.smart_link_name, "Finance Rotator - US");
+    assert_eq!((link.id.value(), link.affiliate.value()), (301, 67890));
+    let listed = &api.get("smart_links.json").success()["response"]["smart_links"][0];
+    assert_eq!(listed["smart_link_name"], "Finance Rotator - US");
     assert!(link.fallback_url.is_some());
     let entries: Vec<_> = network
         .smart_link_offers
         .iter()
-        .map(|entry| (entry.offer_id, entry.offer_weight, entry.priority))
+        .map(|entry| (entry.offer.value(), entry.weight.value(), entry.priority))
         .collect();
     assert_eq!(entries, [(1042, 60, 2), (1043, 30, 2), (1044, 10, 2)]);
     assert_eq!((network.routing_rules.len(), network.routing_rules[0].priority), (1, 1));
@@ -738,8 +739,9 @@ fn assert_readable(api: &Api) {
     assert_eq!(warnings, []);
     assert_eq!(snapshot.links.len(), network.smart_links.len());
     assert_eq!(snapshot.offers.len(), network.offers.len());
-    let urls = snapshot.links.iter().filter_map(|link| link.fallback_url.as_ref());
-    for url in urls.chain(snapshot.offers.iter().map(|offer| &offer.url)) {
+    assert_eq!(api.lines("network.json").network, network.clone().canonical(), "as lists and as lines");
+    let urls = snapshot.links.iter().filter_map(|link| link.fallback_url.as_deref());
+    for url in urls.chain(snapshot.offers.iter().map(|offer| &*offer.url)) {
         let (_, warnings) = Template::parse(url, &DestinationPolicy::default()).unwrap();
         assert!(warnings.is_empty(), "{url}: {warnings:?}");
     }

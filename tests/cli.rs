@@ -6,6 +6,7 @@ mod command;
 use std::net::{SocketAddr, TcpListener};
 
 use serde_json::{Value, json};
+use smartlink::cake::Network;
 use socket2::{Domain, Socket, Type};
 
 use command::Desk;
@@ -347,8 +348,11 @@ fn network(attached: u32) -> Value {
 
 /// The bytes of a last good file.
 fn snapshot(network: &Value) -> Vec<u8> {
-    let body = network.to_string();
-    format!("smartlink-snapshot 1 {}\n{body}", blake3::hash(body.as_bytes()).to_hex()).into_bytes()
+    let network: Network = serde_json::from_value(network.clone()).unwrap();
+    let mut items = Vec::new();
+    network.canonical().write(&mut items).unwrap();
+    let first_line = format!("smartlink-snapshot 2 {}\n", blake3::hash(&items).to_hex());
+    [first_line.into_bytes(), items].concat()
 }
 
 const COMMANDS: &[&str] = &["serve", "check", "explain", "completions", "man"];

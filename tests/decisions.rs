@@ -18,8 +18,9 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use smartlink::cake::Network;
 use smartlink::cake::wire::{
-    Conditions, GeoTarget, Network, OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer,
+    Conditions, GeoTarget, OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer,
 };
 use smartlink::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, Explanation, HostSet, Outcome, Table, Template, Values,
@@ -295,7 +296,9 @@ fn compiled(network: &ShortNetwork, options: &Options) -> Result<(Table, Vec<War
     };
     let bots = options.bots.as_deref().unwrap_or("fallback");
     let bots = BotPolicy::parse(bots).ok_or_else(|| format!("there is no policy `{bots}` for bots"))?;
-    let (snapshot, mut warnings) = network.wire().to_snapshot(&zone);
+    let (network, mut warnings) = network.wire();
+    let (snapshot, more) = network.to_snapshot(&zone);
+    warnings.extend(more);
     let (table, more) = compile(&snapshot, &CompileOptions { policy, network_fallback, bots });
     warnings.extend(more);
     Ok((table, warnings))
@@ -365,14 +368,27 @@ impl ShortNetwork {
         }
     }
 
-    fn wire(&self) -> Network {
-        Network {
-            smart_links: self.link.iter().map(ShortLink::wire).collect(),
+    /// With a warning for each row that cannot be read, and is no part of a network.
+    fn wire(&self) -> (Network, Vec<Warning>) {
+        let mut warnings = Vec::new();
+        let smart_links = self.link.iter().filter_map(|link| {
+            let told = |error| warnings.push(Warning::new(format!("smart link {}", link.id), error));
+            link.wire().read().map_err(told).ok()
+        });
+        let smart_links = smart_links.collect();
+        let smart_link_offers = self.entry.iter().filter_map(|entry| {
+            let name = format!("offer {} on smart link {}", entry.offer, entry.link);
+            entry.wire().read().map_err(|error| warnings.push(Warning::new(name, error))).ok()
+        });
+        let smart_link_offers = smart_link_offers.collect();
+        let network = Network {
+            smart_links,
             offers: self.offer.iter().map(ShortOffer::wire).collect(),
             offer_geo_targets: self.offer.iter().filter_map(ShortOffer::wire_geo_targets).collect(),
-            smart_link_offers: self.entry.iter().map(ShortEntry::wire).collect(),
+            smart_link_offers,
             routing_rules: self.rule.iter().map(ShortRule::wire).collect(),
-        }
+        };
+        (network, warnings)
     }
 }
 

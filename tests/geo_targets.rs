@@ -94,7 +94,10 @@ fn answer(uri: &Uri, knows_all: bool) -> (StatusCode, String) {
 /// Every offer on link 1.
 fn routing() -> Routing {
     let entry = |offer_id| SmartLinkOffer { smart_link_id: 1, offer_id, offer_weight: 1, priority: 1 };
-    Routing { smart_link_offers: (1..=OFFERS).map(entry).collect(), routing_rules: Vec::new() }
+    Routing {
+        smart_link_offers: (1..=OFFERS).map(|offer| entry(offer).read().unwrap()).collect(),
+        routing_rules: Vec::new(),
+    }
 }
 
 /// A client of an upstream that is made of this router.

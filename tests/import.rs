@@ -229,7 +229,7 @@ fn one_bad_item_among_many_refuses_everything() {
     let mut twice = network();
     twice["offers"].as_array_mut().unwrap().push(network()["offers"][0].clone());
     import_into(&api, &twice).refused(400, &["`offers[2]` is offer 1042 again, which offers[0] is"]);
-    assert_eq!(api.network(), smartlink::cake::wire::Network::default());
+    assert_eq!(api.network(), smartlink::cake::Network::default());
 }
 
 #[test]

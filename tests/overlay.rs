@@ -238,11 +238,14 @@ fn check_reads_the_overlay_with_its_lines() {
 
     // Through the configuration, and against a snapshot that lacks offer 11.
     desk.file("smartlink.toml", "[upstream]\nurl = \"https://cake.example\"\noverlay = \"good.toml\"\n");
-    let network = r#"{"smart_links":[{"smart_link_id":1,"affiliate_id":7,"smart_link_status":"active"}],
-        "offers":[{"offer_id":10,"offer_status":"active","offer_url":"https://ten.example.com/"}],
-        "offer_geo_targets":[],"smart_link_offers":[],"routing_rules":[]}"#;
-    let hash = blake3::hash(network.as_bytes()).to_hex();
-    desk.file("snapshot", format!("smartlink-snapshot 1 {hash}\n{network}"));
+    let items = concat!(
+        r#"{"offer":{"offer_id":10,"offer_status":"active","offer_url":"https://ten.example.com/"}}"#,
+        "\n",
+        r#"{"smart_link":{"smart_link_id":1,"affiliate_id":7,"smart_link_status":"active"}}"#,
+        "\n",
+    );
+    let hash = blake3::hash(items.as_bytes()).to_hex();
+    desk.file("snapshot", format!("smartlink-snapshot 2 {hash}\n{items}"));
     let told = desk.run_with(
         &[("SMARTLINK_API_KEY", KEY)],
         &["check", "--config", "smartlink.toml", "--snapshot", "snapshot"],

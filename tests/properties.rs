@@ -15,9 +15,10 @@ use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use smartlink::routing::{
-    BotPolicy, Choice, CompileOptions, Condition, DestinationPolicy, Entry, Flags, HostSet, Hours, Link,
-    MinuteOfDay, Mode, NameSet, NetSet, Offer, Outcome, Rotation, Snapshot, TEMPLATE_BYTES_MAX, Table,
-    Template, TextSet, ValueSet, Values, Weight, Zone, compile, decide, explain,
+    Attachment, BotPolicy, Choice, CompileOptions, Condition, DestinationPolicy, Entry, Flags, HostSet,
+    Hours, LayeredTable, Link, LinkIds, MinuteOfDay, Mode, NameSet, NetSet, Offer, Outcome, Rotation,
+    Snapshot, TEMPLATE_BYTES_MAX, Table, Template, TextSet, ValueSet, Values, Weight, Zone, compile, decide,
+    explain,
 };
 use smartlink::types::{
     AffiliateId, Browser, Click, Country, CountrySet, Device, DeviceKind, Draw, Language, LinkId, OfferId,
@@ -36,7 +37,7 @@ struct Verdict<'s> {
 }
 
 /// The decision as SPEC 3 words it, over the snapshot itself: no table, no alias slots, no draw. Items are unique.
-fn naive<'s>(snapshot: &'s Snapshot, options: &CompileOptions, click: &Click<'_>) -> Verdict<'s> {
+fn naive<'s>(snapshot: &'s Snapshot<'_>, options: &CompileOptions, click: &Click<'_>) -> Verdict<'s> {
     let network = options.network_fallback.clone();
     let without_entry = |outcome, fallback| Verdict { outcome, entries: Vec::new(), fallback };
     let Some(link) = snapshot.links.iter().find(|link| link.id == click.link) else {
@@ -100,24 +101,40 @@ proptest! {
     ) {
         let (table, _) = compile(&snapshot, &options);
         for click in &clicks {
-            let click = click.borrowed();
-            let verdict = naive(&snapshot, &options, &click);
-            for &draw in draws.iter().chain(&[0, u64::MAX]) {
-                let decision = decide(&table, &click, Draw(draw));
-                prop_assert_eq!(decision.outcome, verdict.outcome);
-                prop_assert_eq!(decision.choice.is_some(), !verdict.entries.is_empty());
-                match decision.choice {
-                    None => prop_assert_eq!(decision.destination, verdict.fallback.as_ref()),
-                    Some(choice) => {
-                        let allowed = |entry: &Entry| choice == choice_of(entry);
-                        prop_assert!(verdict.entries.iter().any(|(entry, _)| allowed(entry)), "{:?}", choice);
-                        let offer = snapshot.offers.iter().find(|offer| offer.id == choice.offer).unwrap();
-                        let destination = template(&offer.url, &options);
-                        prop_assert_eq!(decision.destination, destination.as_ref());
-                    }
-                }
-            }
+            agree(&table, &snapshot, &options, &click.borrowed(), &draws)?;
         }
+    }
+
+    /// However many links changed, a patch over the old table decides as the new snapshot says.
+    #[test]
+    fn a_patched_table_chooses_what_the_naive_router_allows(
+        before in snapshots().prop_map(unique),
+        after in snapshots().prop_map(unique),
+        changed in vec(1u32..6, 0..4),
+        options in options(),
+        clicks in vec(clicks(), 1..20),
+        draws in vec(any::<u64>(), 4),
+    ) {
+        let changed: LinkIds = changed.into_iter().filter_map(LinkId::new).collect();
+        let only = |snapshot: &Snapshot<'static>, are_changed: bool| Snapshot {
+            links: snapshot.links.iter().filter(|link| changed.contains(&link.id) == are_changed).cloned().collect(),
+            offers: before.offers.clone(),
+            entries: (snapshot.entries.iter())
+                .filter(|entry| changed.contains(&entry.link) == are_changed).cloned().collect(),
+            ..Snapshot::default()
+        };
+        let (mut now, patch) = (only(&before, false), only(&after, true));
+        let table = LayeredTable::from(compile(&before, &options).0);
+        let table = table.patched(changed.clone(), compile(&patch, &options).0);
+        now.links.to_mut().extend(patch.links.into_owned());
+        now.entries.extend(patch.entries);
+        for click in &clicks {
+            let click = click.borrowed();
+            agree(table.of(click.link), &now, &options, &click, &draws)?;
+        }
+        let whole = compile(&now, &options).0;
+        prop_assert_eq!((table.links(), table.entries(), table.offers()),
+            (whole.links(), whole.entries(), whole.offers()));
     }
 
     #[test]
@@ -152,13 +169,40 @@ proptest! {
         draw in any::<u64>(),
     ) {
         let (table, warnings) = compile(&snapshot, &options);
-        let (other, other_warnings) = compile(&shuffled, &options);
+        let (other, other_warnings) = compile(&compacted(shuffled), &options);
         prop_assert_eq!(format!("{table:?}"), format!("{other:?}"));
         prop_assert_eq!(warnings, other_warnings);
         let click = click.borrowed();
         prop_assert_eq!(decide(&table, &click, Draw(draw)), decide(&other, &click, Draw(draw)));
         prop_assert!(table.heap_bytes() > 0);
     }
+}
+
+/// Whether the table decides the click as the naive router allows, whatever is drawn.
+fn agree(
+    table: &Table,
+    snapshot: &Snapshot<'_>,
+    options: &CompileOptions,
+    click: &Click<'_>,
+    draws: &[u64],
+) -> Result<(), TestCaseError> {
+    let verdict = naive(snapshot, options, click);
+    for &draw in draws.iter().chain(&[0, u64::MAX]) {
+        let decision = decide(table, click, Draw(draw));
+        prop_assert_eq!(decision.outcome, verdict.outcome);
+        prop_assert_eq!(decision.choice.is_some(), !verdict.entries.is_empty());
+        match decision.choice {
+            None => prop_assert_eq!(decision.destination, verdict.fallback.as_ref()),
+            Some(choice) => {
+                let allowed = |entry: &Entry| choice == choice_of(entry);
+                prop_assert!(verdict.entries.iter().any(|(entry, _)| allowed(entry)), "{:?}", choice);
+                let offer = snapshot.offers.iter().find(|offer| offer.id == choice.offer).unwrap();
+                let destination = template(&offer.url, options);
+                prop_assert_eq!(decision.destination, destination.as_ref());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn choice_of(entry: &Entry) -> Choice {
@@ -287,9 +331,9 @@ fn chi_square_limit(degrees_of_freedom: u32) -> f64 {
 /// A link with one tier of `(weight, open)` entries, offer n + 1 being entry n.
 fn tier(rotation: Rotation, entries: &[(u8, bool)], sharing: Sharing) -> Table {
     let id = LinkId::new(1).unwrap();
-    let link =
-        Link { id, affiliate: AffiliateId::new(1).unwrap(), active: true, rotation, fallback_url: None };
-    let mut snapshot = Snapshot { links: vec![link], ..Snapshot::default() };
+    let affiliate = AffiliateId::new(1).unwrap();
+    let link = Link { id, affiliate, active: true, rotation, cap_aware: true, fallback_url: None };
+    let mut snapshot = Snapshot { links: vec![link].into(), ..Snapshot::default() };
     for (index, &(weight, open)) in entries.iter().enumerate() {
         let number = index as u32 + 1;
         let value = if sharing == Sharing::Own { number.to_string() } else { "common".to_owned() };
@@ -381,24 +425,40 @@ fn filled(template: &Template, click: &ClickParts) -> Option<String> {
 // ---- what is random -------------------------------------------------------------------------------------------------
 
 /// Any snapshot: few ids, so that they meet; duplicates, dangling ids and URLs of any kind.
-fn snapshots() -> impl Strategy<Value = Snapshot> {
-    (vec(links(), 0..6), vec(offers(), 0..10), vec(entries(), 0..40))
-        .prop_map(|(links, offers, entries)| Snapshot { links, offers, entries })
+fn snapshots() -> impl Strategy<Value = Snapshot<'static>> {
+    (vec(links(), 0..6), vec(offers(), 0..10), vec(entries(), 0..40)).prop_map(|(links, offers, entries)| {
+        Snapshot { links: links.into(), offers, entries, ..Snapshot::default() }
+    })
 }
 
-fn shuffled(snapshot: Snapshot) -> impl Strategy<Value = Snapshot> {
+fn shuffled(snapshot: Snapshot<'static>) -> impl Strategy<Value = Snapshot<'static>> {
     (
-        Just(snapshot.links).prop_shuffle(),
+        Just(snapshot.links.into_owned()).prop_shuffle(),
         Just(snapshot.offers).prop_shuffle(),
         Just(snapshot.entries).prop_shuffle(),
     )
-        .prop_map(|(links, offers, entries)| Snapshot { links, offers, entries })
+        .prop_map(|(links, offers, entries)| Snapshot {
+            links: links.into(),
+            offers,
+            entries,
+            ..Snapshot::default()
+        })
+}
+
+/// The snapshot with every plain attachment among the attachments.
+fn compacted(mut snapshot: Snapshot<'static>) -> Snapshot<'static> {
+    let is_plain = |entry: &Entry| entry.rule.is_none() && entry.conditions.is_empty();
+    let (plain, entries) = snapshot.entries.into_iter().partition(is_plain);
+    let attachment =
+        |Entry { link, offer, weight, priority, .. }| Attachment { link, offer, priority, weight };
+    snapshot.attachments = Vec::<Entry>::into_iter(plain).map(attachment).collect();
+    Snapshot { entries, ..snapshot }
 }
 
 /// The snapshot without duplicates, of which the naive router knows nothing.
-fn unique(mut snapshot: Snapshot) -> Snapshot {
-    snapshot.links.sort();
-    snapshot.links.dedup_by_key(|link| link.id);
+fn unique(mut snapshot: Snapshot<'static>) -> Snapshot<'static> {
+    snapshot.links.to_mut().sort();
+    snapshot.links.to_mut().dedup_by_key(|link| link.id);
     snapshot.offers.sort();
     snapshot.offers.dedup_by_key(|offer| offer.id);
     let key = |entry: &Entry| (entry.link, entry.priority, entry.offer, entry.rule);
@@ -414,7 +474,8 @@ fn links() -> impl Strategy<Value = Link> {
             affiliate: AffiliateId::new(affiliate).unwrap(),
             active,
             rotation,
-            fallback_url,
+            cap_aware: true,
+            fallback_url: fallback_url.map(String::into_boxed_str),
         },
     )
 }

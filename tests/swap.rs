@@ -135,6 +135,7 @@ fn publish(live: &LiveTable, generation: u64) {
         affiliate: AffiliateId::new(7).unwrap(),
         active: true,
         rotation: Rotation::Weighted,
+        cap_aware: true,
         fallback_url: None,
     };
     let offer = |link| Offer {
@@ -153,13 +154,14 @@ fn publish(live: &LiveTable, generation: u64) {
         conditions: Vec::new(),
     };
     let mut snapshot = Snapshot {
-        links: LINKS.map(link).into(),
+        links: LINKS.map(link).to_vec().into(),
         offers: LINKS.map(offer).into(),
         entries: LINKS.map(entry).into(),
+        ..Snapshot::default()
     };
     // Links of which there are more or fewer each time, so that indices differ between generations.
     let others = 1_000..1_000 + (generation % 50) as u32;
-    snapshot.links.extend(others.clone().map(link));
+    snapshot.links.to_mut().extend(others.clone().map(link));
     snapshot
         .entries
         .extend(others.map(|other| Entry { link: LinkId::new(other).unwrap(), ..entry(LINKS[0]) }));

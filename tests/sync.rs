@@ -122,7 +122,7 @@ fn a_node_routes_as_its_upstream_does_and_goes_on_when_both_were_killed() {
     let away = first.kill();
     // Nothing of it is needed: not while it runs, not to answer, not to be ready.
     let reason = second.failed_refresh();
-    assert!(reason.contains("revision.json") && reason.contains("cannot be reached"), "{reason}");
+    assert!(reason.contains("network.json") && reason.contains("cannot be reached"), "{reason}");
     assert_eq!(second.readyz(), 200);
     assert_tells(&second, &told);
 

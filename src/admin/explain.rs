@@ -147,7 +147,7 @@ pub fn answer(
         subs: [&query.s1, &query.s2, &query.s3, &query.s4, &query.s5].map(text),
     };
     let draw = draw.unwrap_or_else(|| Draw(SysRng.try_next_u64().unwrap_or_default()));
-    let explanation = explain(&published.table, &click, draw);
+    let explanation = explain(published.table.of(click.link), &click, draw);
     let decision = explanation.decision;
     let offer = decision.choice.map(|choice| choice.offer);
     let mut location = Vec::new();

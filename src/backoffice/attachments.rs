@@ -98,7 +98,7 @@ fn find(transaction: &Transaction<'_>, link: i64, offer: i64) -> rusqlite::Resul
 }
 
 /// A row of [`COLUMNS`].
-fn read_row(row: &Row<'_>) -> rusqlite::Result<SmartLinkOffer> {
+pub fn read_row(row: &Row<'_>) -> rusqlite::Result<SmartLinkOffer> {
     Ok(SmartLinkOffer {
         smart_link_id: row.get(0)?,
         offer_id: row.get(1)?,
@@ -160,5 +160,8 @@ pub const WEIGHT: Parameter = Parameter::new(
 /// The tier.
 pub const PRIORITY: Parameter =
     Parameter::new("priority", Kind::Whole(0, NUMBER_MAX), "Its tier; lower ones are tried first.");
+
+/// Columns for [`read_row`], table and order, for a reader of all of it.
+pub const ALL: (&str, &str, &str) = (COLUMNS, "smart_link_offers", "smart_link_id, offer_id");
 
 const COLUMNS: &str = "smart_link_id, offer_id, offer_weight, priority";

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -134,7 +134,7 @@ fn read_countries(text: &str) -> Result<Vec<Country>, Refusal> {
     Ok(countries)
 }
 
-fn targets_of(transaction: &Transaction<'_>, offer: i64) -> rusqlite::Result<OfferGeoTargets> {
+pub fn targets_of(transaction: &Connection, offer: i64) -> rusqlite::Result<OfferGeoTargets> {
     let mut statement = transaction.prepare_cached(
         "SELECT country_code, action FROM offer_geo_targets WHERE offer_id = ? ORDER BY country_code",
     )?;

@@ -150,7 +150,7 @@ fn save(transaction: &Transaction<'_>, link: &SmartLink) -> rusqlite::Result<()>
 }
 
 /// A row of [`COLUMNS`].
-fn read_row(row: &Row<'_>, options: &Options) -> rusqlite::Result<SmartLink> {
+pub fn read_row(row: &Row<'_>, options: &Options) -> rusqlite::Result<SmartLink> {
     let (id, affiliate) = (row.get(0)?, row.get(2)?);
     Ok(SmartLink {
         smart_link_id: id,
@@ -242,6 +242,9 @@ const FALLBACK_URL: Parameter = Parameter::new(
 
 /// CAKE's default for the lists of its Smart Links calls, and ours.
 pub const LIST_ROWS_DEFAULT: i64 = 100;
+
+/// Columns for [`read_row`], table and order, for a reader of all of it.
+pub const ALL: (&str, &str, &str) = (COLUMNS, "smart_links", "smart_link_id");
 
 const COLUMNS: &str =
     "smart_link_id, smart_link_name, affiliate_id, smart_link_status, rotation_type, cap_aware, fallback_url";

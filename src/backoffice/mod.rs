@@ -29,6 +29,7 @@ mod import;
 mod json;
 mod keys;
 mod links;
+mod network;
 mod offers;
 mod openapi;
 mod parameters;
@@ -50,6 +51,7 @@ pub use store::OpenError;
 
 use call::Call;
 use gate::Gate;
+use network::Readers;
 use store::Store;
 
 use crate::cake::Key;
@@ -93,7 +95,8 @@ impl Backoffice {
     /// Opens the store, or makes it. Blocks: it reads the file once to see that it is whole.
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
         let gate = Gate::new(options.limits.rate);
-        Ok(Self(Arc::new(Room { store: Store::open(path)?, options, gate })))
+        let readers = Readers::new();
+        Ok(Self(Arc::new(Room { store: Store::open(path)?, options, gate, readers })))
     }
 
     /// The routes of the document, and of `/api/2` and everything under it, to be merged into the listener's router.
@@ -103,6 +106,7 @@ impl Backoffice {
             .route(PREFIX, any(api::handle))
             .route(&format!("{PREFIX}/"), any(api::handle))
             .route(&format!("{PREFIX}/{}", import::CALL), any(import::handle))
+            .route(&format!("{PREFIX}/{}", network::CALL), any(network::handle))
             .route(&format!("{PREFIX}/{{*call}}"), any(api::handle))
             .with_state(self.clone())
     }
@@ -119,6 +123,10 @@ impl Backoffice {
 
     fn options(&self) -> &Options {
         &self.0.options
+    }
+
+    fn readers(&self) -> &Readers {
+        &self.0.readers
     }
 
     fn gate(&self) -> &Gate {
@@ -153,6 +161,7 @@ struct Room {
     store: Store,
     options: Options,
     gate: Gate,
+    readers: Readers,
 }
 
 /// Where the API is mounted.
@@ -161,8 +170,8 @@ const PREFIX: &str = "/api/2";
 /// Where the document of the API is.
 const DOCUMENT: &str = "/api/openapi.json";
 
-/// Every call: CAKE's, as it documents them, and ours in the same manner. Beside them stands [`import::CALL`], whose
-/// body is of another size.
+/// Every call: CAKE's, as it documents them, and ours in the same manner. Beside them stand [`import::CALL`] and
+/// [`network::CALL`], whose bodies are of another size.
 static CALLS: &[Call] = &[
     revision::WATCH,
     links::LIST,

@@ -87,6 +87,11 @@ impl Offer {
     pub fn id(&self) -> i64 {
         self.item.offer_id
     }
+
+    /// What routing needs.
+    pub fn into_item(self) -> OfferItem {
+        self.item
+    }
 }
 
 #[derive(Serialize)]
@@ -198,7 +203,7 @@ fn save(transaction: &Transaction<'_>, offer: &Offer) -> Result<(), Refusal> {
 }
 
 /// A row of [`COLUMNS`].
-fn read_row(row: &Row<'_>) -> rusqlite::Result<Offer> {
+pub fn read_row(row: &Row<'_>) -> rusqlite::Result<Offer> {
     let further: String = row.get(6)?;
     Ok(Offer {
         item: OfferItem {
@@ -354,5 +359,8 @@ const fn further(name: &'static str) -> Parameter {
 
 /// CAKE's default for this list; its Smart Links lists have another.
 const OFFER_ROWS_DEFAULT: i64 = 25;
+
+/// Columns for [`read_row`], table and order, for a reader of all of it.
+pub const ALL: (&str, &str, &str) = (COLUMNS, "offers", "offer_id");
 
 const COLUMNS: &str = "offer_id, offer_name, offer_status, offer_url, payout, expiration_date, further";

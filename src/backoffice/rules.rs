@@ -135,7 +135,7 @@ fn save(transaction: &Transaction<'_>, rule: &RoutingRule) -> Result<(), Refusal
 }
 
 /// A row of [`COLUMNS`].
-fn read_row(row: &Row<'_>) -> rusqlite::Result<RoutingRule> {
+pub fn read_row(row: &Row<'_>) -> rusqlite::Result<RoutingRule> {
     let conditions: String = row.get(5)?;
     Ok(RoutingRule {
         rule_id: row.get(0)?,
@@ -211,5 +211,8 @@ const CONDITIONS: Parameter = Parameter::new(
     Kind::Conditions,
     "Which clicks it takes: those for which all of them hold.",
 );
+
+/// Columns for [`read_row`], table and order, for a reader of all of it.
+pub const ALL: (&str, &str, &str) = (COLUMNS, "routing_rules", "rule_id");
 
 const COLUMNS: &str = "rule_id, smart_link_id, offer_id, priority, offer_weight, conditions";

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use rusqlite::types::Value;
 use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior, params_from_iter,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior,
+    params_from_iter,
 };
 use tokio::sync::watch;
 
 /// The open file.
 pub struct Store {
     connection: Mutex<Connection>,
+    path: PathBuf,
     /// The name of the state that was committed last.
     revision: watch::Sender<String>,
 }
@@ -93,12 +95,24 @@ impl Store {
         migrate(&mut connection).map_err(failed)?;
         let revision =
             connection.transaction().and_then(|transaction| revision(&transaction)).map_err(failed)?;
-        Ok(Self { connection: Mutex::new(connection), revision: watch::Sender::new(revision) })
+        Ok(Self {
+            connection: Mutex::new(connection),
+            path: path.to_owned(),
+            revision: watch::Sender::new(revision),
+        })
     }
 
     /// The name of the state, and of each that follows.
     pub fn revisions(&self) -> watch::Receiver<String> {
         self.revision.subscribe()
+    }
+
+    /// A connection of its own for a reader who takes long: with the write-ahead log, nobody waits for it.
+    pub fn reader(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(connection)
     }
 
     /// Runs the work on one state of the file. Whatever it wrote is undone.
@@ -142,11 +156,12 @@ impl Store {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (done, changed) = work(&transaction)?;
         if changed {
-            let revision = transaction
+            let revision: String = transaction
                 .prepare_cached(
                     "UPDATE network SET revision = lower(hex(randomblob(16))) RETURNING revision",
                 )?
                 .query_row([], |row| row.get(0))?;
+            note_state(&transaction, &revision)?;
             transaction.commit()?;
             self.revision.send_replace(revision);
         }
@@ -196,8 +211,30 @@ impl Listing {
     }
 }
 
+/// Enters a state, of which the triggers have noted what it touched, and forgets what is too old or too much to be told
+/// as a difference.
+fn note_state(transaction: &Transaction<'_>, revision: &str) -> rusqlite::Result<()> {
+    let state: i64 = transaction
+        .prepare_cached(
+            "INSERT INTO states (state, revision) SELECT state, ? FROM next_state WHERE true RETURNING state",
+        )?
+        .query_row([revision], |row| row.get(0))?;
+    let touched: i64 = transaction
+        .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM touched_links WHERE state = ? LIMIT ?)")?
+        .query_row((state, CHANGED_LINKS_MAX + 1), |row| row.get(0))?;
+    let oldest = if touched > CHANGED_LINKS_MAX { state } else { state - STATES_KEPT };
+    for sql in [
+        "DELETE FROM states WHERE state < ?",
+        "DELETE FROM touched_links WHERE state <= ?",
+        "DELETE FROM touched_offers WHERE state <= ?",
+    ] {
+        transaction.prepare_cached(sql)?.execute([oldest])?;
+    }
+    Ok(())
+}
+
 /// The name of the state that the transaction sees.
-pub fn revision(transaction: &Transaction<'_>) -> rusqlite::Result<String> {
+pub fn revision(transaction: &Connection) -> rusqlite::Result<String> {
     transaction.prepare_cached("SELECT revision FROM network")?.query_row([], |row| row.get(0))
 }
 
@@ -285,7 +322,14 @@ fn open_error(path: &Path, error: rusqlite::Error) -> OpenError {
 
 /// Each brings the schema from its index to the next version; `PRAGMA user_version` says how many were run. One that
 /// was released is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_keys.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("schema_keys.sql"), include_str!("schema_changes.sql")];
+
+/// Beyond so many links, a reader is told the whole network and no difference.
+pub const CHANGED_LINKS_MAX: i64 = 10_000;
+
+/// How many states back a difference can be told: hours of steady work, and an edge asks every few seconds.
+const STATES_KEPT: i64 = 10_000;
 
 /// "SLNK": tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x534C_4E4B;

@@ -27,10 +27,13 @@ use url::Url;
 
 use super::geo_targets::GeoTargetsForm;
 use super::key::{Key, KeyError, KeySource};
+use super::lines::LineError;
+use super::network::{Network, ReadAttachment, ReadLink};
 use super::outgoing::Outgoing;
 use super::page::{List, Unreadable, read_envelope, read_page};
 use super::tls::{TlsError, client_config};
-use super::wire::{Network, OfferItem, RoutingRule, SmartLinkOffer};
+use super::wire::{OfferItem, RoutingRule};
+use crate::routing::Attachment;
 
 /// How to reach an upstream.
 #[derive(Clone, Debug)]
@@ -70,7 +73,7 @@ pub struct Client {
 /// Entries and rules, from wherever they are known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routing {
-    pub smart_link_offers: Vec<SmartLinkOffer>,
+    pub smart_link_offers: Vec<Attachment>,
     pub routing_rules: Vec<RoutingRule>,
 }
 
@@ -107,6 +110,12 @@ pub enum FetchError {
         "{call}: the page from row {start} is one that came before; the upstream seems to ignore start_at_row"
     )]
     Repeating { call: &'static str, start: usize },
+    #[error("{call}: the answer broke off: {reason}")]
+    Broken { call: &'static str, reason: String },
+    #[error("{call}: {source}")]
+    Line { call: &'static str, source: LineError },
+    #[error("{call}: the answer is not whole; it ended after {lines} lines")]
+    Incomplete { call: &'static str, lines: u64 },
     #[error("{call}: the network was changed {READS} times while it was read; its pages do not fit together")]
     Changing { call: &'static str },
 }
@@ -132,8 +141,11 @@ impl FetchError {
     }
 
     /// Strikes the key out of what the upstream said, and cuts that to a length that fits a log.
-    fn without(mut self, key: &Key) -> Self {
-        if let FetchError::Json { reason: said, .. } | FetchError::Refused { status: said, .. } = &mut self {
+    pub(super) fn without(mut self, key: &Key) -> Self {
+        if let FetchError::Json { reason: said, .. }
+        | FetchError::Refused { status: said, .. }
+        | FetchError::Line { source: LineError { reason: said, .. }, .. } = &mut self
+        {
             *said = key.struck_from(said);
         }
         self
@@ -215,15 +227,28 @@ impl Client {
 
     async fn one_reading(&self, key: &Key, routing: Option<&Routing>) -> Result<Fetched, FetchError> {
         let mut reading = Reading { client: self, key, revision: None, unreadable: Vec::new() };
-        let offers: Vec<WrappedOffer> = reading.list(List::Offers).await?;
+        let first = self.page(key, List::Offers, 0).await?;
+        // An upstream that tells states is smartlink's own, and has it all in one answer.
+        if first.1.is_some()
+            && routing.is_none()
+            && let Some(fetched) = self.whole(key).await?
+        {
+            return Ok(fetched);
+        }
+        let offers: Vec<WrappedOffer> = reading.list_from(List::Offers, first).await?;
+        let links: Vec<ReadLink> = reading.list(List::SmartLinks).await?;
         let mut network = Network {
-            smart_links: reading.list(List::SmartLinks).await?,
+            smart_links: links.into_iter().map(|link| link.0).collect(),
             offers: offers.into_iter().map(|wrapped| wrapped.offer).collect(),
             ..Network::default()
         };
         (network.smart_link_offers, network.routing_rules) = match routing {
             Some(given) => (given.smart_link_offers.clone(), given.routing_rules.clone()),
-            None => (reading.list(List::SmartLinkOffers).await?, reading.list(List::RoutingRules).await?),
+            None => {
+                let attachments: Vec<ReadAttachment> = reading.list(List::SmartLinkOffers).await?;
+                let attachments = attachments.into_iter().map(|attachment| attachment.0).collect();
+                (attachments, reading.list(List::RoutingRules).await?)
+            }
         };
         network.offer_geo_targets = reading.geo_targets(&network).await?;
         let unreadable = reading.unreadable.into_iter().map(|row| row.without(key)).collect();
@@ -253,6 +278,24 @@ impl Client {
         call: &'static str,
         parameters: &[(&str, &str)],
     ) -> Result<Answered, FetchError> {
+        let answer = self.ask(key, call, parameters).await?;
+        let body_bytes_max = self.options.body_bytes_max;
+        let revision = answer.headers().get(REVISION_HEADER).cloned();
+        let body = Limited::new(answer.into_body(), body_bytes_max).collect().await;
+        body.map(|body| (body.to_bytes(), revision)).map_err(|error| FetchError::Body {
+            call,
+            body_bytes_max,
+            reason: causes(error.as_ref()),
+        })
+    }
+
+    /// Makes a call. Gives the answer, of which the body is not read yet, if it is one of success.
+    pub(super) async fn ask(
+        &self,
+        key: &Key,
+        call: &'static str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Response<Incoming>, FetchError> {
         let unreachable = |reason: String| FetchError::Unreachable { call, reason };
         let request = Request::get(self.uri(key, call, parameters).map_err(unreachable)?)
             .header(header::ACCEPT, "application/json")
@@ -271,14 +314,7 @@ impl Client {
                 };
             return Err(FetchError::Status { call, status, hint, retry_after });
         }
-        let body_bytes_max = self.options.body_bytes_max;
-        let revision = answer.headers().get(REVISION_HEADER).cloned();
-        let body = Limited::new(answer.into_body(), body_bytes_max).collect().await;
-        body.map(|body| (body.to_bytes(), revision)).map_err(|error| FetchError::Body {
-            call,
-            body_bytes_max,
-            reason: causes(error.as_ref()),
-        })
+        Ok(answer)
     }
 
     pub(super) async fn request(
@@ -317,9 +353,19 @@ impl Reading<'_> {
     /// Reads pages until a short or empty one: some at a time as far as the upstream's own count goes, one by one
     /// beyond it. Rows may repeat over pages when the upstream changes in between.
     pub(super) async fn list<T: DeserializeOwned>(&mut self, list: List) -> Result<Vec<T>, FetchError> {
+        let first = self.client.page(self.key, list, 0).await?;
+        self.list_from(list, first).await
+    }
+
+    /// As [`Reading::list`], with the first page at hand.
+    async fn list_from<T: DeserializeOwned>(
+        &mut self,
+        list: List,
+        first: Answered,
+    ) -> Result<Vec<T>, FetchError> {
         let (client, key, rows_max) = (self.client, self.key, self.client.options.rows_max);
         let mut so_far = SoFar { list, rows: Vec::new(), next: 0, total_rows: 0, seen: HashSet::new() };
-        if self.add(&mut so_far, 0, client.page(key, list, 0).await?)? {
+        if self.add(&mut so_far, 0, first)? {
             return Ok(so_far.rows);
         }
         // Where a page holds more than was asked for, it cannot be told at which row the others begin.
@@ -470,7 +516,7 @@ pub(super) const PAGE_ROWS: usize = 500;
 pub(super) const READS: usize = 5;
 
 /// Beyond this a list is not what it is taken for, and nobody would read the warnings.
-const UNREADABLE_MAX: usize = 10_000;
+const UNREADABLE_MAX: usize = 100_000;
 
 /// Beyond any network.
 pub const ROWS_MAX: usize = 20_000_000;

@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 
 use super::client::{Answered, Client, FetchError, Reading};
 use super::key::Key;
+use super::network::Network;
 use super::page::{Fields, List, read_envelope};
-use super::wire::{GeoTarget, Network, OfferGeoTargets};
+use super::wire::{GeoTarget, OfferGeoTargets};
 
 /// How an upstream lists geo targets, as far as it is known.
 #[derive(Debug, Default)]
@@ -114,7 +115,7 @@ fn wants_an_offer(error: &FetchError) -> bool {
 
 /// The offers that are there and that a click can reach.
 fn routed_offers(network: &Network) -> Vec<i64> {
-    let entries = network.smart_link_offers.iter().map(|entry| entry.offer_id);
+    let entries = network.smart_link_offers.iter().map(|entry| i64::from(entry.offer.value()));
     let rules = network.routing_rules.iter().map(|rule| rule.offer_id);
     let named: BTreeSet<i64> = entries.chain(rules).collect();
     let offers: BTreeSet<i64> = network.offers.iter().map(|offer| offer.offer_id).collect();

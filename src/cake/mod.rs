@@ -7,14 +7,20 @@ mod client;
 mod geo_targets;
 mod key;
 mod lenient;
+mod lines;
+mod network;
 mod outgoing;
 mod page;
 mod tls;
+mod update;
 
 pub use calls::{CallError, Envelope, Rows};
 pub use client::{
     Client, ClientOptions, FetchError, Fetched, REVISION_HEADER, ROWS_MAX, Routing, parse_upstream,
 };
 pub use key::{Key, KeyError, KeySource};
+pub use lines::{End, Head, Line, LineError, Lines};
+pub use network::Network;
 pub use page::{ItemId, List, Unreadable};
 pub use tls::TlsError;
+pub use update::{Changes, Update};

@@ -3,7 +3,7 @@
 //! Reading an item can fail on one field; the error names it in the words of the API, because the embedded API and
 //! the sync use the same functions: nothing is accepted by the one that the other would refuse.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ipnet::IpNet;
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::routing::{
-    Condition, DAY_NAMES, Entry, Flag, Flags, HostSet, Hours, Link, MinuteOfDay, Mode, NameSet, NetSet,
-    Offer, Rotation, Snapshot, TextSet, ValueSet, Warning, Weight, Zone, is_host_pattern, parse_net,
+    Attachment, Condition, DAY_NAMES, Entry, Flag, Flags, HostSet, Hours, Link, MinuteOfDay, Mode, NameSet,
+    NetSet, Offer, Rotation, TextSet, ValueSet, Weight, Zone, is_host_pattern, parse_net,
 };
 use crate::types::{
     AffiliateId, Browser, Country, CountrySet, DeviceKind, Language, LinkId, OfferId, Os, Region, RuleId,
@@ -22,22 +22,13 @@ use crate::types::{
 
 use super::lenient;
 
-/// Everything the upstream says: the join of its lists, before it is read. This is what the last good file holds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Network {
-    pub smart_links: Vec<SmartLink>,
-    pub offers: Vec<OfferItem>,
-    pub offer_geo_targets: Vec<OfferGeoTargets>,
-    pub smart_link_offers: Vec<SmartLinkOffer>,
-    pub routing_rules: Vec<RoutingRule>,
-}
-
 /// An item of `smart_links.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SmartLink {
     #[serde(deserialize_with = "lenient::whole")]
     pub smart_link_id: i64,
-    #[serde(default)]
+    /// Left out where nothing but routing is asked for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub smart_link_name: String,
     #[serde(deserialize_with = "lenient::whole")]
     pub affiliate_id: i64,
@@ -145,75 +136,6 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
-impl Network {
-    /// Sorts every list by its ids and keeps the first of items with the same id, so that equal content has equal
-    /// bytes whatever the order of the pages. Tracking URLs, which say where clicks come from and not where they go,
-    /// are left out.
-    pub fn canonical(mut self) -> Self {
-        fn sort<T, K: Ord>(items: &mut Vec<T>, key: impl Fn(&T) -> K) {
-            items.sort_by_key(&key);
-            items.dedup_by(|later, first| key(later) == key(first));
-        }
-        for link in &mut self.smart_links {
-            link.tracking_url = None;
-        }
-        sort(&mut self.smart_links, |link| link.smart_link_id);
-        sort(&mut self.offers, |offer| offer.offer_id);
-        sort(&mut self.offer_geo_targets, |targets| targets.offer_id);
-        sort(&mut self.smart_link_offers, |entry| (entry.smart_link_id, entry.offer_id));
-        sort(&mut self.routing_rules, |rule| rule.rule_id);
-        self
-    }
-
-    /// Reads every item. What cannot be read is left out, with a warning that names it. `zone` is the network's.
-    pub fn to_snapshot(&self, zone: &Zone) -> (Snapshot, Vec<Warning>) {
-        let mut warnings = Vec::new();
-        let mut left_out = |item: String, error: FieldError| {
-            warnings.push(Warning::new(item, format!("{error}; it is left out")));
-        };
-        let mut snapshot = Snapshot::default();
-        for link in &self.smart_links {
-            match link.read() {
-                Ok(link) => snapshot.links.push(link),
-                Err(error) => left_out(format!("smart link {}", link.smart_link_id), error),
-            }
-        }
-        let mut geo_targets: HashMap<i64, &OfferGeoTargets> = HashMap::new();
-        for targets in &self.offer_geo_targets {
-            // The first of two, as in `canonical`.
-            geo_targets.entry(targets.offer_id).or_insert(targets);
-        }
-        for item in &self.offers {
-            let targets = geo_targets.get(&item.offer_id).map_or(&[][..], |targets| &targets.geo_targets);
-            // An offer whose geo targets cannot be read would be open to countries its advertiser does not pay for.
-            match item
-                .read(zone)
-                .and_then(|offer| Ok(Offer { targeting: read_geo_targets(targets)?, ..offer }))
-            {
-                Ok(offer) => snapshot.offers.push(offer),
-                Err(error) => left_out(format!("offer {}", item.offer_id), error),
-            }
-        }
-        for item in &self.smart_link_offers {
-            match item.read() {
-                Ok(entry) => snapshot.entries.push(entry),
-                Err(error) => {
-                    left_out(format!("offer {} on smart link {}", item.offer_id, item.smart_link_id), error);
-                }
-            }
-        }
-        for rule in &self.routing_rules {
-            match rule.read() {
-                Ok(entry) => snapshot.entries.push(entry),
-                Err(error) => {
-                    left_out(format!("rule {} of smart link {}", rule.rule_id, rule.smart_link_id), error)
-                }
-            }
-        }
-        (snapshot, warnings)
-    }
-}
-
 impl SmartLink {
     /// Everything but the fallback's URL, which is parsed when the table is compiled.
     pub fn read(&self) -> Result<Link, FieldError> {
@@ -224,7 +146,8 @@ impl SmartLink {
             rotation: Rotation::parse(&self.rotation_type.to_ascii_lowercase()).ok_or_else(|| {
                 expected("rotation_type", self.rotation_type.as_str(), "one of weighted, even, priority")
             })?,
-            fallback_url: self.fallback_url.clone().filter(|url| !url.is_empty()),
+            cap_aware: self.cap_aware,
+            fallback_url: self.fallback_url.as_deref().filter(|url| !url.is_empty()).map(Box::from),
         })
     }
 }
@@ -247,19 +170,49 @@ impl OfferItem {
 }
 
 impl SmartLinkOffer {
-    pub fn read(&self) -> Result<Entry, FieldError> {
-        Ok(Entry {
+    pub fn read(&self) -> Result<Attachment, FieldError> {
+        Ok(Attachment {
             link: read_id("smart_link_id", self.smart_link_id, LinkId::new)?,
             offer: read_id("offer_id", self.offer_id, OfferId::new)?,
             weight: read_weight(self.offer_weight)?,
             priority: read_priority(self.priority)?,
-            rule: None,
-            conditions: Vec::new(),
         })
     }
 }
 
+/// As it is written where nothing but routing is asked for: without what no click needs.
+impl From<&Link> for SmartLink {
+    fn from(link: &Link) -> Self {
+        Self {
+            smart_link_id: link.id.value().into(),
+            smart_link_name: String::new(),
+            affiliate_id: link.affiliate.value().into(),
+            smart_link_status: if link.active { ACTIVE } else { INACTIVE }.to_owned(),
+            rotation_type: link.rotation.as_str().to_owned(),
+            cap_aware: link.cap_aware,
+            fallback_url: link.fallback_url.as_deref().map(str::to_owned),
+            tracking_url: None,
+        }
+    }
+}
+
+impl From<&Attachment> for SmartLinkOffer {
+    fn from(attachment: &Attachment) -> Self {
+        Self {
+            smart_link_id: attachment.link.value().into(),
+            offer_id: attachment.offer.value().into(),
+            offer_weight: attachment.weight.value().into(),
+            priority: attachment.priority.into(),
+        }
+    }
+}
+
 impl RoutingRule {
+    /// `None` if its number cannot be a link's.
+    pub fn link_id(&self) -> Option<LinkId> {
+        u32::try_from(self.smart_link_id).ok().and_then(LinkId::new)
+    }
+
     pub fn read(&self) -> Result<Entry, FieldError> {
         Ok(Entry {
             link: read_id("smart_link_id", self.smart_link_id, LinkId::new)?,
@@ -542,11 +495,13 @@ fn default_priority() -> i64 {
 /// The status in which a link or an offer takes clicks.
 pub const ACTIVE: &str = "active";
 
+const INACTIVE: &str = "inactive";
+
 /// `smart_link_status`.
-pub const LINK_STATUSES: &[&str] = &[ACTIVE, "inactive"];
+pub const LINK_STATUSES: &[&str] = &[ACTIVE, INACTIVE];
 
 /// `offer_status`, over all of CAKE's pages.
-pub const OFFER_STATUSES: &[&str] = &[ACTIVE, "inactive", "paused", "pending", "expired"];
+pub const OFFER_STATUSES: &[&str] = &[ACTIVE, INACTIVE, "paused", "pending", "expired"];
 
 /// Every condition that a rule may have.
 pub const CONDITION_NAMES: &[&str] = &[
@@ -628,35 +583,6 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_whose_geo_targets_are_unreadable_is_left_out() {
-        let network: Network = serde_json::from_value(json!({
-            "smart_links": [], "smart_link_offers": [], "routing_rules": [],
-            "offers": [{"offer_id": 1, "offer_status": "active", "offer_url": "https://a.example/"}],
-            "offer_geo_targets": [{"offer_id": 1, "geo_targets": [{"country_code": "QQ", "action": "allow"}]}],
-        }))
-        .unwrap();
-        let (snapshot, warnings) = network.to_snapshot(&Zone::parse("UTC").unwrap());
-        assert!(snapshot.offers.is_empty());
-        assert!(warnings[0].to_string().starts_with("offer 1: `countries` is \"QQ\""), "{warnings:?}");
-    }
-
-    #[test]
-    fn of_two_lists_of_geo_targets_the_first_counts_canonical_or_not() {
-        let targets =
-            |code| json!({"offer_id": 1, "geo_targets": [{"country_code": code, "action": "block"}]});
-        let network: Network = serde_json::from_value(json!({
-            "smart_links": [], "smart_link_offers": [], "routing_rules": [],
-            "offers": [{"offer_id": 1, "offer_status": "active", "offer_url": "https://a.example/"}],
-            "offer_geo_targets": [targets("US"), targets("CA")],
-        }))
-        .unwrap();
-        let utc = Zone::parse("UTC").unwrap();
-        let (as_listed, _) = network.to_snapshot(&utc);
-        let (canonical, _) = network.canonical().to_snapshot(&utc);
-        assert_eq!(as_listed.offers, canonical.offers);
-    }
-
-    #[test]
     fn the_last_second_of_an_offer_is_in_the_networks_zone() {
         let zone = Zone::parse("America/New_York").unwrap();
         let expires = read_expiration("2027-01-31 23:59:59", &zone).unwrap();
@@ -664,24 +590,5 @@ mod tests {
         assert_eq!(expires.0, first_expired.as_millisecond());
         assert!(read_expiration("2027-02-30 00:00:00", &zone).is_err());
         assert!(read_expiration("2027-01-31", &zone).is_err());
-    }
-
-    #[test]
-    fn equal_content_is_equal_whatever_the_order() {
-        let link = |id| SmartLink {
-            smart_link_id: id,
-            smart_link_name: format!("link {id}"),
-            affiliate_id: 1,
-            smart_link_status: "active".to_owned(),
-            rotation_type: "even".to_owned(),
-            cap_aware: true,
-            fallback_url: None,
-            tracking_url: None,
-        };
-        let network = |ids: &[i64]| Network {
-            smart_links: ids.iter().map(|&id| link(id)).collect(),
-            ..Network::default()
-        };
-        assert_eq!(network(&[2, 1, 2, 3]).canonical(), network(&[1, 2, 3]).canonical());
     }
 }

@@ -7,11 +7,10 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 
 use super::ServeArgs;
-use crate::cake::Client;
-use crate::cake::wire::Network;
+use crate::cake::{Client, Network};
 use crate::config::{Config, Flags, Upstream};
 use crate::routing::compile;
-use crate::sync::{Overlay, read_last_good};
+use crate::sync::{Kept, Overlay, read_last_good};
 
 /// What serve would be given, and perhaps a snapshot.
 #[derive(Clone, Debug, Args)]
@@ -103,8 +102,8 @@ impl Findings {
 
     /// Gives the network, if it can be read.
     fn snapshot(&mut self, path: &Path, config: &Config) -> Option<Network> {
-        let (network, name) = match read_last_good(path) {
-            Ok(Some(read)) => read,
+        let Kept { network, name, .. } = match read_last_good(path) {
+            Ok(Some(kept)) => kept,
             Ok(None) => {
                 self.error(format_args!("there is no snapshot {}", path.display()));
                 return None;

@@ -16,7 +16,7 @@ use crate::admin::{self, EntryAnswer, ExplainAnswer, ExplainQuery};
 use crate::config::{ADMIN_TOKEN, Config, Flags};
 use crate::routing::compile;
 use crate::state::{Published, now};
-use crate::sync::read_last_good;
+use crate::sync::{Kept, read_last_good};
 
 /// The click, and whom to ask.
 #[derive(Clone, Debug, Args)]
@@ -108,10 +108,10 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 fn ask_snapshot(path: &Path, args: &ExplainArgs, query: &ExplainQuery) -> anyhow::Result<ExplainAnswer> {
     let flags = Flags { config: args.config.clone(), geo: args.geo.clone(), ..Flags::default() };
     let config = Config::load(&flags)?;
-    let (network, snapshot) =
+    let Kept { network, name: snapshot, .. } =
         read_last_good(path)?.with_context(|| format!("there is no snapshot {}", path.display()))?;
     let (table, _) = compile(&network.to_snapshot(&config.refresh.zone).0, &config.refresh.compile);
-    let published = Published { generation: 0, snapshot, published_at: now(), table };
+    let published = Published { generation: 0, snapshot, published_at: now(), table: table.into() };
     Ok(admin::explain(query, &published, &config.geo.load()?)?)
 }
 

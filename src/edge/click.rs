@@ -64,7 +64,7 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
         referrer_host: text(&parts.headers, REFERER).and_then(referrer_host),
         subs: query.subs.each_ref().map(Option::as_deref),
     };
-    let table = &worker.table.load().table;
+    let table = worker.table.load().table.of(click.link);
     let decision = decide(table, &click, draw);
 
     let offer = decision.choice.map(|choice| choice.offer);

@@ -1,14 +1,15 @@
 //! Snapshot → table. Total: whatever the snapshot says, there is a table, and a warning for each item that is not in
 //! it as written.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::types::{LinkId, OfferId};
+use crate::types::{LinkId, OfferId, RuleId};
 
 use super::alias::{self, Slot};
 use super::destination::{DestinationPolicy, Template};
-use super::snapshot::{Entry, Link, Offer, Rotation, Snapshot, Warning};
+use super::snapshot::{Attachment, Entry, Link, Offer, Rotation, Snapshot, Warning, Weight};
 use super::table::{ALWAYS, BotPolicy, EntryRow, LinkRow, OfferRow, Table, Tier};
 use super::targeting::Condition;
 
@@ -23,7 +24,7 @@ pub struct CompileOptions {
 
 /// Compiles a snapshot. The same snapshot, in whatever order, gives the same table: a draw recorded with it can be
 /// replayed.
-pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> (Table, Vec<Warning>) {
+pub fn compile(snapshot: &Snapshot<'_>, options: &CompileOptions) -> (Table, Vec<Warning>) {
     let mut compiler = Compiler {
         policy: &options.policy,
         table: Table::empty(options.network_fallback.clone(), options.bots),
@@ -35,7 +36,7 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> (Table, Vec<War
         warnings: Vec::new(),
     };
     compiler.offers(&snapshot.offers);
-    compiler.links(&snapshot.links, &snapshot.entries);
+    compiler.links(snapshot);
     compiler.finish()
 }
 
@@ -53,6 +54,43 @@ struct Compiler<'s> {
     /// Hash of its conditions → targeting. Where two have the same hash, the second is one further on.
     targetings: HashMap<u64, u32>,
     warnings: Vec<Warning>,
+}
+
+/// An entry of the link at hand.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Own<'s> {
+    offer: OfferId,
+    weight: Weight,
+    priority: u32,
+    rule: Option<RuleId>,
+    conditions: &'s [Condition],
+}
+
+impl Own<'_> {
+    /// The order of a link's entries.
+    fn key(&self) -> (u32, OfferId, Option<RuleId>) {
+        (self.priority, self.offer, self.rule)
+    }
+
+    fn name(&self, link: LinkId) -> String {
+        match self.rule {
+            Some(rule) => format!("rule {rule} of smart link {link} for offer {}", self.offer),
+            None => format!("offer {} on smart link {link}", self.offer),
+        }
+    }
+}
+
+impl From<&Attachment> for Own<'_> {
+    fn from(&Attachment { offer, priority, weight, .. }: &Attachment) -> Self {
+        Self { offer, weight, priority, rule: None, conditions: &[] }
+    }
+}
+
+impl<'s> From<&'s Entry> for Own<'s> {
+    fn from(entry: &'s Entry) -> Self {
+        let &Entry { offer, weight, priority, rule, ref conditions, .. } = entry;
+        Self { offer, weight, priority, rule, conditions }
+    }
 }
 
 impl<'s> Compiler<'s> {
@@ -81,33 +119,36 @@ impl<'s> Compiler<'s> {
         }
     }
 
-    fn links(&mut self, links: &'s [Link], entries: &'s [Entry]) {
-        let mut links: Vec<&Link> = links.iter().collect();
+    fn links(&mut self, snapshot: &'s Snapshot<'_>) {
+        let mut links: Vec<&Link> = snapshot.links.iter().collect();
         links.sort();
-        let mut entries: Vec<&Entry> = entries.iter().collect();
-        // Stable sorts notice runs: a snapshot that comes in order costs one pass. What has the same key is compared
-        // whole, so that it does not matter which of two came first.
-        let key = |entry: &Entry| (entry.link, entry.priority, entry.offer, entry.rule);
-        entries.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.cmp(b)));
+        let attachments = by_link(&snapshot.attachments);
+        let mut entries: Vec<&Entry> = snapshot.entries.iter().collect();
+        entries.sort_by_key(|entry| entry.link);
+        let count = attachments.len() + entries.len();
         self.table.links.reserve(links.len());
         self.table.rows.reserve_exact(links.len());
         self.table.tiers.reserve(links.len());
-        self.table.entries.reserve_exact(entries.len());
+        self.table.entries.reserve_exact(count);
 
-        let mut rest = &entries[..];
+        let (mut attachments, mut entries) = (&attachments[..], &entries[..]);
+        let mut own = Vec::new();
         for link in links {
-            let unknown = rest.iter().take_while(|entry| entry.link < link.id).count();
-            self.entries_without_link(&rest[..unknown]);
-            rest = &rest[unknown..];
+            self.without_link(&mut attachments, &mut entries, |id| id < link.id);
             if self.table.links.contains_key(&link.id) {
                 self.warn(format!("smart link {}", link.id), REPEATED);
                 continue;
             }
-            let own = rest.iter().take_while(|entry| entry.link == link.id).count();
-            self.link(link, &rest[..own]);
-            rest = &rest[own..];
+            own.clear();
+            own.extend(taken(&mut attachments, |entry| entry.link == link.id).iter().map(Own::from));
+            own.extend(
+                taken(&mut entries, |entry| entry.link == link.id).iter().map(|&entry| Own::from(entry)),
+            );
+            // What has the same key is compared whole, so that it does not matter which of two came first.
+            own.sort_by(|a, b| a.key().cmp(&b.key()).then_with(|| a.cmp(b)));
+            self.link(link, &own);
         }
-        self.entries_without_link(rest);
+        self.without_link(&mut attachments, &mut entries, |_| true);
     }
 
     fn finish(mut self) -> (Table, Vec<Warning>) {
@@ -120,7 +161,7 @@ impl<'s> Compiler<'s> {
         (self.table, self.warnings)
     }
 
-    fn link(&mut self, link: &'s Link, entries: &[&'s Entry]) {
+    fn link(&mut self, link: &'s Link, entries: &[Own<'s>]) {
         let fallback = link.fallback_url.as_deref().and_then(|url| {
             let item = format!("smart link {}", link.id);
             self.template(&item, "fallback_url", url, "the network's fallback is used")
@@ -135,21 +176,21 @@ impl<'s> Compiler<'s> {
     }
 
     /// One tier. `entries` share link and priority and are sorted by offer and rule.
-    fn tier(&mut self, link: &Link, entries: &[&'s Entry]) {
+    fn tier(&mut self, link: &Link, entries: &[Own<'s>]) {
         let (mut drawable, mut others) = (Vec::with_capacity(entries.len()), Vec::new());
         let mut last = None;
         for entry in entries {
             if last.replace((entry.offer, entry.rule)) == Some((entry.offer, entry.rule)) {
-                self.warn(name(entry), REPEATED);
+                self.warn(entry.name(link.id), REPEATED);
                 continue;
             }
             let Some(&(offer, offer_targeting)) = self.offers.get(&entry.offer) else {
                 if !self.refused.contains(&entry.offer) {
-                    self.warn(name(entry), "the offer is unknown; the entry is left out");
+                    self.warn(entry.name(link.id), "the offer is unknown; the entry is left out");
                 }
                 continue;
             };
-            let targeting = self.join(offer_targeting, &entry.conditions);
+            let targeting = self.join(offer_targeting, entry.conditions);
             let weight = entry.weight.value();
             let row = EntryRow { offer, rule: entry.rule, targeting, weight, run: 1, slot: Slot::default() };
             let takes_traffic = weight > 0 && self.table.offers[offer as usize].active;
@@ -178,13 +219,26 @@ impl<'s> Compiler<'s> {
         self.table.entries.append(&mut others);
     }
 
-    fn entries_without_link(&mut self, entries: &[&Entry]) {
-        let mut last: Option<LinkId> = None;
-        for entry in entries {
-            // One warning a link: a lost link may have had thousands of entries.
-            if last.replace(entry.link) != Some(entry.link) {
-                self.warn(name(entry), "the smart link is unknown; all its entries are left out");
+    /// Passes over the entries of links that are not there, with one warning a link: a lost link may have had
+    /// thousands.
+    fn without_link(
+        &mut self,
+        attachments: &mut &[Attachment],
+        entries: &mut &[&'s Entry],
+        is_lost: impl Fn(LinkId) -> bool,
+    ) {
+        let attachments = taken(attachments, |entry| is_lost(entry.link)).iter();
+        let entries = taken(entries, |entry| is_lost(entry.link)).iter();
+        let entries = entries.map(|&entry| (entry.link, Own::from(entry)));
+        let mut lost: BTreeMap<LinkId, Own<'_>> = BTreeMap::new();
+        for (link, entry) in entries.chain(attachments.map(|entry| (entry.link, Own::from(entry)))) {
+            let first = lost.entry(link).or_insert(entry);
+            if (entry.key(), entry) < (first.key(), *first) {
+                *first = entry;
             }
+        }
+        for (link, entry) in lost {
+            self.warn(entry.name(link), "the smart link is unknown; all its entries are left out");
         }
     }
 
@@ -263,11 +317,22 @@ fn mark_runs(drawable: &mut [EntryRow]) -> u32 {
     runs
 }
 
-fn name(entry: &Entry) -> String {
-    match entry.rule {
-        Some(rule) => format!("rule {rule} of smart link {} for offer {}", entry.link, entry.offer),
-        None => format!("offer {} on smart link {}", entry.offer, entry.link),
+/// In the order of their links. What comes from an upstream is so already.
+fn by_link(attachments: &[Attachment]) -> Cow<'_, [Attachment]> {
+    if attachments.is_sorted_by_key(|attachment| attachment.link) {
+        return attachments.into();
     }
+    let mut sorted = attachments.to_vec();
+    sorted.sort();
+    sorted.into()
+}
+
+/// Takes from the front as long as it belongs there.
+fn taken<'a, T>(rest: &mut &'a [T], belongs: impl Fn(&T) -> bool) -> &'a [T] {
+    let count = rest.iter().take_while(|item| belongs(item)).count();
+    let (front, others) = rest.split_at(count);
+    *rest = others;
+    front
 }
 
 /// Which of two is kept depends on what they say, never on which came first.
@@ -281,7 +346,14 @@ mod tests {
 
     fn link(id: u32, rotation: Rotation) -> Link {
         let affiliate = AffiliateId::new(1).unwrap();
-        Link { id: LinkId::new(id).unwrap(), affiliate, active: true, rotation, fallback_url: None }
+        Link {
+            id: LinkId::new(id).unwrap(),
+            affiliate,
+            active: true,
+            rotation,
+            cap_aware: true,
+            fallback_url: None,
+        }
     }
 
     fn offer(id: u32, active: bool) -> Offer {
@@ -306,13 +378,13 @@ mod tests {
 
     /// Three links over all rotations, thirty entries each in four tiers, with weights of 0, inactive offers and
     /// targetings that interleave.
-    fn snapshot() -> Snapshot {
+    fn snapshot() -> Snapshot<'static> {
         let mut snapshot = Snapshot::default();
         for id in 1..=30 {
             snapshot.offers.push(offer(id, id % 7 != 0));
         }
         for (id, rotation) in (1..).zip(Rotation::ALL) {
-            snapshot.links.push(link(id, rotation));
+            snapshot.links.to_mut().push(link(id, rotation));
             for nth in 0..30 {
                 let conditions = if nth % 3 == 0 { vec![] } else { vec![sub(&format!("{}", nth % 5))] };
                 snapshot.entries.push(entry(id, 30 - nth, (nth % 4) as u8, 9 - nth % 4, conditions));
@@ -357,9 +429,10 @@ mod tests {
     fn a_run_too_long_for_its_field_is_cut() {
         let entries = 100_000;
         let snapshot = Snapshot {
-            links: vec![link(1, Rotation::Even)],
+            links: vec![link(1, Rotation::Even)].into(),
             offers: (1..=entries).map(|id| offer(id, true)).collect(),
             entries: (1..=entries).map(|id| entry(1, id, 1, 1, vec![])).collect(),
+            ..Snapshot::default()
         };
         let (table, _) = compile(&snapshot, &CompileOptions::default());
         let runs: Vec<usize> = table.runs(&table.tiers[0]).map(<[EntryRow]>::len).collect();
@@ -368,7 +441,8 @@ mod tests {
 
     #[test]
     fn equal_targetings_are_kept_once() {
-        let mut snapshot = Snapshot { links: vec![link(1, Rotation::Weighted)], ..Snapshot::default() };
+        let mut snapshot =
+            Snapshot { links: vec![link(1, Rotation::Weighted)].into(), ..Snapshot::default() };
         let expires_at = Some(UnixMillis(1));
         let of_offer = Offer { expires_at, targeting: vec![sub("a")], ..offer(1, true) };
         snapshot.offers = vec![of_offer, Offer { expires_at, ..offer(2, true) }];
@@ -388,7 +462,8 @@ mod tests {
     #[test]
     fn of_offers_with_one_id_a_readable_one_is_kept() {
         let entries = vec![entry(1, 1, 1, 1, vec![])];
-        let mut snapshot = Snapshot { links: vec![link(1, Rotation::Weighted)], offers: Vec::new(), entries };
+        let mut snapshot =
+            Snapshot { links: vec![link(1, Rotation::Weighted)].into(), entries, ..Snapshot::default() };
         let bad = |url: &str| Offer { url: url.to_owned(), ..offer(1, true) };
         snapshot.offers = vec![bad("a"), bad("z")];
         let (table, warnings) = compile(&snapshot, &CompileOptions::default());

@@ -8,6 +8,7 @@ mod compile;
 mod decide;
 mod destination;
 mod explain;
+mod layers;
 mod sets;
 mod snapshot;
 mod table;
@@ -19,7 +20,8 @@ pub use destination::{
     DestinationPolicy, LOCATION_BYTES_MAX, TEMPLATE_BYTES_MAX, Template, TemplateError, TooLong, Values,
 };
 pub use explain::{EntryStory, Explanation, Failure, TierStory, explain};
+pub use layers::{LayeredTable, LinkIds};
 pub use sets::{HostSet, NameSet, NetSet, SortedSet, TextSet, is_host_pattern, parse_net};
-pub use snapshot::{Entry, Link, Offer, Rotation, Snapshot, Warning, Weight};
+pub use snapshot::{Attachment, Entry, Link, Offer, Rotation, Snapshot, Warning, Weight};
 pub use table::{BotPolicy, Table};
 pub use targeting::{Condition, DAY_NAMES, Flag, Flags, Hours, MinuteOfDay, Mode, ValueSet, Zone};

@@ -4,17 +4,22 @@
 //! as an entry that names an unknown offer, is for `compile` to find. Items have a total order, so that `compile` can
 //! bring any snapshot into the same one.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::types::{AffiliateId, LinkId, OfferId, RuleId, UnixMillis};
 
 use super::targeting::Condition;
 
-/// A network: its links, its offers, and which offer hangs on which link.
+/// A network: its links, its offers, and which offer hangs on which link. What there are millions of may be borrowed:
+/// a copy of it would be as large as the table.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    pub links: Vec<Link>,
+pub struct Snapshot<'a> {
+    pub links: Cow<'a, [Link]>,
     pub offers: Vec<Offer>,
+    /// Entries without rule and conditions.
+    pub attachments: Cow<'a, [Attachment]>,
+    /// Rules; attachments may be here, too.
     pub entries: Vec<Entry>,
 }
 
@@ -26,8 +31,10 @@ pub struct Link {
     pub affiliate: AffiliateId,
     pub active: bool,
     pub rotation: Rotation,
+    /// Whether offers whose caps are full are passed over.
+    pub cap_aware: bool,
     /// A destination template, tried before the network's.
-    pub fallback_url: Option<String>,
+    pub fallback_url: Option<Box<str>>,
 }
 
 /// A destination.
@@ -41,6 +48,16 @@ pub struct Offer {
     pub url: String,
     /// Geo targets; all must hold, on whatever entry the offer hangs.
     pub targeting: Vec<Condition>,
+}
+
+/// An offer attached to a link, for every click.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attachment {
+    pub link: LinkId,
+    pub offer: OfferId,
+    /// Lower is tried first.
+    pub priority: u32,
+    pub weight: Weight,
 }
 
 /// An offer attached to a link. With `rule`, a routing rule; without, a plain attachment.
@@ -129,3 +146,6 @@ impl fmt::Display for Warning {
         write!(f, "{}: {}", self.item, self.problem)
     }
 }
+
+const _: () =
+    assert!(size_of::<Attachment>() == 16 && size_of::<Link>() == 32, "a network has millions of them");

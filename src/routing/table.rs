@@ -9,7 +9,7 @@
 //!
 //! Assumptions of [`decide`](super::decide::decide), each established by `compile` and tested there: indices are in
 //! range; tiers of a link are in ascending priority; inside a tier, entries that can be drawn come first, and
-//! their runs end where they end; targeting [`ALWAYS`] is empty.
+//! their runs end where they end; targeting [`ALWAYS`] is empty; offers are in the order of their ids.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -185,6 +185,20 @@ impl Table {
         row.fallback.map(|index| &self.templates[index as usize]).or(self.network_fallback.as_ref())
     }
 
+    /// How many entries hang on a link.
+    pub(super) fn entries_of(&self, row: &LinkRow) -> usize {
+        self.tiers_of(row).iter().map(|tier| tier.count as usize).sum()
+    }
+
+    /// In ascending order.
+    pub(super) fn offer_ids(&self) -> impl Iterator<Item = OfferId> {
+        self.offers.iter().map(|offer| offer.id)
+    }
+
+    pub(super) fn has_offer(&self, id: OfferId) -> bool {
+        self.offers.binary_search_by_key(&id, |offer| offer.id).is_ok()
+    }
+
     #[inline]
     pub(super) fn tiers_of(&self, row: &LinkRow) -> &[Tier] {
         &self.tiers[row.tiers.start as usize..row.tiers.end as usize]
@@ -221,8 +235,8 @@ impl Table {
 
 /// Spreads ids by one multiplication. Ids come from the upstream, not from visitors, so nobody can choose them to
 /// collide; a visitor can only ask.
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
+#[derive(Clone, Default)]
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

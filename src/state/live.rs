@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::routing::Table;
+use crate::routing::{LayeredTable, Table};
 use crate::types::UnixMillis;
 
 use super::geo::Geo;
@@ -25,7 +25,7 @@ pub struct Published {
     /// Content hash of the snapshot, in hexadecimal; empty before the first publish.
     pub snapshot: String,
     pub published_at: UnixMillis,
-    pub table: Table,
+    pub table: LayeredTable,
 }
 
 /// The table that clicks see.
@@ -49,16 +49,20 @@ pub struct Reader<T>(Cache<Arc<ArcSwap<T>>, Arc<T>>);
 impl LiveTable {
     /// Generation 0: a table of no links.
     pub fn new(empty: Table) -> Self {
-        let first =
-            Published { generation: 0, snapshot: String::new(), published_at: UnixMillis(0), table: empty };
+        let first = Published {
+            generation: 0,
+            snapshot: String::new(),
+            published_at: UnixMillis(0),
+            table: empty.into(),
+        };
         Self { swap: Swap::new(first), publishing: Mutex::new(()), confirmed_at: AtomicI64::new(0) }
     }
 
     /// Makes a table live and answers its generation. Clicks that have begun finish on the old table.
-    pub fn publish(&self, table: Table, snapshot: String, now: UnixMillis) -> u64 {
+    pub fn publish(&self, table: impl Into<LayeredTable>, snapshot: String, now: UnixMillis) -> u64 {
         let _alone = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.swap.current().generation + 1;
-        self.swap.replace(Published { generation, snapshot, published_at: now, table });
+        self.swap.replace(Published { generation, snapshot, published_at: now, table: table.into() });
         generation
     }
 

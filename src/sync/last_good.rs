@@ -1,19 +1,28 @@
 //! The newest snapshot that was accepted, on disk, so that a node routes when it starts and its upstream is away.
 //!
 //! ```text
-//! smartlink-snapshot 1 <blake3 of the rest, hexadecimal>\n
-//! {"smart_links":[…],"offers":[…],…}
+//! smartlink-snapshot 2 <blake3 of the rest, hexadecimal>\n
+//! {"offer":{…}}\n{"smart_link":{…}}\n…                        the items, as cake::Lines reads them
 //! ```
 //!
 //! Written to a temporary file, flushed to the disk, and renamed: a crash leaves the old file or the new one. What is
 //! replaced is kept as `snapshot.previous`, which is taken when the newest file is damaged.
+//!
+//! Changes of a few links are appended to `snapshot.changes`, each in a block that names the snapshot it changes:
+//!
+//! ```text
+//! smartlink-changes 1 <name of the snapshot before> <bytes> <blake3 of that name, a line feed, and the lines>\n
+//! {"changed_link":{…}}\n{"smart_link":{…}}\n…
+//! ```
+//!
+//! A crash in the middle of a block leaves it incomplete, and the snapshot is the one before it.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use crate::cake::wire::Network;
+use crate::cake::{Changes, Line, Lines, Network};
 use crate::types::UnixMillis;
 
 /// A last good file that cannot be used.
@@ -33,75 +42,95 @@ pub struct Kept {
     pub network: Network,
     /// The snapshot's name.
     pub name: String,
+    /// Whether changes were appended to it, which are in the network.
+    pub is_changed: bool,
     /// Why it is the previous generation: what is wrong with the newest.
     pub passed_over: Option<String>,
 }
 
-/// The canonical bytes of a network and their hash. Equal content has equal bytes.
-pub struct Encoded {
-    pub body: Vec<u8>,
-    pub hash: blake3::Hash,
+/// Changes, as they are appended.
+pub struct Block {
+    lines: Vec<u8>,
+    before: String,
+    hash: blake3::Hash,
 }
 
-impl Encoded {
-    /// `network` must be canonical.
-    pub fn new(network: &Network) -> Result<Self, String> {
-        let body = serde_json::to_vec(network)
-            .map_err(|error| format!("the snapshot cannot be written as JSON: {error}"))?;
-        let hash = blake3::hash(&body);
-        Ok(Self { body, hash })
-    }
-
-    /// The name of the snapshot in logs and answers: the first 16 digits of its hash.
-    pub fn name(&self) -> String {
-        name(&self.hash)
-    }
+/// The hash of the bytes of a canonical network: equal content has an equal hash.
+pub fn hash(network: &Network) -> io::Result<blake3::Hash> {
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, blake3::Hasher::new());
+    network.write(&mut out)?;
+    out.flush()?;
+    Ok(out.get_ref().finalize())
 }
 
-/// Replaces the file, and keeps the old one as the previous generation.
+/// The name of a snapshot in logs and answers: the first 16 digits of its hash.
+pub fn name(hash: &blake3::Hash) -> String {
+    hash.to_hex()[..16].to_owned()
+}
+
+/// Replaces the file, keeps the old one as the previous generation, and forgets the changes since.
 ///
 /// A crash between the two renames leaves the previous generation alone, which [`read_newest`] then takes.
-pub fn write(path: &Path, encoded: &Encoded) -> io::Result<()> {
+pub fn write(path: &Path, network: &Network, hash: &blake3::Hash) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(first_line(&encoded.hash).as_bytes())?;
-    file.write_all(&encoded.body)?;
-    file.sync_all()?;
-    drop(file);
+    let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(&temporary)?);
+    file.write_all(first_line(hash).as_bytes())?;
+    network.write(&mut file)?;
+    file.into_inner()?.sync_all()?;
     // A damaged file must not push out a good one.
     if is_whole(path) {
         fs::rename(path, previous(path))?;
     }
     fs::rename(&temporary, path)?;
-    // The rename itself must survive a power cut.
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
+    // They name a snapshot that this one replaces, so it does no harm if a crash leaves them.
+    match fs::remove_file(changes(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    // The renames themselves must survive a power cut.
+    sync_directory(path)
 }
 
-/// Reads the file back: the network and the snapshot's name. `None` if there is no file.
-pub fn read(path: &Path) -> Result<Option<(Network, String)>, LastGoodError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
+/// Appends changes of the newest snapshot.
+pub fn append(path: &Path, block: &Block) -> io::Result<()> {
+    let path = changes(path);
+    let is_new = !path.exists();
+    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+    let head = format!("{CHANGES_MAGIC} {} {} {}\n", block.before, block.lines.len(), block.hash.to_hex());
+    file.write_all(&[head.as_bytes(), &block.lines].concat())?;
+    file.sync_all()?;
+    if is_new { sync_directory(&path) } else { Ok(()) }
+}
+
+/// Reads the file back with the changes since. `None` if there is no file.
+pub fn read(path: &Path) -> Result<Option<Kept>, LastGoodError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(LastGoodError::Io { path: path.to_owned(), source }),
     };
-    decode(&bytes).map(Some).map_err(|reason| LastGoodError::Damaged { path: path.to_owned(), reason })
+    let (network, name) = decode(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(|problem| {
+        let path = path.to_owned();
+        match problem {
+            Problem::Io(source) => LastGoodError::Io { path, source },
+            Problem::Damage(reason) => LastGoodError::Damaged { path, reason },
+        }
+    })?;
+    Ok(Some(changed(path, network, name)))
 }
 
 /// Reads the newest generation that is whole. `None` if there is none at all.
 pub fn read_newest(path: &Path) -> Result<Option<Kept>, LastGoodError> {
     let newest = match read(path) {
-        Ok(Some((network, name))) => return Ok(Some(Kept { network, name, passed_over: None })),
+        Ok(Some(kept)) => return Ok(Some(kept)),
         Ok(None) => None,
         Err(error) => Some(error),
     };
     match (read(&previous(path)), newest) {
-        (Ok(Some((network, name))), newest) => {
+        (Ok(Some(kept)), newest) => {
             let missing = || format!("there is no snapshot {}", path.display());
             let passed_over = Some(newest.map_or_else(missing, |error| error.to_string()));
-            Ok(Some(Kept { network, name, passed_over }))
+            Ok(Some(Kept { passed_over, ..kept }))
         }
         (Ok(None), None) => Ok(None),
         (Ok(None), Some(error)) | (Err(error), None) => Err(error),
@@ -111,15 +140,40 @@ pub fn read_newest(path: &Path) -> Result<Option<Kept>, LastGoodError> {
     }
 }
 
-/// When the file was written: the upstream was heard then at the latest.
+/// When the snapshot was written or last changed: the upstream was heard then at the latest.
 pub fn written_at(path: &Path) -> Option<UnixMillis> {
-    let since = fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let modified = |path: &Path| fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok();
+    let since = modified(path).max(modified(&changes(path)))?;
     Some(UnixMillis(since.as_millis() as i64))
 }
 
 /// The file of the generation before.
 pub fn previous(path: &Path) -> PathBuf {
     path.with_extension("previous")
+}
+
+/// The file of the changes since.
+pub fn changes(path: &Path) -> PathBuf {
+    path.with_extension("changes")
+}
+
+impl Block {
+    /// The changes of the snapshot `before`.
+    pub fn new(before: &str, changes: &Changes) -> io::Result<Self> {
+        let mut lines = Vec::new();
+        let mut links: Vec<_> = changes.links.iter().collect();
+        links.sort_unstable();
+        for link in links {
+            Line::ChangedLink { smart_link_id: link.value().into() }.write(&mut lines)?;
+        }
+        changes.network.write(&mut lines)?;
+        Ok(Self { hash: block_hash(before, &lines), lines, before: before.to_owned() })
+    }
+
+    /// The name of the snapshot after the changes.
+    pub fn name(&self) -> String {
+        name(&self.hash)
+    }
 }
 
 /// Whether the checksum of a file is right, without holding the file in memory.
@@ -138,48 +192,145 @@ fn first_line(hash: &blake3::Hash) -> String {
     format!("{MAGIC} {}\n", hash.to_hex())
 }
 
-fn decode(bytes: &[u8]) -> Result<(Network, String), String> {
-    let end = bytes.iter().position(|&byte| byte == b'\n').ok_or("it has no first line")?;
-    let (line, body) = (&bytes[..end], &bytes[end + 1..]);
-    let stored = std::str::from_utf8(line)
+/// Why a file is no snapshot.
+enum Problem {
+    Io(io::Error),
+    Damage(String),
+}
+
+fn decode(mut file: impl BufRead) -> Result<(Network, String), Problem> {
+    let damage = |reason: String| Problem::Damage(reason);
+    let mut first = Vec::new();
+    file.by_ref().take(FIRST_LINE_BYTES_MAX).read_until(b'\n', &mut first).map_err(Problem::Io)?;
+    let stored = std::str::from_utf8(&first)
         .ok()
-        .and_then(|line| line.strip_prefix(MAGIC))
-        .ok_or_else(|| format!("its first line does not begin with \"{MAGIC}\""))?;
-    let hash = blake3::hash(body);
-    if stored.trim() != hash.to_hex().as_str() {
-        return Err("its checksum does not match".to_owned());
+        .and_then(|line| line.strip_prefix(MAGIC)?.strip_suffix('\n'))
+        .ok_or_else(|| damage(format!("its first line does not begin with \"{MAGIC}\"")))?;
+    let (mut lines, mut hasher) = (Lines::default(), blake3::Hasher::new());
+    loop {
+        let piece = file.fill_buf().map_err(Problem::Io)?;
+        if piece.is_empty() {
+            break;
+        }
+        hasher.update(piece);
+        lines.push(piece).map_err(|error| damage(error.to_string()))?;
+        let bytes_read = piece.len();
+        file.consume(bytes_read);
     }
-    let network =
-        serde_json::from_slice(body).map_err(|error| format!("its content cannot be read: {error}"))?;
-    Ok((network, name(&hash)))
+    let hash = hasher.finalize();
+    if stored.trim() != hash.to_hex().as_str() {
+        return Err(damage("its checksum does not match".to_owned()));
+    }
+    Ok((lines.network, name(&hash)))
 }
 
-fn name(hash: &blake3::Hash) -> String {
-    hash.to_hex()[..16].to_owned()
+/// The network with the changes that follow the snapshot of this name, as far as they are whole, and the name then.
+fn changed(path: &Path, mut network: Network, mut name: String) -> Kept {
+    let mut all = Lines::default();
+    let Ok(mut file) = File::open(changes(path)).map(BufReader::new) else {
+        return Kept { network, name, is_changed: false, passed_over: None };
+    };
+    while let Some((lines, after)) = next_block(&mut file, &name) {
+        all.network.replace(&lines.changed, lines.network);
+        all.changed.extend(lines.changed);
+        name = after;
+    }
+    let is_changed = !all.changed.is_empty();
+    if is_changed {
+        network.replace(&all.changed, all.network);
+        network = network.canonical();
+    }
+    Kept { network, name, is_changed, passed_over: None }
 }
 
-const MAGIC: &str = "smartlink-snapshot 1";
+/// `None` at the end, at a block that is not whole, and at one that changes another snapshot.
+fn next_block(file: &mut impl BufRead, before: &str) -> Option<(Lines, String)> {
+    let mut head = String::new();
+    file.take(FIRST_LINE_BYTES_MAX).read_line(&mut head).ok()?;
+    let mut fields = head.strip_suffix('\n')?.strip_prefix(CHANGES_MAGIC)?.split_ascii_whitespace();
+    let (of, bytes, stored) = (fields.next()?, fields.next()?.parse().ok()?, fields.next()?);
+    let mut text = Vec::new();
+    let bytes_read = file.take(bytes).read_to_end(&mut text).ok()?;
+    let hash = block_hash(of, &text);
+    if bytes_read as u64 != bytes || of != before || stored != hash.to_hex().as_str() {
+        return None;
+    }
+    let mut lines = Lines::default();
+    lines.push(&text).ok()?;
+    Some((lines, name(&hash)))
+}
+
+fn block_hash(before: &str, lines: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before.as_bytes()).update(b"\n").update(lines).finalize()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+const MAGIC: &str = "smartlink-snapshot 2";
+
+const CHANGES_MAGIC: &str = "smartlink-changes 1";
+
+/// More than either first line has.
+const FIRST_LINE_BYTES_MAX: u64 = 256;
+
+const BUFFER_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::LinkId;
+    use http::HeaderValue;
 
     fn network() -> Network {
-        network_of(301)
+        network_of(&[301])
     }
 
-    fn network_of(link: i64) -> Network {
+    fn network_of(links: &[u32]) -> Network {
+        let links: Vec<String> = links
+            .iter()
+            .map(|link| {
+                format!(r#"{{"smart_link_id":{link},"affiliate_id":67890,"smart_link_status":"active"}}"#)
+            })
+            .collect();
         serde_json::from_str(&format!(
-            r#"{{"smart_links":[{{"smart_link_id":{link},"affiliate_id":67890,"smart_link_status":"active"}}],
-                "offers":[],"offer_geo_targets":[],"smart_link_offers":[],"routing_rules":[]}}"#,
+            r#"{{"smart_links":[{}],"offers":[],"offer_geo_targets":[],"smart_link_offers":[],"routing_rules":[]}}"#,
+            links.join(",")
         ))
         .unwrap()
     }
 
+    fn keep(path: &Path, network: &Network) -> String {
+        let hash = hash(network).unwrap();
+        write(path, network, &hash).unwrap();
+        name(&hash)
+    }
+
+    /// Appends that all of these links were changed, and the `left` ones are there. Answers the new name.
+    fn change(path: &Path, before: &str, links: &[u32], left: &[u32]) -> String {
+        let changes = Changes {
+            links: links.iter().filter_map(|&link| LinkId::new(link)).collect(),
+            network: network_of(left),
+            revision: HeaderValue::from_static("x"),
+        };
+        let block = Block::new(before, &changes).unwrap();
+        append(path, &block).unwrap();
+        block.name()
+    }
+
+    fn links(network: &Network) -> Vec<u32> {
+        network.smart_links.iter().map(|link| link.id.value()).collect()
+    }
+
     /// The link of the network that would be started from, and whether the newest was passed over.
-    fn newest(path: &Path) -> Option<(i64, bool)> {
+    fn newest(path: &Path) -> Option<(u32, bool)> {
         let kept = read_newest(path).unwrap()?;
-        Some((kept.network.smart_links[0].smart_link_id, kept.passed_over.is_some()))
+        Some((links(&kept.network)[0], kept.passed_over.is_some()))
     }
 
     #[test]
@@ -188,7 +339,7 @@ mod tests {
         let path = directory.path().join("snapshot.last-good");
         assert_eq!(newest(&path), None);
         for link in 1..=3 {
-            write(&path, &Encoded::new(&network_of(link)).unwrap()).unwrap();
+            keep(&path, &network_of(&[link]));
             assert_eq!(newest(&path), Some((link, false)));
         }
         let third = fs::read(&path).unwrap();
@@ -196,7 +347,7 @@ mod tests {
         assert_eq!(newest(&path), Some((2, true)));
         assert!(read_newest(&path).unwrap().unwrap().passed_over.unwrap().contains("is damaged"));
 
-        write(&path, &Encoded::new(&network_of(4)).unwrap()).unwrap();
+        keep(&path, &network_of(&[4]));
         assert_eq!(newest(&path), Some((4, false)));
         assert_eq!(newest(&previous(&path)), Some((2, false)), "not the damaged third");
 
@@ -214,19 +365,67 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("snapshot.json");
         assert!(read(&path).unwrap().is_none());
-        let encoded = Encoded::new(&network()).unwrap();
-        write(&path, &encoded).unwrap();
-        write(&path, &encoded).unwrap();
-        let (back, name) = read(&path).unwrap().unwrap();
-        assert_eq!((back, name), (network(), encoded.name()));
+        keep(&path, &network());
+        let name = keep(&path, &network());
+        let kept = read(&path).unwrap().unwrap();
+        assert_eq!((kept.network, kept.name), (network(), name));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn changes_are_read_with_the_snapshot_that_they_change_and_with_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("snapshot.last-good");
+        let first = keep(&path, &network_of(&[1, 2, 3]));
+        let second = change(&path, &first, &[2, 4], &[4]);
+        let third = change(&path, &second, &[2, 4], &[2]);
+        let Kept { network, name, is_changed, .. } = read(&path).unwrap().unwrap();
+        assert_eq!((links(&network), &name, is_changed), (vec![1, 2, 3], &third, true));
+        assert_ne!(name, first, "another way to the same content has another name");
+
+        // What does not follow is not taken, nor what stands behind it.
+        change(&path, &first, &[1], &[]);
+        change(&path, &third, &[1], &[]);
+        assert_eq!(read(&path).unwrap().unwrap().name, third);
+
+        keep(&path, &network_of(&[9]));
+        assert!(!changes(&path).exists());
+        assert_eq!(links(&read(&path).unwrap().unwrap().network), [9]);
+    }
+
+    #[test]
+    fn changes_that_are_cut_or_damaged_leave_the_snapshot_before_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("snapshot.last-good");
+        let first = keep(&path, &network_of(&[1]));
+        let second = change(&path, &first, &[2], &[2]);
+        let one = fs::read(changes(&path)).unwrap().len();
+        let third = change(&path, &second, &[3], &[3]);
+        let whole = fs::read(changes(&path)).unwrap();
+        let named = |bytes: &[u8]| {
+            fs::write(changes(&path), bytes).unwrap();
+            read(&path).unwrap().unwrap().name
+        };
+        assert_eq!(named(&whole), third);
+        for length in 0..whole.len() {
+            assert_eq!(
+                named(&whole[..length]),
+                if length < one { &*first } else { &second },
+                "cut to {length}"
+            );
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(named(&flipped), third, "bit {bit}");
+        }
     }
 
     #[test]
     fn every_truncation_and_every_flipped_bit_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("snapshot.json");
-        write(&path, &Encoded::new(&network()).unwrap()).unwrap();
+        keep(&path, &network());
         let whole = fs::read(&path).unwrap();
         for length in 0..whole.len() {
             assert!(decode(&whole[..length]).is_err(), "cut to {length}");
@@ -234,7 +433,7 @@ mod tests {
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&flipped).is_err(), "bit {bit}");
+            assert!(decode(&*flipped).is_err(), "bit {bit}");
         }
     }
 }

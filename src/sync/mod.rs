@@ -6,6 +6,7 @@ mod geo_reload;
 mod guard;
 mod last_good;
 mod overlay;
+mod patch;
 mod prepare;
 mod quarantine;
 mod refresh;
@@ -14,6 +15,6 @@ mod unreadable;
 
 pub use geo_reload::{GeoFiles, GeoLoadError, GeoReload};
 pub use guard::GuardOptions;
-pub use last_good::{LastGoodError, read as read_last_good};
+pub use last_good::{Kept, LastGoodError, read as read_last_good};
 pub use overlay::{Overlay, OverlayError, OverlayProblem};
 pub use refresh::{Refresh, RefreshOptions};

@@ -7,15 +7,16 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
-use crate::cake::Routing;
-use crate::cake::wire::{Network, RoutingRule, SmartLinkOffer};
+use crate::cake::wire::RoutingRule;
+use crate::cake::{Network, Routing};
+use crate::routing::Attachment;
 
 use super::routing_file;
 
 /// A file of entries and rules, read and judged.
 #[derive(Debug, Default)]
 pub struct Overlay {
-    pub(super) smart_link_offers: Vec<Placed<SmartLinkOffer>>,
+    pub(super) smart_link_offers: Vec<Placed<Attachment>>,
     pub(super) routing_rules: Vec<Placed<RoutingRule>>,
 }
 
@@ -73,15 +74,11 @@ impl Overlay {
 
     /// Every link and offer that is named here and that the network does not have, in the order of the lines.
     pub fn unknown_to(&self, network: &Network) -> Vec<OverlayProblem> {
-        let links: HashSet<i64> = network.smart_links.iter().map(|link| link.smart_link_id).collect();
+        let links: HashSet<i64> = network.smart_links.iter().map(|link| link.id.value().into()).collect();
         let offers: HashSet<i64> = network.offers.iter().map(|offer| offer.offer_id).collect();
         let entries = self.smart_link_offers.iter().map(|Placed { line, item }| {
-            (
-                *line,
-                format!("offer {} on smart link {}", item.offer_id, item.smart_link_id),
-                item.smart_link_id,
-                item.offer_id,
-            )
+            let name = format!("offer {} on smart link {}", item.offer, item.link);
+            (*line, name, i64::from(item.link.value()), i64::from(item.offer.value()))
         });
         let rules = self.routing_rules.iter().map(|Placed { line, item }| {
             (*line, format!("rule {}", item.rule_id), item.smart_link_id, item.offer_id)

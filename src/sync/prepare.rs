@@ -1,13 +1,13 @@
 //! From a fetched network to a table that can be published: hash, compile, put back what the upstream broke. Takes
 //! seconds for a large network, so it runs on a thread that answers nobody.
 
+use std::io;
 use std::path::PathBuf;
 
-use crate::cake::Unreadable;
-use crate::cake::wire::Network;
+use crate::cake::{Network, Unreadable};
 use crate::routing::{CompileOptions, Table, Warning, Zone, compile};
 
-use super::last_good::{self, Encoded};
+use super::last_good::{self, name};
 use super::quarantine::{Standard, restore};
 use super::unreadable::stand_in;
 
@@ -34,7 +34,8 @@ pub enum Prepared {
     },
     New {
         fetched: String,
-        encoded: Encoded,
+        network: Box<Network>,
+        hash: blake3::Hash,
         compiled: Box<Compiled>,
     },
 }
@@ -47,25 +48,26 @@ pub struct Compiled {
 
 impl Preparation {
     /// Fails only if the network cannot be written as JSON.
-    pub fn run(&self, network: Network, unreadable: &[Unreadable]) -> Result<Prepared, String> {
-        let mut encoded = Encoded::new(&network)?;
-        let fetched = name_with(&encoded, unreadable);
+    pub fn run(&self, mut network: Network, unreadable: &[Unreadable]) -> io::Result<Prepared> {
+        let mut hash = last_good::hash(&network)?;
+        let fetched = name_with(&hash, unreadable);
         if fetched == self.fetched {
             return Ok(Prepared::SameAsFetched);
         }
         let mut compiled = Compiled::new(&network, &self.zone, &self.compile);
         if !compiled.warnings.is_empty() || !unreadable.is_empty() {
-            let (network, put_back) = self.put_back(network, unreadable, &compiled.warnings);
+            let put_back;
+            (network, put_back) = self.put_back(network, unreadable, &compiled.warnings);
             if !put_back.is_empty() {
-                encoded = Encoded::new(&network)?;
+                hash = last_good::hash(&network)?;
                 compiled = Compiled::new(&network, &self.zone, &self.compile);
                 compiled.warnings.splice(..0, put_back);
             }
         }
-        if encoded.name() == self.live {
+        if name(&hash) == self.live {
             return Ok(Prepared::SameAsLive { fetched, warnings: compiled.warnings });
         }
-        Ok(Prepared::New { fetched, encoded, compiled: Box::new(compiled) })
+        Ok(Prepared::New { fetched, network: Box::new(network), hash, compiled: Box::new(compiled) })
     }
 
     /// Read from the disk, because it is needed rarely and would double the memory of a large network.
@@ -103,16 +105,16 @@ fn give_reasons(restored: &mut [Warning], as_it_came: &[Warning]) {
 
 /// What could not be read counts, too: the same rest with one item deleted is another network than with that item
 /// unreadable.
-fn name_with(encoded: &Encoded, unreadable: &[Unreadable]) -> String {
+fn name_with(hash: &blake3::Hash, unreadable: &[Unreadable]) -> String {
     if unreadable.is_empty() {
-        return encoded.name();
+        return name(hash);
     }
     let mut hasher = blake3::Hasher::new();
-    hasher.update(encoded.hash.as_bytes());
+    hasher.update(hash.as_bytes());
     for row in unreadable {
         hasher.update(format!("{row}\n{}\n", row.reason).as_bytes());
     }
-    hasher.finalize().to_hex()[..16].to_owned()
+    name(&hasher.finalize())
 }
 
 impl Compiled {

@@ -1,8 +1,13 @@
 //! Fetch, compile, publish, keep: one refresh after another, never two at once.
 //!
+//! An upstream that can tell what has changed since a state is asked for that alone: the changed links are compiled
+//! into a patch over the table, and appended to the last good snapshot. Where it cannot, where the patch would become
+//! large, or where anything about the changes is doubtful, the whole network is read.
+//!
 //! The owner is a task; the rest of the process holds a [`RefreshHandle`] and asks. Waiting askers are answered by
 //! one refresh that began after they asked.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +17,8 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::time::Instant;
 
-use crate::cake::{Client, FetchError, Fetched};
-use crate::routing::{CompileOptions, Table, Warning, Zone};
+use crate::cake::{Changes, Client, FetchError, Fetched, Network, Update};
+use crate::routing::{CompileOptions, LayeredTable, Warning, Zone};
 use crate::state::{
     Asked, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, now,
     refresh_requests,
@@ -21,8 +26,9 @@ use crate::state::{
 
 use super::geo_reload::GeoReload;
 use super::guard::{Guard, GuardOptions, Size, Suspicion};
-use super::last_good::{self, Encoded, Kept};
+use super::last_good::{self, Block, Kept};
 use super::overlay::{Overlay, OverlayError};
+use super::patch::Patch;
 use super::prepare::{Compiled, Preparation, Prepared};
 
 /// How often and into what.
@@ -56,9 +62,11 @@ pub struct Refresh {
     warnings: Vec<Warning>,
     quarantined: usize,
     failures: u32,
-    /// What is live and not yet in the last good file.
-    unkept: Option<Encoded>,
-    /// The network that was fetched last, as it came.
+    /// What the live table was compiled from, if it is not yet in the last good file.
+    unkept: Option<Unkept>,
+    /// What was changed since the base of the live table was compiled.
+    patch: Patch,
+    /// The name of the network that was fetched last, as it came. Empty if it was changed since.
     fetched: String,
     /// The state of the upstream's network that was taken last, if it tells.
     revision: Option<HeaderValue>,
@@ -90,6 +98,7 @@ impl Refresh {
             quarantined: 0,
             failures: 0,
             unkept: None,
+            patch: Patch::default(),
             fetched: String::new(),
             revision: None,
             asked_to_wait: None,
@@ -102,15 +111,21 @@ impl Refresh {
     pub fn start_from_last_good(&mut self) {
         let written_at = last_good::written_at(&self.options.last_good);
         match last_good::read_newest(&self.options.last_good) {
-            Ok(Some(Kept { network, name: snapshot, passed_over })) => {
-                if let Some(problem) = passed_over {
+            Ok(Some(Kept { network, mut name, is_changed, passed_over })) => {
+                let Compiled { table, warnings } =
+                    Compiled::new(&network, &self.options.zone, &self.options.compile);
+                if let Some(problem) = &passed_over {
                     tracing::error!("{problem}; the generation before it is used");
-                    // The newest file is to be whole again, even if the upstream has nothing new.
-                    self.unkept = Encoded::new(&network).ok();
                 }
-                let compiled = Compiled::new(&network, &self.options.zone, &self.options.compile);
-                self.fetched.clone_from(&snapshot);
-                self.publish(compiled, snapshot);
+                // The newest file is to be whole again, and in one piece, even if the upstream has nothing new.
+                if (is_changed || passed_over.is_some())
+                    && let Ok(hash) = last_good::hash(&network)
+                {
+                    name = last_good::name(&hash);
+                    self.unkept = Some(Unkept { network: Box::new(network), hash });
+                }
+                self.fetched.clone_from(&name);
+                self.publish(table, name, warnings);
                 self.live.confirm(written_at.unwrap_or_else(now));
                 tracing::info!(
                     snapshot = %self.live.current().snapshot,
@@ -162,8 +177,8 @@ impl Refresh {
             self.live.confirm(now());
         }
         // Whatever came of this refresh: a disk that was full once must not leave an old file for good.
-        if let Some(encoded) = self.unkept.take() {
-            self.keep(encoded).await;
+        if let Some(unkept) = self.unkept.take() {
+            self.keep(unkept).await;
         }
         match &error {
             None => self.failures = 0,
@@ -194,12 +209,22 @@ impl Refresh {
     /// On `Err`, which says why, the live table is as it was.
     async fn fetch_and_publish(&mut self, force: bool) -> Result<RefreshResult, Failure> {
         self.asked_to_wait = None;
-        let fetched = self.fetch(force).await.inspect_err(|failure| {
-            if let Failure::Fetch(error) = failure {
-                self.asked_to_wait = error.retry_after();
+        let fetched = self.fetch(force).await;
+        let mut update = fetched.inspect_err(|failure| self.heed(failure))?;
+        if let Update::Changes(changes) = update {
+            if changes.links.is_empty() {
+                self.revision = Some(changes.revision);
+                return Ok(RefreshResult::Unchanged);
             }
-        })?;
-        let Some(fetched) = fetched else { return Ok(RefreshResult::Unchanged) };
+            if self.take_changes(changes).await? {
+                return Ok(RefreshResult::Published);
+            }
+            let whole = self.client.update(None).await.map_err(Failure::Fetch);
+            update = whole.inspect_err(|failure| self.heed(failure))?;
+        }
+        let Update::Whole(fetched) = update else {
+            return Err(Failure::Broken("the upstream answers changes where all was asked for".to_owned()));
+        };
         let revision = fetched.revision.clone();
         // An API that tells revisions is smartlink's own, and knows what was deleted.
         let taken = self.take(fetched, revision.is_some() || force).await?;
@@ -207,22 +232,58 @@ impl Refresh {
         Ok(taken)
     }
 
-    /// The network, or `None` if the upstream tells that it is in the state that was taken last.
-    async fn fetch(&self, force: bool) -> Result<Option<Fetched>, Failure> {
+    /// How long the upstream asks to wait.
+    fn heed(&mut self, failure: &Failure) {
+        if let Failure::Fetch(error) = failure {
+            self.asked_to_wait = error.retry_after();
+        }
+    }
+
+    /// What the upstream has to say.
+    async fn fetch(&self, force: bool) -> Result<Update, Failure> {
         if let Some(path) = &self.options.overlay {
             // First, because it is cheap: a damaged file costs the upstream no call.
             let overlay = read_overlay(path.clone()).await?;
             let fetched = self.client.network_with(overlay.into_routing()).await?;
             // The upstream's state tells nothing about the file, neither that it is the same nor that a loss is meant.
-            return Ok(Some(Fetched { revision: None, ..fetched }));
+            return Ok(Update::Whole(Fetched { revision: None, ..fetched }));
         }
-        if let Some(revision) = self.revision.as_ref().filter(|_| !force) {
-            let now = self.client.revision(revision, Duration::ZERO).await?;
-            if now.as_ref() == Some(revision) {
-                return Ok(None);
-            }
+        // Changes are appended to a last good file that is there.
+        let since = self.revision.as_ref().filter(|_| !force && self.unkept.is_none());
+        Ok(self.client.update(since).await?)
+    }
+
+    /// Publishes the table with a patch for what has changed. `false`, with nothing done, if the whole network has to
+    /// be read instead.
+    async fn take_changes(&mut self, changes: Changes) -> Result<bool, Failure> {
+        let live = self.live.current();
+        // What was put back or left out is judged against the whole.
+        if self.quarantined > 0 || self.patch.links_with(&changes) > PATCH_LINKS_MAX {
+            return Ok(false);
         }
-        Ok(Some(self.client.network().await?))
+        let (patch, zone, options) =
+            (self.patch.clone(), self.options.zone.clone(), self.options.compile.clone());
+        let before = live.snapshot.clone();
+        let work = move || -> io::Result<_> {
+            let block = Block::new(&before, &changes)?;
+            let revision = changes.revision.clone();
+            let patch = patch.with(changes);
+            let compiled = Compiled::new(&patch.network, &zone, &options);
+            Ok((patch, compiled, block, revision))
+        };
+        let (patch, Compiled { table, warnings }, block, revision) = blocking(work).await?;
+        if !warnings.is_empty() {
+            return Ok(false);
+        }
+        let table = live.table.patched(patch.links.clone(), table);
+        drop(live);
+        self.publish(table, block.name(), warnings);
+        self.patch = patch;
+        self.fetched.clear();
+        self.revision = Some(revision);
+        self.guard.interrupted();
+        self.append(block).await;
+        Ok(true)
     }
 
     /// Prepares and publishes. `trusted`: a loss is meant.
@@ -234,12 +295,8 @@ impl Refresh {
             live: self.live.current().snapshot.clone(),
             fetched: self.fetched.clone(),
         };
-        let prepared =
-            tokio::task::spawn_blocking(move || preparation.run(fetched.network, &fetched.unreadable))
-                .await
-                .map_err(|error| Failure::Broken(error.to_string()))?
-                .map_err(Failure::Broken)?;
-        let (fetched, encoded, compiled) = match prepared {
+        let prepared = blocking(move || preparation.run(fetched.network, &fetched.unreadable)).await?;
+        let (fetched, network, hash, compiled) = match prepared {
             Prepared::SameAsFetched => {
                 self.guard.interrupted();
                 return Ok(RefreshResult::Unchanged);
@@ -251,30 +308,48 @@ impl Refresh {
                 self.tell(&snapshot, warnings);
                 return Ok(RefreshResult::Unchanged);
             }
-            Prepared::New { fetched, encoded, compiled } => (fetched, encoded, compiled),
+            Prepared::New { fetched, network, hash, compiled } => (fetched, network, hash, compiled),
         };
         if !trusted {
-            let live = size(&self.live.current().table);
-            self.guard.admit(live, size(&compiled.table), &fetched).map_err(Failure::Suspicious)?;
+            let live = &self.live.current().table;
+            let live = Size { links: live.links(), entries: live.entries() };
+            let new = Size { links: compiled.table.links(), entries: compiled.table.entries() };
+            self.guard.admit(live, new, &fetched).map_err(Failure::Suspicious)?;
         }
         self.fetched = fetched;
-        self.publish(*compiled, encoded.name());
-        self.unkept = Some(encoded);
+        self.patch = Patch::default();
+        let Compiled { table, warnings } = *compiled;
+        self.publish(table, last_good::name(&hash), warnings);
+        self.unkept = Some(Unkept { network, hash });
         Ok(RefreshResult::Published)
     }
 
     /// Writes the last good file, or remembers to.
-    async fn keep(&mut self, encoded: Encoded) {
+    async fn keep(&mut self, unkept: Unkept) {
         let path = self.options.last_good.clone();
-        let write = move || last_good::write(&path, &encoded).map_err(|error| (error, encoded));
+        let write =
+            move || last_good::write(&path, &unkept.network, &unkept.hash).map_err(|error| (error, unkept));
         let error = match tokio::task::spawn_blocking(write).await {
             Ok(Ok(())) => return,
-            Ok(Err((error, encoded))) => {
-                self.unkept = Some(encoded);
+            Ok(Err((error, unkept))) => {
+                self.unkept = Some(unkept);
                 error.to_string()
             }
             Err(error) => error.to_string(),
         };
+        self.tell_unkept(&error);
+    }
+
+    /// Appends changes to the last good file, or has the whole written by the next refresh.
+    async fn append(&mut self, block: Block) {
+        let path = self.options.last_good.clone();
+        if let Err(error) = blocking(move || last_good::append(&path, &block)).await {
+            self.revision = None;
+            self.tell_unkept(&error.to_string());
+        }
+    }
+
+    fn tell_unkept(&self, error: &str) {
         tracing::error!(
             "cannot keep the last good snapshot in {}: {error}; it is tried again at the next refresh, and until then \
              this node depends on its upstream after a restart",
@@ -282,13 +357,14 @@ impl Refresh {
         );
     }
 
-    fn publish(&mut self, compiled: Compiled, snapshot: String) {
-        let Compiled { table, warnings } = compiled;
+    fn publish(&mut self, table: impl Into<LayeredTable>, snapshot: String, warnings: Vec<Warning>) {
+        let table = table.into();
         let (links, entries, offers) = (table.links(), table.entries(), table.offers());
+        let changed_links = table.changed_links();
         let generation = self.live.publish(table, snapshot.clone(), now());
         self.readiness.table_is_live();
         self.tell(&snapshot, warnings);
-        tracing::info!(generation, %snapshot, links, entries, offers, "published");
+        tracing::info!(generation, %snapshot, links, entries, offers, changed_links, "published");
     }
 
     /// Logs what is not in the live table as the upstream has it, and keeps the first of it for whoever asks.
@@ -317,10 +393,18 @@ impl Refresh {
     }
 }
 
-/// On a thread that may wait for the disk.
 async fn read_overlay(path: PathBuf) -> Result<Overlay, Failure> {
     let read = tokio::task::spawn_blocking(move || Overlay::read(&path)).await;
     Ok(read.map_err(|error| Failure::Broken(error.to_string()))??)
+}
+
+/// Runs work that waits for the disk or takes long on a thread that answers nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::Broken(error.to_string()))?
+        .map_err(|error| Failure::Broken(error.to_string()))
 }
 
 /// Waits until the upstream tells of another state. An upstream that does not tell, or cannot be reached, is left to
@@ -334,6 +418,12 @@ async fn changed(client: &Client, revision: Option<&HeaderValue>) {
         }
     }
     std::future::pending().await
+}
+
+/// A canonical network that is to be written, and the hash of its bytes.
+struct Unkept {
+    network: Box<Network>,
+    hash: blake3::Hash,
 }
 
 /// Why a refresh left the live table as it was.
@@ -358,12 +448,11 @@ impl Failure {
     }
 }
 
-fn size(table: &Table) -> Size {
-    Size { links: table.links(), entries: table.entries() }
-}
-
 /// How long to wait at the upstream for a change, before asking anew.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
+
+/// Compiling so many links takes some ten milliseconds; a patch of more would no longer be small.
+const PATCH_LINKS_MAX: usize = 10_000;
 
 /// More warnings than anybody reads.
 const WARNINGS_SHOWN: usize = 50;

@@ -12,6 +12,8 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::cake::wire::{FieldError, RoutingRule, SmartLinkOffer, expected};
 
+use crate::routing::Attachment;
+
 use super::overlay::{Overlay, OverlayProblem, Placed};
 
 /// Answers everything that is wrong, in the order of the lines; at least one thing.
@@ -69,10 +71,8 @@ impl Reading {
         }
         self.twice(
             &overlay.smart_link_offers,
-            |entry| (entry.smart_link_id, entry.offer_id),
-            |entry| {
-                format!("offer {} is already attached to smart link {}", entry.offer_id, entry.smart_link_id)
-            },
+            |entry| (entry.link, entry.offer),
+            |entry| format!("offer {} is already attached to smart link {}", entry.offer, entry.link),
         );
         self.twice(
             &overlay.routing_rules,
@@ -158,15 +158,14 @@ impl Item<'_> {
     }
 }
 
-fn read_entry(table: &DeTable<'_>) -> Result<SmartLinkOffer, FieldError> {
+fn read_entry(table: &DeTable<'_>) -> Result<Attachment, FieldError> {
     let entry = SmartLinkOffer {
         smart_link_id: needed(table, "smart_link_id")?,
         offer_id: needed(table, "offer_id")?,
         offer_weight: whole_number(table, "offer_weight")?.unwrap_or(1),
         priority: whole_number(table, "priority")?.unwrap_or(1),
     };
-    entry.read()?;
-    Ok(entry)
+    entry.read()
 }
 
 fn read_rule(table: &DeTable<'_>) -> Result<RoutingRule, FieldError> {
@@ -283,8 +282,9 @@ mod tests {
             "#,
         );
         let Routing { smart_link_offers, routing_rules } = overlay.unwrap().into_routing();
+        let written: Vec<_> = smart_link_offers.iter().map(SmartLinkOffer::from).collect();
         assert_eq!(
-            json!(smart_link_offers),
+            json!(written),
             json!([{"smart_link_id": 301, "offer_id": 1042, "offer_weight": 60, "priority": 1}])
         );
         assert_eq!(

@@ -5,9 +5,9 @@
 
 use std::collections::HashSet;
 
-use crate::cake::wire::{Network, OfferGeoTargets, OfferItem};
-use crate::cake::{ItemId, List, Unreadable};
-use crate::routing::Warning;
+use crate::cake::wire::{OfferGeoTargets, OfferItem};
+use crate::cake::{ItemId, List, Network, Unreadable};
+use crate::routing::{Attachment, Link, Warning};
 
 /// Puts last good items in the place of unreadable ones. Answers a warning for each that came. The network is
 /// canonical, and no longer so after it.
@@ -17,15 +17,15 @@ pub fn stand_in(network: &mut Network, unreadable: &[Unreadable], last_good: &Ne
     }
     let closed = stand_in_for_offers(network, unreadable, last_good);
     let links = Doubt::about(List::SmartLinks, unreadable);
-    add(&mut network.smart_links, &last_good.smart_links, &links, |link| (link.smart_link_id, 0), |_| true);
+    add(&mut network.smart_links, &last_good.smart_links, &links, link_id, |_| true);
     let offers: HashSet<i64> = network.offers.iter().map(|offer| offer.offer_id).collect();
-    let links: HashSet<i64> = network.smart_links.iter().map(|link| link.smart_link_id).collect();
+    let links: HashSet<i64> = network.smart_links.iter().map(|link| link_id(link).0).collect();
     add(
         &mut network.smart_link_offers,
         &last_good.smart_link_offers,
         &Doubt::about(List::SmartLinkOffers, unreadable),
-        |entry| (entry.smart_link_id, entry.offer_id),
-        |entry| links.contains(&entry.smart_link_id) && offers.contains(&entry.offer_id),
+        entry_id,
+        |entry| links.contains(&entry_id(entry).0) && offers.contains(&entry_id(entry).1),
     );
     add(
         &mut network.routing_rules,
@@ -38,7 +38,7 @@ pub fn stand_in(network: &mut Network, unreadable: &[Unreadable], last_good: &Ne
     let told = unreadable.iter().map(|row| {
         let instead = match row.id {
             None => "it is left out, and what its list lacks of the last good snapshot stays",
-            Some(id) if present.has(row.list, id) => "the last good version stays",
+            Some(id) if present.has(row.list, id) => "its last good version stays",
             Some(_) => "it is left out",
         };
         Warning::new(row, format!("cannot be read: {}; {instead}", row.reason))
@@ -127,12 +127,12 @@ struct Present(HashSet<(List, ItemId)>);
 impl Present {
     fn of(network: &Network, unreadable: &[Unreadable]) -> Self {
         let named: HashSet<_> = unreadable.iter().filter_map(|row| Some((row.list, row.id?))).collect();
-        let links = network.smart_links.iter().map(|link| (List::SmartLinks, (link.smart_link_id, 0)));
+        let links = network.smart_links.iter().map(|link| (List::SmartLinks, link_id(link)));
         let offers = network.offers.iter().map(|offer| (List::Offers, (offer.offer_id, 0)));
         let targets = network.offer_geo_targets.iter();
         let targets = targets.map(|targets| (List::OfferGeoTargets, (targets.offer_id, 0)));
         let entries = network.smart_link_offers.iter();
-        let entries = entries.map(|entry| (List::SmartLinkOffers, (entry.smart_link_id, entry.offer_id)));
+        let entries = entries.map(|entry| (List::SmartLinkOffers, entry_id(entry)));
         let rules = network.routing_rules.iter().map(|rule| (List::RoutingRules, (rule.rule_id, 0)));
         let all = links.chain(offers).chain(targets).chain(entries).chain(rules);
         Self(all.filter(|item| named.contains(item)).collect())
@@ -141,6 +141,14 @@ impl Present {
     fn has(&self, list: List, id: ItemId) -> bool {
         self.0.contains(&(list, id))
     }
+}
+
+fn link_id(link: &Link) -> ItemId {
+    (link.id.value().into(), 0)
+}
+
+fn entry_id(attachment: &Attachment) -> ItemId {
+    (attachment.link.value().into(), attachment.offer.value().into())
 }
 
 fn offer_ids(offers: &[OfferItem]) -> HashSet<i64> {
@@ -194,7 +202,7 @@ mod tests {
         for (list, id, change) in cases {
             let (network, warnings) = after(row(list, Some(id)), change);
             assert_eq!(network, last_good(), "{list:?}");
-            assert!(warnings[0].contains("the last good version stays"), "{warnings:?}");
+            assert!(warnings[0].contains("its last good version stays"), "{warnings:?}");
             let (network, warnings) = after(row(list, None), change);
             assert_eq!(network, last_good(), "{list:?}");
             assert!(warnings[0].starts_with(&format!("row 3 of {}", list.call())), "{warnings:?}");

@@ -15,8 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use smartlink::backoffice::{Backoffice, Limits, Options};
-use smartlink::cake::Key;
-use smartlink::cake::wire;
+use smartlink::cake::{Key, Lines, Network, wire};
 use smartlink::routing::{DestinationPolicy, Zone};
 
 /// The API over a real socket, on a port of the system's choice. Dropping it ends every task and closes the store.
@@ -133,18 +132,34 @@ impl Api {
         }
     }
 
-    /// The whole network, as the sync would fetch it.
-    pub fn network(&self) -> wire::Network {
+    /// What `network.json` answers.
+    #[track_caller]
+    pub fn lines(&self, call: &str) -> Lines {
+        let reply = self.get(call);
+        assert_eq!(
+            (reply.status.as_u16(), &reply.headers["content-type"]),
+            (200, &"application/x-ndjson".parse().unwrap())
+        );
+        let mut lines = Lines::default();
+        lines.push(reply.text.as_bytes()).unwrap();
+        assert!(lines.is_whole(), "{}", reply.text);
+        lines
+    }
+
+    /// The whole network, list by list.
+    pub fn network(&self) -> Network {
         #[derive(serde::Deserialize)]
         struct Wrapped {
             offer: wire::OfferItem,
         }
         let offers: Vec<Wrapped> = self.rows("offers.json", "offers");
-        wire::Network {
-            smart_links: self.rows("smart_links.json", "smart_links"),
+        let links: Vec<wire::SmartLink> = self.rows("smart_links.json", "smart_links");
+        let entries: Vec<wire::SmartLinkOffer> = self.rows("smart_link_offers.json", "smart_link_offers");
+        Network {
+            smart_links: links.iter().map(|link| link.read().unwrap()).collect(),
             offers: offers.into_iter().map(|wrapped| wrapped.offer).collect(),
             offer_geo_targets: self.rows("offer_geo_targets.json", "offer_geo_targets"),
-            smart_link_offers: self.rows("smart_link_offers.json", "smart_link_offers"),
+            smart_link_offers: entries.iter().map(|entry| entry.read().unwrap()).collect(),
             routing_rules: self.rows("routing_rules.json", "routing_rules"),
         }
     }

@@ -1,0 +1,285 @@
+//! `GET network.json`: the whole network in one answer, or what of it has changed since a state that the caller names.
+//!
+//! The lists of the API are for people and their programs; a million links in pages of 500 cost an edge a minute. Here
+//! the network goes out as lines ([`Line`]), read on a connection of its own in one transaction: all of one state, and no
+//! write waits for it, however slow the reader is.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Method};
+use rusqlite::{Connection, OptionalExtension, Row};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::answer::Refusal;
+use super::api;
+use super::parameters::{Parameters, PresentedKeys};
+use super::{Backoffice, Options, attachments, geo_targets, links, offers, rules, store};
+use crate::cake::{End, Head, Line, REVISION_HEADER};
+
+/// The path behind `/api/2/`.
+pub const CALL: &str = "network.json";
+
+/// Bounds how many callers are answered at once: each holds a thread and a connection.
+#[derive(Clone)]
+pub struct Readers(Arc<Semaphore>);
+
+/// Answers the call.
+pub async fn handle(State(backoffice): State<Backoffice>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    match answer(backoffice, &head).await {
+        Ok(answer) => answer,
+        Err(refusal) => api::respond(head.uri.path(), Err(refusal)),
+    }
+}
+
+async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusal> {
+    if head.method != Method::GET {
+        return Err(Refusal::Method { allowed: "GET" });
+    }
+    let (mut keys, mut parameters) = (PresentedKeys::default(), Parameters::default());
+    parameters.add_query(head.uri.query().unwrap_or_default(), &mut keys)?;
+    keys.add_bearer(&head.headers);
+    let since = parameters.text("since")?.map(str::to_owned);
+    let turn = backoffice.readers().turn().await?;
+    let (backoffice, reading) = api::blocking(move || {
+        api::check_key(&backoffice, &keys)?;
+        let reading = Reading::begin(backoffice.store().reader()?, since)?;
+        Ok((backoffice, reading))
+    })
+    .await?;
+    let revision =
+        HeaderValue::try_from(&reading.head.revision).map_err(|error| Refusal::Broken(error.to_string()))?;
+    let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || {
+        reading.send(backoffice.options(), Pieces::new(sender, runtime), turn)
+    });
+    let pieces = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
+    let mut response = Body::from_stream(pieces).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REVISION_HEADER, revision);
+    Ok(response)
+}
+
+impl Readers {
+    pub fn new() -> Self {
+        Self(Arc::new(Semaphore::new(READERS_MAX)))
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.0).acquire_owned().await.map_err(|error| Refusal::Broken(error.to_string()))
+    }
+}
+
+/// One state of the network, and what of it was asked for.
+struct Reading {
+    /// In a transaction, which ends with the connection.
+    connection: Connection,
+    head: Head,
+}
+
+impl Reading {
+    /// Blocks.
+    fn begin(connection: Connection, since: Option<String>) -> rusqlite::Result<Self> {
+        connection.execute_batch("BEGIN")?;
+        let revision = store::revision(&connection)?;
+        let since = match since {
+            Some(since) if gather_changes(&connection, &since)? => Some(since),
+            _ => None,
+        };
+        Ok(Self { connection, head: Head { revision, since } })
+    }
+
+    /// Sends every line. Blocks. What fails breaks the answer off, which its reader notices: the last line is missing.
+    fn send(self, options: &Options, mut pieces: Pieces, _turn: OwnedSemaphorePermit) {
+        match self.write(options, &mut pieces) {
+            Ok(()) | Err(WriteError::Caller) => {}
+            Err(WriteError::Store(error)) => {
+                tracing::error!(call = CALL, %error, "a call of the API failed");
+                pieces.break_off();
+            }
+        }
+    }
+
+    fn write(&self, options: &Options, out: &mut Pieces) -> Result<(), WriteError> {
+        Line::Network(&self.head).write(out)?;
+        let is_part = self.head.since.is_some();
+        if is_part {
+            self.each(
+                CHANGED_LINKS,
+                "",
+                |row| row.get(0),
+                |smart_link_id| Line::ChangedLink { smart_link_id }.write(out),
+            )?;
+        }
+        let of_links = if is_part { OF_CHANGED_LINKS } else { "" };
+        let of_offers = if is_part { OF_CHANGED_OFFERS } else { "" };
+        let mut targeted = Vec::new();
+        self.each(offers::ALL, of_offers, offers::read_row, |offer| {
+            targeted.push(offer.id());
+            Line::Offer(&offer.into_item()).write(out)
+        })?;
+        for offer in targeted {
+            let targets = geo_targets::targets_of(&self.connection, offer)?;
+            if !targets.geo_targets.is_empty() {
+                Line::OfferGeoTargets(&targets).write(out)?;
+            }
+        }
+        self.each(
+            links::ALL,
+            of_links,
+            |row| links::read_row(row, options),
+            |mut link| {
+                // For people, and for those who bring clicks.
+                link.smart_link_name.clear();
+                link.tracking_url = None;
+                Line::SmartLink(&link).write(out)
+            },
+        )?;
+        self.each(attachments::ALL, of_links, attachments::read_row, |entry| {
+            Line::SmartLinkOffer(&entry).write(out)
+        })?;
+        self.each(rules::ALL, of_links, rules::read_row, |rule| Line::RoutingRule(&rule).write(out))?;
+        Line::End(&End { lines: out.lines }).write(out)?;
+        Ok(out.flush()?)
+    }
+
+    /// Tells of each row of a query, which has a place for a condition.
+    fn each<T>(
+        &self,
+        (columns, table, order): (&str, &str, &str),
+        condition: &str,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+        mut tell: impl FnMut(T) -> io::Result<()>,
+    ) -> Result<(), WriteError> {
+        let sql = format!("SELECT {columns} FROM {table} {condition} ORDER BY {order}");
+        let mut statement = self.connection.prepare(&sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            tell(read(row)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts what was touched since a state into temporary tables. `false` if that cannot be told, or is not little.
+fn gather_changes(connection: &Connection, since: &str) -> rusqlite::Result<bool> {
+    let state: Option<i64> = connection
+        .query_row("SELECT state FROM states WHERE revision = ?", [since], |row| row.get(0))
+        .optional()?;
+    let Some(state) = state else { return Ok(false) };
+    connection.execute_batch(
+        "CREATE TEMP TABLE changed_links (smart_link_id INTEGER NOT NULL PRIMARY KEY);
+         CREATE TEMP TABLE changed_offers (offer_id INTEGER NOT NULL PRIMARY KEY)",
+    )?;
+    for touched in [
+        "SELECT smart_link_id FROM touched_links WHERE state > ?1",
+        "SELECT smart_link_id FROM touched_offers JOIN smart_link_offers USING (offer_id) WHERE state > ?1",
+        "SELECT smart_link_id FROM touched_offers JOIN routing_rules USING (offer_id) WHERE state > ?1",
+    ] {
+        let sql = format!("INSERT OR IGNORE INTO temp.changed_links {touched} LIMIT ?2");
+        connection.execute(&sql, (state, store::CHANGED_LINKS_MAX + 1))?;
+    }
+    for named in ["smart_link_offers", "routing_rules"] {
+        let sql = format!(
+            "INSERT OR IGNORE INTO temp.changed_offers SELECT offer_id FROM {named} {OF_CHANGED_LINKS}"
+        );
+        connection.execute(&sql, [])?;
+    }
+    let count: i64 = connection.query_row("SELECT count(*) FROM temp.changed_links", [], |row| row.get(0))?;
+    Ok(count <= store::CHANGED_LINKS_MAX)
+}
+
+/// Gathers lines into pieces, and hands them to the one who sends them.
+struct Pieces {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    runtime: Handle,
+    gathered: Vec<u8>,
+    lines: u64,
+}
+
+impl Pieces {
+    fn new(sender: mpsc::Sender<io::Result<Bytes>>, runtime: Handle) -> Self {
+        Self { sender, runtime, gathered: Vec::with_capacity(PIECE_BYTES), lines: 0 }
+    }
+
+    fn hand_over(&mut self, piece: io::Result<Bytes>) -> io::Result<()> {
+        let sent = self.runtime.block_on(self.sender.send_timeout(piece, PATIENCE));
+        sent.map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error.to_string()))
+    }
+
+    fn break_off(&mut self) {
+        // If nobody listens any more, nobody needs to know.
+        let _ = self.hand_over(Err(io::Error::other("the store failed")));
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.extend_from_slice(bytes);
+        if bytes.ends_with(b"\n") {
+            self.lines += 1;
+            if self.gathered.len() >= PIECE_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let full = std::mem::replace(&mut self.gathered, Vec::with_capacity(PIECE_BYTES + LINE_BYTES));
+        self.hand_over(Ok(full.into()))
+    }
+}
+
+/// Why not every line was sent.
+enum WriteError {
+    Store(rusqlite::Error),
+    /// The caller is gone, or too slow; whose fault it is, is told there.
+    Caller,
+}
+
+impl From<rusqlite::Error> for WriteError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for WriteError {
+    fn from(_: io::Error) -> Self {
+        Self::Caller
+    }
+}
+
+const CHANGED_LINKS: (&str, &str, &str) = ("smart_link_id", "temp.changed_links", "smart_link_id");
+
+const OF_CHANGED_LINKS: &str = "WHERE smart_link_id IN (SELECT smart_link_id FROM temp.changed_links)";
+
+const OF_CHANGED_OFFERS: &str = "WHERE offer_id IN (SELECT offer_id FROM temp.changed_offers)";
+
+/// More edges than a node has threads to spare for; the others wait.
+const READERS_MAX: usize = 4;
+
+/// Large enough to be few, small enough to be no burden.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// More than most lines have.
+const LINE_BYTES: usize = 1024;
+
+/// How many pieces may wait for a slow reader.
+const PIECES_AHEAD: usize = 4;
+
+/// How long a reader may take for a piece.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,213 @@
+//! Everything an upstream says, joined: what a snapshot is made of, and what the last good file holds.
+//!
+//! Of links and attachments there may be millions, so they are kept as they were read, in a few words of memory each;
+//! one that cannot be read is no part of a network, but an [`Unreadable`](super::Unreadable) beside it. Offers, geo
+//! targets and rules are kept as they stand on the wire, and are read when a snapshot is made.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::wire::{
+    FieldError, OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer, read_geo_targets,
+};
+use crate::routing::{Attachment, Link, LinkIds, Offer, Snapshot, Warning, Zone};
+
+/// The join of an upstream's lists. [`Network::canonical`] brings it into the one order in which it is compared.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "Lists")]
+pub struct Network {
+    pub smart_links: Vec<Link>,
+    pub offers: Vec<OfferItem>,
+    pub offer_geo_targets: Vec<OfferGeoTargets>,
+    pub smart_link_offers: Vec<Attachment>,
+    pub routing_rules: Vec<RoutingRule>,
+}
+
+/// A row of `smart_links.json`, read.
+#[derive(Deserialize)]
+#[serde(try_from = "SmartLink")]
+pub struct ReadLink(pub Link);
+
+/// A row of `smart_link_offers.json`, read.
+#[derive(Deserialize)]
+#[serde(try_from = "SmartLinkOffer")]
+pub struct ReadAttachment(pub Attachment);
+
+impl Network {
+    /// Sorts every list by its ids and keeps the first of items with the same id, so that equal content has equal
+    /// bytes whatever the order of the pages.
+    pub fn canonical(mut self) -> Self {
+        fn sort<T, K: Ord>(items: &mut Vec<T>, key: impl Fn(&T) -> K) {
+            if !items.is_sorted_by_key(&key) {
+                items.sort_by_key(&key);
+            }
+            items.dedup_by(|later, first| key(later) == key(first));
+        }
+        sort(&mut self.smart_links, |link| link.id);
+        sort(&mut self.offers, |offer| offer.offer_id);
+        sort(&mut self.offer_geo_targets, |targets| targets.offer_id);
+        sort(&mut self.smart_link_offers, |entry| (entry.link, entry.offer));
+        sort(&mut self.routing_rules, |rule| rule.rule_id);
+        self
+    }
+
+    /// Puts `newer` in the place of everything that is said of these links. Its offers replace those of the same id.
+    pub fn replace(&mut self, links: &LinkIds, newer: Network) {
+        self.smart_links.retain(|link| !links.contains(&link.id));
+        self.smart_link_offers.retain(|entry| !links.contains(&entry.link));
+        self.routing_rules.retain(|rule| !rule.link_id().is_some_and(|link| links.contains(&link)));
+        let mut offers: Vec<i64> = newer.offers.iter().map(|offer| offer.offer_id).collect();
+        offers.sort_unstable();
+        let is_newer = |offer: i64| offers.binary_search(&offer).is_ok();
+        self.offers.retain(|offer| !is_newer(offer.offer_id));
+        self.offer_geo_targets.retain(|targets| !is_newer(targets.offer_id));
+        self.smart_links.extend(newer.smart_links);
+        self.offers.extend(newer.offers);
+        self.offer_geo_targets.extend(newer.offer_geo_targets);
+        self.smart_link_offers.extend(newer.smart_link_offers);
+        self.routing_rules.extend(newer.routing_rules);
+    }
+
+    /// Reads what is not read yet. What cannot be read is left out, with a warning that names it. `zone` is the
+    /// network's.
+    pub fn to_snapshot(&self, zone: &Zone) -> (Snapshot<'_>, Vec<Warning>) {
+        let mut warnings = Vec::new();
+        let mut left_out = |item: String, error: FieldError| {
+            warnings.push(Warning::new(item, format!("{error}; it is left out")));
+        };
+        let mut snapshot = Snapshot {
+            links: self.smart_links.as_slice().into(),
+            attachments: self.smart_link_offers.as_slice().into(),
+            ..Snapshot::default()
+        };
+        let mut geo_targets: HashMap<i64, &OfferGeoTargets> = HashMap::new();
+        for targets in &self.offer_geo_targets {
+            // The first of two, as in `canonical`.
+            geo_targets.entry(targets.offer_id).or_insert(targets);
+        }
+        for item in &self.offers {
+            let targets = geo_targets.get(&item.offer_id).map_or(&[][..], |targets| &targets.geo_targets);
+            // An offer whose geo targets cannot be read would be open to countries its advertiser does not pay for.
+            match item
+                .read(zone)
+                .and_then(|offer| Ok(Offer { targeting: read_geo_targets(targets)?, ..offer }))
+            {
+                Ok(offer) => snapshot.offers.push(offer),
+                Err(error) => left_out(format!("offer {}", item.offer_id), error),
+            }
+        }
+        for rule in &self.routing_rules {
+            match rule.read() {
+                Ok(entry) => snapshot.entries.push(entry),
+                Err(error) => {
+                    left_out(format!("rule {} of smart link {}", rule.rule_id, rule.smart_link_id), error)
+                }
+            }
+        }
+        (snapshot, warnings)
+    }
+}
+
+impl TryFrom<SmartLink> for ReadLink {
+    type Error = FieldError;
+
+    fn try_from(link: SmartLink) -> Result<Self, FieldError> {
+        link.read().map(Self)
+    }
+}
+
+impl TryFrom<SmartLinkOffer> for ReadAttachment {
+    type Error = FieldError;
+
+    fn try_from(attachment: SmartLinkOffer) -> Result<Self, FieldError> {
+        attachment.read().map(Self)
+    }
+}
+
+/// A network as one JSON object.
+#[derive(Deserialize)]
+struct Lists {
+    smart_links: Vec<ReadLink>,
+    offers: Vec<OfferItem>,
+    offer_geo_targets: Vec<OfferGeoTargets>,
+    smart_link_offers: Vec<ReadAttachment>,
+    routing_rules: Vec<RoutingRule>,
+}
+
+impl From<Lists> for Network {
+    fn from(lists: Lists) -> Self {
+        Self {
+            smart_links: lists.smart_links.into_iter().map(|link| link.0).collect(),
+            offers: lists.offers,
+            offer_geo_targets: lists.offer_geo_targets,
+            smart_link_offers: lists.smart_link_offers.into_iter().map(|attachment| attachment.0).collect(),
+            routing_rules: lists.routing_rules,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::types::LinkId;
+
+    #[test]
+    fn an_offer_whose_geo_targets_are_unreadable_is_left_out() {
+        let network: Network = serde_json::from_value(json!({
+            "smart_links": [], "smart_link_offers": [], "routing_rules": [],
+            "offers": [{"offer_id": 1, "offer_status": "active", "offer_url": "https://a.example/"}],
+            "offer_geo_targets": [{"offer_id": 1, "geo_targets": [{"country_code": "QQ", "action": "allow"}]}],
+        }))
+        .unwrap();
+        let (snapshot, warnings) = network.to_snapshot(&Zone::parse("UTC").unwrap());
+        assert!(snapshot.offers.is_empty());
+        assert!(warnings[0].to_string().starts_with("offer 1: `countries` is \"QQ\""), "{warnings:?}");
+    }
+
+    #[test]
+    fn of_two_lists_of_geo_targets_the_first_counts_canonical_or_not() {
+        let targets =
+            |code| json!({"offer_id": 1, "geo_targets": [{"country_code": code, "action": "block"}]});
+        let network: Network = serde_json::from_value(json!({
+            "smart_links": [], "smart_link_offers": [], "routing_rules": [],
+            "offers": [{"offer_id": 1, "offer_status": "active", "offer_url": "https://a.example/"}],
+            "offer_geo_targets": [targets("US"), targets("CA")],
+        }))
+        .unwrap();
+        let utc = Zone::parse("UTC").unwrap();
+        let as_listed = network.to_snapshot(&utc).0.offers;
+        assert_eq!(network.canonical().to_snapshot(&utc).0.offers, as_listed);
+    }
+
+    fn network(links: &[u32], offer: &str) -> Network {
+        let link = |id: &u32| json!({"smart_link_id": id, "affiliate_id": 1, "smart_link_status": "active"});
+        let entry = |id: &u32| json!({"smart_link_id": id, "offer_id": 1});
+        let rule = |id: &u32| json!({"rule_id": id, "smart_link_id": id, "offer_id": 1});
+        serde_json::from_value(json!({
+            "smart_links": links.iter().map(link).collect::<Vec<_>>(),
+            "offers": [{"offer_id": 1, "offer_status": "active", "offer_url": offer}],
+            "offer_geo_targets": [{"offer_id": 1, "geo_targets": [{"country_code": "US", "action": "block"}]}],
+            "smart_link_offers": links.iter().map(entry).collect::<Vec<_>>(),
+            "routing_rules": links.iter().map(rule).collect::<Vec<_>>(),
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn equal_content_is_equal_whatever_the_order() {
+        let (mixed, sorted) =
+            (network(&[2, 1, 2, 3], "https://a.example/"), network(&[1, 2, 3], "https://a.example/"));
+        assert_eq!(mixed.canonical(), sorted.canonical());
+    }
+
+    #[test]
+    fn what_is_said_of_some_links_replaces_all_that_was() {
+        let mut known = network(&[1, 2, 3], "https://a.example/");
+        let changed = [2, 3, 4].into_iter().filter_map(LinkId::new).collect();
+        known.replace(&changed, network(&[4, 3], "https://b.example/"));
+        assert_eq!(known.canonical(), network(&[1, 3, 4], "https://b.example/").canonical());
+    }
+}

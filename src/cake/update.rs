@@ -1,0 +1,130 @@
+//! What has changed in a network, or the whole of it, in one answer: `network.json`.
+//!
+//! The call is ours. An upstream that tells which state its answers show (smartlink's own API does) is asked it; any
+//! other is read list by list, page by page. The answer is read line by line as it comes, and counts only if its last
+//! line came, so that a connection that breaks off changes nothing.
+
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+
+use super::client::{Client, FetchError, Fetched, causes};
+use super::key::Key;
+use super::lines::Lines;
+use super::network::Network;
+use crate::routing::LinkIds;
+
+/// What an upstream has to say.
+#[derive(Debug)]
+pub enum Update {
+    Whole(Fetched),
+    Changes(Changes),
+}
+
+/// The difference between two states of a network.
+#[derive(Debug)]
+pub struct Changes {
+    /// Of which links. One that is not in the network was deleted.
+    pub links: LinkIds,
+    /// Those links with everything on them, and the offers that they name. Canonical.
+    pub network: Network,
+    /// The later state.
+    pub revision: HeaderValue,
+}
+
+impl Client {
+    /// What has changed since a state that the upstream named, if it can tell; else everything, as
+    /// [`Client::network`] gives it.
+    pub async fn update(&self, since: Option<&HeaderValue>) -> Result<Update, FetchError> {
+        if let Some(since) = since {
+            let key = self.options().key.read()?;
+            match self.lines(&key, Some(since)).await.map_err(|error| error.without(&key)) {
+                Ok(update) => return Ok(update),
+                Err(error) if !is_other_dialect(&error) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        self.network().await.map(Update::Whole)
+    }
+
+    /// The whole network in one answer; `None` if the upstream has no such call, or says in it what cannot be read.
+    /// Pages are read row by row, and one bad row harms no other.
+    pub(super) async fn whole(&self, key: &Key) -> Result<Option<Fetched>, FetchError> {
+        match self.lines(key, None).await {
+            Ok(Update::Whole(fetched)) => Ok(Some(fetched)),
+            Ok(Update::Changes(_)) => Ok(None),
+            Err(error) if is_other_dialect(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn lines(&self, key: &Key, since: Option<&HeaderValue>) -> Result<Update, FetchError> {
+        let since = since.and_then(|since| since.to_str().ok());
+        let parameters: Vec<_> = since.map(|since| ("since", since)).into_iter().collect();
+        let lines = self.read_lines(key, &parameters).await?;
+        let Lines { network, changed: links, head, .. } = lines;
+        let incomplete = || FetchError::Incomplete { call: CALL, lines: 0 };
+        let head = head.ok_or_else(incomplete)?;
+        let revision = HeaderValue::try_from(head.revision)
+            .map_err(|error| FetchError::Json { call: CALL, reason: error.to_string() })?;
+        let network = network.canonical();
+        Ok(match (head.since.as_deref(), since) {
+            (None, _) => Update::Whole(Fetched { network, unreadable: Vec::new(), revision: Some(revision) }),
+            (Some(told), Some(asked)) if told == asked => {
+                Update::Changes(Changes { links, network, revision })
+            }
+            // The difference to a state that is not the one that is live.
+            (Some(_), _) => return Err(incomplete()),
+        })
+    }
+
+    async fn read_lines(&self, key: &Key, parameters: &[(&str, &str)]) -> Result<Lines, FetchError> {
+        let patience = self.options().call_timeout;
+        let late = |after| FetchError::Timeout { call: CALL, after };
+        let began = Instant::now();
+        let answer = tokio::time::timeout(patience, self.ask(key, CALL, parameters))
+            .await
+            .unwrap_or_else(|_| Err(late(patience)))?;
+        let (mut body, mut lines, mut bytes_read) = (answer.into_body(), Lines::default(), 0);
+        loop {
+            let frame = tokio::time::timeout(patience, body.frame()).await.map_err(|_| late(patience))?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|error| FetchError::Broken { call: CALL, reason: causes(&error) })?;
+            let Ok(piece) = frame.into_data() else { continue };
+            lines.push(&piece).map_err(|source| FetchError::Line { call: CALL, source })?;
+            bytes_read += piece.len();
+            let rows_max = self.options().rows_max;
+            if lines.count() > rows_max as u64 {
+                return Err(FetchError::Endless { call: CALL, rows_max });
+            }
+            // A large network may take long, an upstream that drips may not.
+            let allowed = patience + Duration::from_secs((bytes_read / BYTES_PER_SECOND_MIN) as u64);
+            if began.elapsed() > allowed {
+                return Err(late(allowed));
+            }
+        }
+        if lines.is_whole() {
+            Ok(lines)
+        } else {
+            Err(FetchError::Incomplete { call: CALL, lines: lines.count() })
+        }
+    }
+}
+
+/// Whether the upstream does not know the call, or another form of it.
+fn is_other_dialect(error: &FetchError) -> bool {
+    match error {
+        FetchError::Status { status, .. } => {
+            [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(status)
+        }
+        FetchError::Line { .. } => true,
+        _ => false,
+    }
+}
+
+const CALL: &str = "network.json";
+
+/// Slower than this is not a network that works.
+const BYTES_PER_SECOND_MIN: usize = 256 * 1024;
