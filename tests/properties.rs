@@ -132,7 +132,13 @@ proptest! {
             let click = click.borrowed();
             agree(table.of(click.link), &now, &options, &click, &draws)?;
         }
+        // Not only one that is allowed, but the very same: a draw can be replayed on a table that was compiled at once.
         let whole = compile(&now, &options).0;
+        for (click, draw) in clicks.iter().zip(draws.iter().cycle()) {
+            let click = click.borrowed();
+            prop_assert_eq!(
+                decide(table.of(click.link), &click, Draw(*draw)), decide(&whole, &click, Draw(*draw)));
+        }
         prop_assert_eq!((table.links(), table.entries(), table.offers()),
             (whole.links(), whole.entries(), whole.offers()));
     }

@@ -11,6 +11,7 @@
 //! range; tiers of a link are in ascending priority; inside a tier, entries that can be drawn come first, and
 //! their runs end where they end; targeting [`ALWAYS`] is empty; offers are in the order of their ids.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
@@ -226,6 +227,12 @@ impl Table {
     pub(super) fn conditions_of(&self, targeting: u32) -> &[Condition] {
         let range = &self.targetings[targeting as usize];
         &self.conditions[range.start as usize..range.end as usize]
+    }
+
+    /// The order of two targetings, equal only if they are the same.
+    pub(super) fn compare_targetings(&self, a: u32, b: u32) -> Ordering {
+        // Each is kept once.
+        if a == b { Ordering::Equal } else { self.conditions_of(a).cmp(self.conditions_of(b)) }
     }
 
     pub(super) fn all_entries(&self, tier: &Tier) -> &[EntryRow] {
