@@ -344,8 +344,9 @@ fn rewrite(line: &[u8], out: &mut Vec<u8>) -> bool {
         Ok(target) => out.extend_from_slice(&target),
     }
     out.push(b' ');
-    out.extend_from_slice(if is_known { version } else { b"HTTP/1.1" });
-    out.extend_from_slice(b"\r\n");
+    let (version, ending) = if is_known { (version, ending) } else { (&b"HTTP/1.1"[..], &b"\r\n"[..]) };
+    out.extend_from_slice(version);
+    out.extend_from_slice(ending);
     true
 }
 
@@ -513,7 +514,7 @@ mod tests {
         ] {
             assert_eq!(line(legal.as_bytes()), legal);
             let bare = format!("{legal}\nHost: a\n\nGET /next HTTP/1.1\r\n");
-            assert_eq!(in_one_piece(bare.as_bytes()).replace('\r', ""), bare.replace('\r', ""));
+            assert_eq!(in_one_piece(bare.as_bytes()), bare);
         }
     }
 
