@@ -31,6 +31,7 @@
 //!
 //! ```text
 //! edge::listener     accept, on the thread that will answer
+//! edge::request_line bytes that a URI may not have are encoded, what cannot be mended is refused
 //! edge::connection   hyper reads the head
 //! edge::click        query → address → place → device → Click
 //!                    → the live table, loaded once → routing::decide → destination → reply → counters

@@ -254,18 +254,205 @@ fn a_probe_is_answered_like_a_click_and_counted_as_a_probe() {
 const BRITISH: &str = "198.51.100.7";
 const AMERICAN: &str = "192.0.2.1";
 
-/// A link whose macro nobody filled in. The HTTP layer answers before the click path sees it, without a sentence; that
-/// it came must still be seen.
+/// A link whose macro nobody filled in, or that was written by hand: the click is judged as if it had been encoded.
 #[test]
-fn a_target_that_is_no_uri_is_counted() {
+fn raw_bytes_that_are_not_legal_in_a_target_are_encoded_and_reach_the_offer() {
     let node = Setup::demo().start_ready();
-    for byte in [b'<', b'"', 0x7f, 0xff] {
-        let mut request = b"GET /sl?id=301&aff_id=67890&s1=".to_vec();
-        request.push(byte);
-        request.extend_from_slice(b" HTTP/1.1\r\nHost: go.example.com\r\n\r\n");
-        assert_eq!(node.connect().ask_raw(&request).status, 400, "{byte:#x}");
+    let mut connection = node.connect();
+    let cases: [(&[u8], &str); 16] = [
+        (b"\"", "%22"),
+        (b"<", "%3C"),
+        (b">", "%3E"),
+        (b"\\", "%5C"),
+        (b"^", "%5E"),
+        (b"`", "%60"),
+        (b"{", "%7B"),
+        (b"|", "%7C"),
+        (b"}", "%7D"),
+        (b"{}", "%7B%7D"),
+        ("é".as_bytes(), "%C3%A9"),
+        ("日本".as_bytes(), "%E6%97%A5%E6%9C%AC"),
+        (b"<script>\"x\"</script>", "%3Cscript%3E%22x%22%3C%2Fscript%3E"),
+        (b"a%20b<", "a%20b%3C"),
+        // As %FF and %E9 are: bytes that are not UTF-8 are U+FFFD.
+        (b"\xff", "%EF%BF%BD"),
+        (b"caf\xe9", "caf%EF%BF%BD"),
+    ];
+    for (sent, received) in cases {
+        let answer = connection.ask_raw(raw_click(CLICK, sent));
+        assert!(is_demo_offer(answer.destination()), "{sent:?}: {answer:?}");
+        let sub = format!("?sub={received}&r=");
+        assert!(answer.location().contains(&sub), "{sent:?}: {answer:?}");
     }
-    wait::until_equal("clicks counted as invalid", 4, || node.metrics().clicks("invalid"));
+    let absolute = format!("http://go.example.com{CLICK}");
+    let answer = connection.ask_raw(raw_click(&absolute, b"<\xff>"));
+    assert!(answer.location().contains("?sub=%3C%EF%BF%BD%3E&r="), "{answer:?}");
+    let clicks = cases.len() as u64 + 1;
+    assert_eq!(node.metrics().clicks("offer"), clicks);
+
+    // Where an id is meant, they are as wrong as their encoding is.
+    for (target, parameter) in [("/sl?aff_id=67890&id=301", "id"), ("/sl?id=301&aff_id=67890", "aff_id")] {
+        for bytes in [b"<".as_slice(), b"\xff", "é".as_bytes()] {
+            let line = [b"GET ", target.as_bytes(), bytes, b" HTTP/1.1"].concat();
+            let answer = connection.ask_raw(with_host(&line));
+            assert_eq!(answer.status, 400, "{bytes:?}: {answer:?}");
+            assert!(answer.body.contains(&format!(" {parameter} ")), "{bytes:?}: {answer:?}");
+            assert_is_one_sentence(&answer);
+        }
+    }
+    let metrics = node.metrics();
+    assert_eq!((metrics.clicks("invalid"), metrics.sum("smartlink_clicks_total")), (6, clicks + 6));
+}
+
+#[test]
+fn request_lines_that_would_have_to_be_guessed_are_refused_with_a_sentence() {
+    let node = Setup::demo().start_ready();
+    let mut sent = 0;
+    for (line, words) in [
+        (format!("GET {CLICK}&s1=a b HTTP/1.1"), "raw space; write %20"),
+        (format!("GET {CLICK}&s1= HTTP/1.1 HTTP/1.1"), "raw space; write %20"),
+        (format!("GET  {CLICK} HTTP/1.1"), "raw space; write %20"),
+        (format!("GET {CLICK}  HTTP/1.1"), "raw space; write %20"),
+        (format!("GET {CLICK}&s1=a b HTTP/1.0"), "raw space; write %20"),
+        (format!("GET http://go.example.com{CLICK}&s1=a b HTTP/1.1"), "raw space; write %20"),
+        ("GET /favicon .ico HTTP/1.1".to_owned(), "raw space; write %20"),
+        (format!("GET {CLICK}&s1=\0 HTTP/1.1"), "control character"),
+        (format!("GET {CLICK}&s1=\u{1f}x HTTP/1.1"), "control character"),
+        (format!("GET {CLICK}&s1=\u{7f} HTTP/1.1"), "control character"),
+        (format!("GET {CLICK}&s1=a\tb HTTP/1.1"), "control character"),
+        (format!("GET {CLICK}&s1=a\rb HTTP/1.1"), "control character"),
+        (format!("GET {CLICK}\tHTTP/1.1"), "control character"),
+        (format!("GET {} HTTP/1.1", &CLICK[1..]), "begins with a slash"),
+        (format!("GET http://<{CLICK} HTTP/1.1"), "begins with a slash"),
+        ("GET HTTP/1.1".to_owned(), "begins with a slash"),
+        (format!("GET {CLICK} HTTP/1.2"), "HTTP/1.1 or HTTP/1.0"),
+        (format!("GET {CLICK} http/1.1"), "HTTP/1.1 or HTTP/1.0"),
+        (format!("GET {CLICK} HTTP/1.1 "), "HTTP/1.1 or HTTP/1.0"),
+        // A client that asks for what stands for a refusal hears it, too.
+        ("GET /sl/!raw-space HTTP/1.1".to_owned(), "raw space; write %20"),
+        // The line is wrong before the method is.
+        (format!("POST {CLICK}&s1=a b HTTP/1.1"), "raw space; write %20"),
+    ] {
+        let mut connection = node.connect();
+        let answer = connection.ask_raw(with_host(line.as_bytes()));
+        assert_eq!((answer.status, answer.is_last()), (400, true), "{line:?}: {answer:?}");
+        assert!(answer.body.contains(words), "{line:?}: {answer:?}");
+        assert_is_one_sentence(&answer);
+        connection.assert_closes();
+        sent += 1;
+        let metrics = node.metrics();
+        let counted = (metrics.clicks("invalid"), metrics.sum("smartlink_clicks_total"));
+        assert_eq!(counted, (sent, sent), "{line:?}");
+    }
+}
+
+/// Every byte there is, in the path, as the name of a parameter and in a value: no answer is without words.
+#[test]
+fn no_byte_of_a_target_is_answered_without_a_sentence() {
+    let node = Setup::demo().start_ready();
+    let mut sent = 0;
+    for byte in (0..=u8::MAX).filter(|byte| *byte != b'\n') {
+        for begin in ["/sl/301", "/sl?id=301&aff_id=67890&x", "/sl?id=301&aff_id=67890&s1=x"] {
+            let line = [b"GET ", begin.as_bytes(), &[byte], b"?aff_id=67890 HTTP/1.1"].concat();
+            let answer = node.connect().ask_raw(with_host(&line));
+            match answer.status {
+                302 => assert!(is_demo_offer(answer.destination()), "{byte:#04x} after {begin}: {answer:?}"),
+                // Of another link, or of another path.
+                404 => assert!(begin == "/sl/301" && (byte.is_ascii_digit() || byte == b'/'), "{byte:#04x}"),
+                status => assert_eq!(status, 400, "{byte:#04x} after {begin}: {answer:?}"),
+            }
+            if answer.status != 302 {
+                assert_is_one_sentence(&answer);
+            }
+            sent += u64::from((begin, byte) != ("/sl/301", b'/'));
+        }
+    }
+    assert_eq!(node.metrics().sum("smartlink_clicks_total"), sent);
+}
+
+/// What is no HTTP/1.x is left to the HTTP layer, which has no words for it; that it came is seen.
+#[test]
+fn what_is_no_http_1_and_header_lines_that_cannot_be_read_are_counted() {
+    let node = Setup::demo().start_ready();
+    let mut sent = 0;
+    for bytes in [
+        format!("GET {CLICK}\r\n"),
+        format!("GET {CLICK} HTTP/2.0\r\n\r\n"),
+        format!("(GET) {CLICK} HTTP/1.1\r\n\r\n"),
+        format!("GET {CLICK} HTTP/1.1\r\nHo st: go.example.com\r\n\r\n"),
+        "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}".to_owned(),
+    ] {
+        let answer = node.connect().ask_raw(&bytes);
+        assert_eq!((answer.status, answer.body.as_str()), (400, ""), "{bytes:?}");
+        sent += 1;
+        wait::until_equal("clicks counted as invalid", sent, || node.metrics().clicks("invalid"));
+    }
+    // An HTTP/2 client that did not ask first: HTTP/1.1 has no answer that it understands.
+    let mut connection = node.connect();
+    connection.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    connection.assert_closes();
+    wait::until_equal("clicks counted as invalid", sent + 1, || node.metrics().clicks("invalid"));
+}
+
+#[test]
+fn repaired_requests_stay_in_step_with_those_around_them() {
+    let node = Setup::demo().start_ready();
+    let good = Request::click(CLICK).to_bytes();
+    let (bad, refused) = (raw_click(CLICK, b"<\xff>"), raw_click(CLICK, b"a b"));
+    let all = [good.as_slice(), &bad, &good, b"\r\n\r\n", &bad, &good, &refused].concat();
+    // In one piece one more may follow; byte by byte it would meet a connection that is closed.
+    for (bytes, pieces) in [([all.as_slice(), &good].concat(), 1), (all.clone(), all.len())] {
+        let before = node.metrics();
+        let mut connection = node.connect();
+        for piece in bytes.chunks(bytes.len() / pieces) {
+            connection.send(piece).unwrap();
+        }
+        for sub in ["?sub=&", "?sub=%3C%EF%BF%BD%3E&", "?sub=&", "?sub=%3C%EF%BF%BD%3E&", "?sub=&"] {
+            let answer = connection.read().unwrap();
+            assert!(answer.location().contains(sub), "{pieces} pieces, {sub}: {answer:?}");
+        }
+        let answer = connection.read().unwrap();
+        assert_eq!((answer.status, answer.is_last()), (400, true), "{answer:?}");
+        assert_is_one_sentence(&answer);
+        // What comes after a line that could not be read is not answered.
+        connection.assert_closes();
+        let after = node.metrics();
+        let grown = |outcome| after.clicks(outcome) - before.clicks(outcome);
+        assert_eq!((grown("offer"), grown("invalid")), (5, 1), "{pieces} pieces");
+    }
+}
+
+/// A body that looks like a click is no click, and neither is what follows it: nobody knows better where it ends.
+#[test]
+fn a_body_is_never_read_as_a_request() {
+    let node = Setup::demo().start_ready();
+    let hidden = String::from_utf8(raw_click(CLICK, b"<a b>")).unwrap();
+    let mut sent = 0;
+    for framing in [
+        format!("Content-Length: {}\r\n\r\n{hidden}", hidden.len()),
+        format!("Content-Length: 4\r\n\r\nbody{hidden}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len()),
+    ] {
+        let mut connection = node.connect();
+        let request = format!("POST {CLICK}&s1=<> HTTP/1.1\r\nHost: go.example.com\r\n{framing}{hidden}");
+        let answer = connection.ask_raw(&request);
+        assert_eq!((answer.status, answer.is_last()), (405, true), "{framing:?}: {answer:?}");
+        connection.assert_closes();
+        sent += 1;
+        let metrics = node.metrics();
+        let counted = (metrics.clicks("invalid"), metrics.sum("smartlink_clicks_total"));
+        assert_eq!(counted, (sent, sent), "{framing:?}");
+    }
+}
+
+#[test]
+fn a_target_that_is_too_long_once_it_is_encoded_is_too_long() {
+    let node = Setup::demo().start_ready();
+    let answer = node.connect().ask_raw(raw_click(CLICK, &[b'<'; 5_000]));
+    assert!(is_demo_offer(answer.destination()), "{answer:?}");
+    for bytes in [6_000, 16_000] {
+        assert_eq!(node.connect().ask_raw(raw_click(CLICK, &vec![b'<'; bytes])).status, 431, "{bytes}");
+    }
 }
 
 #[test]
@@ -559,6 +746,16 @@ fn destinations_of(connection: &mut Connection, clicks: u64) -> HashMap<String, 
 
 fn of_link_301(metrics: &Metrics, outcome: &str) -> u64 {
     metrics.value(&format!("smartlink_link_clicks_total{{smart_link_id=\"301\",outcome=\"{outcome}\"}}"))
+}
+
+/// A click with these bytes as its first sub id, as they are.
+fn raw_click(target: &str, sub: &[u8]) -> Vec<u8> {
+    with_host(&[b"GET ", target.as_bytes(), b"&s1=", sub, b" HTTP/1.1"].concat())
+}
+
+/// A request line and the least head behind it.
+fn with_host(line: &[u8]) -> Vec<u8> {
+    [line, b"\r\nHost: go.example.com\r\n\r\n"].concat()
 }
 
 fn is_demo_offer(host: &str) -> bool {

@@ -17,6 +17,7 @@ use super::client_ip::client_ip;
 use super::probe::is_probe;
 use super::query::{self, QueryError};
 use super::reply::{self, Reply};
+use super::request_line::Refusal;
 use super::worker::Worker;
 
 /// Answers one request of the click listener.
@@ -95,8 +96,12 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
         .unwrap_or_else(reply::no_destination)
 }
 
-/// The requests that are never clicks, whatever their path: wrong method, a body, a doubtful `Host`.
+/// The requests that are never clicks, whatever their path: a broken request line, wrong method, a body, a doubtful
+/// `Host`.
 fn refuse(parts: &Parts) -> Option<Reply> {
+    if let Some(refusal) = Refusal::from_path(parts.uri.path()) {
+        return Some(reply::bad_framing(refusal.sentence()));
+    }
     let headers = &parts.headers;
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");

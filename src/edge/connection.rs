@@ -1,4 +1,4 @@
-//! One client's connection: hyper reads heads and writes answers, the worker decides in between.
+//! One client's connection: request lines are made readable, hyper reads heads and writes answers, the worker decides in between.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::state::CloseReason;
 
 use super::click;
+use super::request_line::RequestLines;
 use super::worker::Worker;
 
 /// How far the edge is on its way out.
@@ -65,7 +66,7 @@ pub(super) async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_read_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(RequestLines::new(stream)), service);
     let mut connection = pin!(connection);
     loop {
         let changed = tokio::select! {
@@ -94,4 +95,4 @@ fn reason(ended: Result<(), hyper::Error>) -> CloseReason {
 }
 
 /// A longer head is answered with 431 by hyper.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;

@@ -239,7 +239,7 @@ impl Acceptor {
             counters.connection_opened();
             let reason = connection::serve(stream, peer.ip(), worker, &options, phase).await;
             if reason == CloseReason::BadRequest {
-                // hyper answered 400 by itself: what came was no HTTP, or had bytes in its target that no URI has.
+                // hyper answered 400 by itself: what came was no HTTP/1.x, or had a header line that cannot be read.
                 counters.click(ClickCount::Invalid, None, None);
             }
             counters.connection_closed(reason);

@@ -11,10 +11,12 @@ mod listener;
 mod probe;
 mod query;
 mod reply;
+mod request_line;
 mod worker;
 
 pub use click::handle;
 pub use connection::ConnectionOptions;
 pub use listener::{BindError, Bound, Drained, Edge, Options, bind};
 pub use reply::Reply;
+pub use request_line::RequestLines;
 pub use worker::{ClickOptions, Worker};
