@@ -272,7 +272,7 @@ fn an_expired_certificate_changes_nothing() {
     publish(&stub, OLD);
     let node = start(&stub.url());
     node.refresh();
-    let (front, file) = (authority.front(&stub, "localhost", Validity::Expired), authority.file());
+    let (front, file) = (authority.front(stub.address, "localhost", Validity::Expired), authority.file());
     let setup = node.kill().setting(&format!("upstream.ca_file = {:?}", file.path().to_str().unwrap()));
     let node = setup.moved_to(&front.url()).start_ready();
     let reason = node.failed_refresh();
