@@ -174,6 +174,13 @@ fn offers_in_pages_sorted_and_by_status() {
     assert_eq!(ids("sort_field=offer_name&row_limit=3"), [1, 27, 16]);
     assert_eq!(ids("offer_status=pending&row_limit=2&start_at_row=1"), [4, 6]);
     assert_eq!(api.get("offers.json?offer_status=pending&row_limit=1").success()["total_rows"], 13);
+    // A form gives numbers as text.
+    api.post("update_offer.json", json!({"offer_id": 3, "vertical_id": 7, "advertiser_id": "70"})).success();
+    api.post("update_offer.json", json!({"offer_id": 5, "vertical_id": "7", "advertiser_id": 71})).success();
+    assert_eq!(ids("vertical_id=7"), [3, 5]);
+    assert_eq!(ids("vertical_id=7&advertiser_id=70&offer_status=active"), [3]);
+    assert_eq!(ids("advertiser_id=7"), [0; 0]);
+    api.get("offers.json?vertical_id=seven").refused(400, &["`vertical_id`", "whole number"]);
     api.get("offers.json?sort_field=payout").refused(422, &["`sort_field`", "offer_name"]);
 }
 
@@ -193,8 +200,8 @@ fn geo_targets_are_set_changed_and_removed() {
     update(1, "GB,FR", "remove");
     update(2, "DE", "Block");
     let first = json!([
-        {"country_id": 39, "country_code": "CA", "country_name": "Canada", "action": "block"},
         {"country_id": 1, "country_code": "US", "country_name": "United States", "action": "allow"},
+        {"country_id": 39, "country_code": "CA", "country_name": "Canada", "action": "block"},
     ]);
     assert_eq!(
         api.get("offer_geo_targets.json?offer_id=1").success(),

@@ -46,6 +46,7 @@ fn every_variable_is_in_the_help() {
         "LISTEN",
         "ADMIN",
         "UPSTREAM",
+        "CA_FILE",
         "GEO",
         "ASN",
         "TRUST_PROXY",

@@ -1,8 +1,8 @@
 //! Every fault of an upstream that we could think of, over a real socket, in one table; and answers mutated at random.
 //!
-//! In each case a node that routes by a good table meets the fault. What the refresh comes to, what moves in the
-//! metrics, what is said and which redirect is served meanwhile is asserted; then the fault ends, and the next refresh
-//! brings the new redirect. The key is shown nowhere.
+//! In each case a node that routes by a good table meets the fault. Asserted are the redirect that is served meanwhile,
+//! every series of the snapshot that moves and by how much, a line that the log gets then, and the report of the
+//! refresh; then the fault ends, and the next refresh brings the new redirect. The key is shown nowhere.
 
 mod support;
 
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use support::certificate::{Authority, Validity};
 use support::node::{Node, Setup};
 use support::stub::{Canned, LISTS, Manner, Stub, offer};
+use support::wait;
 
 const CANARY: &str = "canary-9b2c44d1e7";
 const CLICK: &str = "/sl?id=1&aff_id=7";
@@ -22,16 +23,19 @@ const LINKS: i64 = 200;
 const OLD: &str = "old.example.com";
 const NEW: &str = "new.example.com";
 
-/// What a refresh comes to while the fault lasts.
+/// What a refresh comes to while the fault lasts. Of the series below, no other moves.
 #[derive(Clone, Copy, PartialEq)]
 enum Comes {
-    /// `failed`, with these words in the error and in the log.
+    /// `smartlink_snapshot_refreshes_total{result="failed"}` by one. These words are in the error and in a warning of
+    /// the log; the old redirect is served.
     Failure(&'static str),
-    /// `refused` by the guard.
+    /// `…{result="refused"}` by one, by the guard. Else as a failure.
     Refusal(&'static str),
-    /// Nothing that matters is wrong: the new redirect is served at once.
+    /// `…{result="published"}` and `smartlink_snapshot_generation` by one: nothing that matters is wrong, and the new
+    /// redirect is served at once. The log says that it was published.
     Nothing,
-    /// The item keeps its last good version; these words are in a warning.
+    /// `…{result="unchanged"}` by one, and `smartlink_snapshot_quarantined` from 0 to 1: the item keeps its last good
+    /// version, and the old redirect is served. These words are in the report and in a warning of the log.
     Quarantine(&'static str),
 }
 use Comes::{Failure, Nothing, Quarantine, Refusal};
@@ -141,7 +145,8 @@ fn cases() -> Vec<Case> {
             |good| good.manner(Manner::Endless),
             Failure("more than 5000 rows"),
         ),
-        case("duplicate ids", "smart_links", |_| success("smart_links", doubled()), Nothing),
+        case("duplicate ids in a page", "smart_links", |_| success("smart_links", doubled()), Nothing),
+        case("duplicate ids over pages", "smart_links", |good| good.manner(Manner::Overlapping), Nothing),
         case("total_rows too large", "smart_links", |good| total_rows(good, 1_000_000), Nothing),
         case("total_rows too small", "smart_links", |good| total_rows(good, 1), Nothing),
         case("a body of 1 GB", "offers", |good| good.manner(Manner::Gigabyte), Failure("over 1000000 bytes")),
@@ -194,37 +199,14 @@ fn every_fault_leaves_the_redirect_right() {
         publish(&stub, OLD);
         node.refresh_with("?force=true", 200);
         assert_eq!(node.click(CLICK).destination(), OLD, "before {fault}");
-        let before = node.metrics();
 
         publish(&stub, NEW);
         let good = stub.answer_to(list);
         stub.answer(list, knob(good.clone()));
-        let (status, result, served, said) = match comes {
-            Failure(said) => (502, "failed", OLD, said),
-            Refusal(said) => (409, "refused", OLD, said),
-            Nothing => (200, "published", NEW, ""),
-            Quarantine(said) => (200, "unchanged", OLD, said),
-        };
-        let report = node.refresh_with("", status);
-        assert_eq!(report["result"], result, "{fault}: {report}");
-        let told = format!("{} {}", report["error"].as_str().unwrap_or_default(), report["warnings"]);
-        assert!(told.contains(said), "{fault}: {told}");
-        if !said.is_empty() {
-            node.wait_for_log(&["WARN", said]);
-        }
-        assert_eq!(node.click(CLICK).destination(), served, "during {fault}");
-        assert_eq!(node.readyz(), 200, "during {fault}");
-        let series = format!("smartlink_snapshot_refreshes_total{{result=\"{result}\"}}");
-        let metrics = node.metrics();
-        assert_eq!(metrics.value(&series), before.value(&series) + 1, "{fault}");
-        let quarantined = metrics.value("smartlink_snapshot_quarantined");
-        assert_eq!(quarantined > 0, matches!(comes, Quarantine(_)), "{fault}: {quarantined}");
+        meet(&node, fault, comes);
 
         stub.answer(list, good);
-        let report = node.refresh();
-        assert_eq!(report["quarantined"], 0, "after {fault}: {report}");
-        assert_eq!(node.click(CLICK).destination(), NEW, "after {fault}");
-        assert_shown_nowhere(&node);
+        recover(&node, fault, if comes == Nothing { "unchanged" } else { "published" });
     }
 }
 
@@ -232,18 +214,17 @@ fn every_fault_leaves_the_redirect_right() {
 fn a_refused_connection_changes_nothing() {
     let stub = Stub::start();
     publish(&stub, OLD);
-    let setup = {
-        let node = start(&stub.url());
-        node.refresh();
-        node.kill()
-    };
+    let setup = start(&stub.url()).kill();
     // Bound and let go: nobody listens there.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let node = setup.moved_to(&format!("http://{nobody}")).start_ready();
-    let reason = node.failed_refresh();
-    assert!(reason.contains("cannot be reached") && reason.contains("refused"), "{reason}");
-    assert_eq!(node.click(CLICK).destination(), OLD);
-    assert_shown_nowhere(&node);
+    wait_for_first_refresh(&node, "failed");
+    publish(&stub, NEW);
+    meet(&node, "refused", Failure("offers.json: the upstream cannot be reached"));
+    assert!(node.logged(&["WARN", "Connection refused"]), "{}", node.log());
+    let node = node.kill().moved_to(&stub.url()).start_ready();
+    wait_for_first_refresh(&node, "published");
+    recover(&node, "refused", "unchanged");
 }
 
 #[test]
@@ -253,33 +234,94 @@ fn a_redirect_to_another_host_is_not_followed() {
     let stub = Stub::start();
     publish(&stub, OLD);
     let node = start(&stub.url());
-    node.refresh();
+    publish(&stub, NEW);
     let location = format!("302 Found\r\nLocation: http://{}/api/2/offers.json", other.local_addr().unwrap());
     let good = stub.answer_to("offers");
     stub.answer("offers", good.clone().status(location.leak()));
-    let reason = node.failed_refresh();
-    assert!(reason.contains("HTTP 302 Found; redirects are not followed"), "{reason}");
+    meet(&node, "a redirect", Failure("offers.json: HTTP 302 Found; redirects are not followed"));
     assert!(other.accept().is_err(), "the other host was asked");
-    assert_eq!(node.click(CLICK).destination(), OLD);
-    assert_shown_nowhere(&node);
     stub.answer("offers", good);
-    node.refresh();
+    recover(&node, "a redirect", "published");
 }
 
 #[test]
 fn an_expired_certificate_changes_nothing() {
     let (stub, authority) = (Stub::start(), Authority::new());
     publish(&stub, OLD);
-    let node = start(&stub.url());
-    node.refresh();
-    let (front, file) = (authority.front(&stub, "localhost", Validity::Expired), authority.file());
-    let setup = node.kill().setting(&format!("upstream.ca_file = {:?}", file.path().to_str().unwrap()));
-    let node = setup.moved_to(&front.url()).start_ready();
-    let reason = node.failed_refresh();
-    assert!(reason.contains("certificate") && reason.to_lowercase().contains("expired"), "{reason}");
-    assert_eq!(node.click(CLICK).destination(), OLD);
-    assert_shown_nowhere(&node);
+    let file = authority.file();
+    let setup =
+        start(&stub.url()).kill().setting(&format!("upstream.ca_file = {:?}", file.path().to_str().unwrap()));
+    let front = |validity| authority.front(stub.address, "localhost", validity).url();
+    let node = setup.moved_to(&front(Validity::Expired)).start_ready();
+    wait_for_first_refresh(&node, "failed");
+    publish(&stub, NEW);
+    meet(&node, "an expired certificate", Failure("invalid peer certificate: certificate expired"));
+    let node = node.kill().moved_to(&front(Validity::Now)).start_ready();
+    wait_for_first_refresh(&node, "published");
+    recover(&node, "an expired certificate", "unchanged");
 }
+
+/// A node that was started looks at its upstream by itself, once; then nothing moves that the test does not move.
+fn wait_for_first_refresh(node: &Node, result: &str) {
+    let series = refreshes(result);
+    wait::until_equal(&series, 1, || node.metrics().value(&series));
+}
+
+/// A refresh while the fault lasts.
+#[track_caller]
+fn meet(node: &Node, fault: &str, comes: Comes) {
+    let (status, result, served, said, level) = match comes {
+        Failure(said) => (502, "failed", OLD, said, "WARN"),
+        Refusal(said) => (409, "refused", OLD, said, "WARN"),
+        Nothing => (200, "published", NEW, "", "INFO published"),
+        Quarantine(said) => (200, "unchanged", OLD, said, "WARN"),
+    };
+    let (before, said_before) = (node.metrics(), node.log().len());
+    let report = node.refresh_with("", status);
+    assert_eq!(report["result"], result, "{fault}: {report}");
+    let told = format!("{} {}", report["error"].as_str().unwrap_or_default(), report["warnings"]);
+    assert!(told.contains(said) && !told.contains(CANARY), "{fault}: {told}");
+
+    assert_eq!(node.click(CLICK).destination(), served, "during {fault}");
+    assert_eq!(node.readyz(), 200, "during {fault}");
+    node.wait_for_log_behind(said_before, &[level, said]);
+
+    let after = node.metrics();
+    for other in RESULTS {
+        let series = refreshes(other);
+        let moved = after.value(&series) - before.value(&series);
+        assert_eq!(moved, u64::from(other == result), "{fault}: {series}");
+    }
+    assert_eq!(after.generation() - before.generation(), u64::from(comes == Nothing), "{fault}");
+    assert_eq!(after.value("smartlink_snapshot_links"), LINKS as u64, "{fault}");
+    assert_eq!(before.value("smartlink_snapshot_quarantined"), 0, "{fault}");
+    let quarantined = u64::from(matches!(comes, Quarantine(_)));
+    assert_eq!(after.value("smartlink_snapshot_quarantined"), quarantined, "{fault}");
+    assert!(!after.0.contains(CANARY) && !node.log().contains(CANARY), "{fault}");
+}
+
+/// A refresh after the fault has ended. Without a fault that kept the new redirect away, it changes nothing.
+#[track_caller]
+fn recover(node: &Node, fault: &str, result: &str) {
+    let before = node.metrics();
+    let report = node.refresh();
+    assert_eq!(
+        (&report["result"], &report["quarantined"]),
+        (&json!(result), &json!(0)),
+        "after {fault}: {report}"
+    );
+    assert_eq!(node.click(CLICK).destination(), NEW, "after {fault}");
+    let (series, after) = (refreshes(result), node.metrics());
+    assert_eq!(after.value(&series), before.value(&series) + 1, "after {fault}");
+    assert_eq!(after.value("smartlink_snapshot_quarantined"), 0, "after {fault}");
+    assert_shown_nowhere(node);
+}
+
+fn refreshes(result: &str) -> String {
+    format!("smartlink_snapshot_refreshes_total{{result=\"{result}\"}}")
+}
+
+const RESULTS: [&str; 4] = ["published", "unchanged", "refused", "failed"];
 
 /// Answers mutated at random: `MUTATIONS` of them from `MUTATION_SEED`, both of the environment. By hand: 10,000.
 #[test]

@@ -92,6 +92,8 @@ fn an_offer_and_its_change() {
     let table = node.ok(&["offer", "list", "--offer-status", "paused"]);
     assert!(table.lines().nth(1).unwrap().contains("Card        paused"), "{table}");
     assert_eq!(node.ok(&["offer", "list", "--offer-status", "active"]).lines().count(), 1);
+    assert_eq!(node.ok(&["offer", "list", "--vertical-id", "7"]).lines().count(), 2);
+    assert_eq!(node.ok(&["offer", "list", "--advertiser-id", "7"]).lines().count(), 1);
 }
 
 #[test]

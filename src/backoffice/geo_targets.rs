@@ -135,10 +135,9 @@ fn read_countries(text: &str) -> Result<Vec<Country>, Refusal> {
 }
 
 pub fn targets_of(transaction: &Connection, offer: i64) -> rusqlite::Result<OfferGeoTargets> {
-    let mut statement = transaction.prepare_cached(
-        "SELECT country_code, action FROM offer_geo_targets WHERE offer_id = ? ORDER BY country_code",
-    )?;
-    let geo_targets = statement
+    let mut statement = transaction
+        .prepare_cached("SELECT country_code, action FROM offer_geo_targets WHERE offer_id = ?")?;
+    let mut geo_targets = statement
         .query_map([offer], |row| {
             let code: String = row.get(0)?;
             let country = Country::parse(&code);
@@ -149,7 +148,9 @@ pub fn targets_of(transaction: &Connection, offer: i64) -> rusqlite::Result<Offe
                 action: row.get(1)?,
             })
         })?
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
+    // In the order of CAKE's own sample, in which the United States, 1, come before Canada, 39.
+    geo_targets.sort_by_key(|target| target.country_id);
     Ok(OfferGeoTargets { offer_id: offer, geo_targets })
 }
 

@@ -21,7 +21,9 @@ pub fn list(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> R
         .transpose()?;
     let listing = Listing::new("offers", COLUMNS, order(asked)?)
         .filter("offer_id", asked.whole_number("offer_id")?)
-        .filter("offer_status", status.map(str::to_owned));
+        .filter("offer_status", status.map(str::to_owned))
+        .filter(OF_ADVERTISER, asked.whole_number("advertiser_id")?.map(|id| id.to_string()))
+        .filter(OF_VERTICAL, asked.whole_number("vertical_id")?.map(|id| id.to_string()));
     let page = asked.page(OFFER_ROWS_DEFAULT)?;
     let (rows, total_rows) =
         listing.page(transaction, page, |row| read_row(row).map(|offer| Wrapped { offer }))?;
@@ -240,12 +242,14 @@ pub const LIST: Call = Call {
     parameters: &[
         OFFER_ID.sought(),
         STATUS,
+        Parameter::new("advertiser_id", Kind::Sought, "Only offers that were given this one."),
+        Parameter::new("vertical_id", Kind::Sought, "Only offers that were given this one."),
         SORT_FIELD.default(Given::Text("offer_id")),
         SORT_DESCENDING.default(Given::Truth(false)),
         START_AT_ROW,
         ROW_LIMIT.default(Given::Number(OFFER_ROWS_DEFAULT)),
     ],
-    example: r##"{"offer_id": 1042, "offer_status": "active", "sort_field": "offer_name", "sort_descending": true, "start_at_row": 0, "row_limit": 25}"##,
+    example: r##"{"offer_id": 1042, "offer_status": "active", "advertiser_id": 11, "vertical_id": 7, "sort_field": "offer_name", "sort_descending": true, "start_at_row": 0, "row_limit": 25}"##,
     answer: Shape::OpenPage { noun: "offers", item: "WrappedOffer" },
     run: list,
 };
@@ -362,5 +366,10 @@ const OFFER_ROWS_DEFAULT: i64 = 25;
 
 /// Columns for [`read_row`], table and order, for a reader of all of it.
 pub const ALL: (&str, &str, &str) = (COLUMNS, "offers", "offer_id");
+
+/// As text: it is kept as it was given, and a form gives numbers as text.
+const OF_ADVERTISER: &str = "CAST(further ->> '$.advertiser_id' AS TEXT)";
+
+const OF_VERTICAL: &str = "CAST(further ->> '$.vertical_id' AS TEXT)";
 
 const COLUMNS: &str = "offer_id, offer_name, offer_status, offer_url, payout, expiration_date, further";

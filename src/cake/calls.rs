@@ -5,7 +5,9 @@
 //! body of a POST, as CAKE wants it, and into no error: an upstream that repeats it in its message is not quoted with it.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt::Write;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,6 +57,11 @@ pub enum CallError {
     Timeout { upstream: String, call: String, after: Duration },
     #[error("{upstream} cannot be reached: {reason}; is it running, and is --upstream its address?")]
     Unreachable { upstream: String, reason: String },
+    #[error(
+        "{upstream} is not believed to be what it says: {reason}; if a private authority signed its certificate, name \
+         that with --ca-file"
+    )]
+    Untrusted { upstream: String, reason: String },
     #[error("the answer to {call} broke off, or is over {body_bytes_max} bytes: {reason}")]
     Body { call: String, body_bytes_max: usize, reason: String },
     /// In the API's own words.
@@ -200,7 +207,10 @@ impl Client {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, json);
         }
-        let answer = self.request(request).await.map_err(|error| unreachable(causes(&error)))?;
+        let answer = self.request(request).await.map_err(|error| match is_of_certificate(&error) {
+            true => CallError::Untrusted { upstream: self.shown(), reason: causes(&error) },
+            false => unreachable(causes(&error)),
+        })?;
         let status = answer.status();
         let state = answer.headers().get(header::ETAG).cloned();
         let body_bytes_max = self.options().body_bytes_max;
@@ -276,6 +286,16 @@ impl Envelope {
             ..Rows::default()
         })
     }
+}
+
+/// Whether a certificate of the upstream was refused. Such an error travels inside of I/O errors, which do not tell of
+/// it as their source.
+fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
+    if let Some(held) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        return is_of_certificate(held);
+    }
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+        || error.source().is_some_and(is_of_certificate)
 }
 
 /// A message of the upstream as it may be shown: one line, no control characters, not endless, and not the key.

@@ -11,11 +11,11 @@ use rustls::{ClientConfig, RootCertStore};
 /// Why no upstream could be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("cannot use the certificates in {} (upstream.ca_file): {reason}", .path.display())]
+    #[error("cannot use the certificates in {} (--ca-file, upstream.ca_file): {reason}", .path.display())]
     CaFile { path: PathBuf, reason: String },
     #[error(
         "the system has no root certificates to verify the upstream by{reason}; install them (ca-certificates), or \
-         name a file of them in upstream.ca_file"
+         name a file of them with --ca-file or in upstream.ca_file"
     )]
     NoRoots { reason: String },
     #[error("TLS cannot be used: {0}")]
@@ -65,7 +65,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
         let error = || client_config(Some(&path)).unwrap_err().to_string();
-        assert!(error().contains("ca.pem (upstream.ca_file): No such file"), "{}", error());
+        assert!(error().contains("ca.pem (--ca-file, upstream.ca_file): No such file"), "{}", error());
         for (text, said) in [
             ("", "holds no certificate"),
             ("rubbish", "holds no certificate"),
@@ -73,7 +73,11 @@ mod tests {
             ("-----BEGIN CERTIFICATE-----\nAAAA\n", ""),
         ] {
             std::fs::write(&path, text).unwrap();
-            assert!(error().contains("ca.pem (upstream.ca_file): ") && error().contains(said), "{}", error());
+            assert!(
+                error().contains("ca.pem (--ca-file, upstream.ca_file): ") && error().contains(said),
+                "{}",
+                error()
+            );
         }
     }
 }

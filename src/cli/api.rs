@@ -22,6 +22,10 @@ pub struct ApiArgs {
     #[arg(long, global = true, value_name = "URL", env = "SMARTLINK_UPSTREAM", value_hint = ValueHint::Url)]
     #[arg(default_value = "http://127.0.0.1:9180", help_heading = "Which API")]
     upstream: String,
+    /// PEM file of certificate authorities to trust besides the system's, for an https upstream [default: none]
+    #[arg(long, global = true, value_name = "FILE", env = "SMARTLINK_CA_FILE", value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = "Which API")]
+    ca_file: Option<PathBuf>,
     /// The node's data directory: its api-key is used where neither SMARTLINK_API_KEY nor SMARTLINK_API_KEY_FILE is set
     #[arg(long, global = true, value_name = "DIR", env = "SMARTLINK_DATA_DIR", value_hint = ValueHint::DirPath)]
     #[arg(default_value = "./smartlink-data", help_heading = "Which API")]
@@ -74,7 +78,7 @@ impl ApiArgs {
             call_timeout,
             body_bytes_max: BODY_BYTES_MAX,
             rows_max: ROWS_MAX,
-            ca_file: None,
+            ca_file: self.ca_file.clone(),
         };
         Ok(Api {
             client: Client::new(options).context("cannot prepare TLS for the upstream")?,

@@ -99,6 +99,9 @@ pub struct ServeArgs {
     /// The CAKE API to fetch the snapshot from [default: the embedded one]
     #[arg(long, value_name = "URL", env = "SMARTLINK_UPSTREAM", value_hint = ValueHint::Url)]
     upstream: Option<String>,
+    /// PEM file of certificate authorities to trust besides the system's, for an https upstream [default: none]
+    #[arg(long, value_name = "FILE", env = "SMARTLINK_CA_FILE", value_hint = ValueHint::FilePath)]
+    ca_file: Option<PathBuf>,
     /// GeoLite2/GeoIP2 Country or City database (.mmdb) [default: a small demonstration database]
     #[arg(long, value_name = "FILE", env = "SMARTLINK_GEO", value_hint = ValueHint::FilePath)]
     geo: Option<PathBuf>,
@@ -124,6 +127,7 @@ impl From<ServeArgs> for Flags {
             listen: args.listen,
             admin: args.admin,
             upstream: args.upstream,
+            ca_file: args.ca_file,
             geo: args.geo,
             asn: args.asn,
             trust_proxy: args.trust_proxy,

@@ -41,6 +41,12 @@ struct List {
     /// Only offers of this status
     #[arg(long, value_name = "STATUS")]
     offer_status: Option<String>,
+    /// Only offers of this advertiser
+    #[arg(long, value_name = "ID")]
+    advertiser_id: Option<i64>,
+    /// Only offers of this vertical
+    #[arg(long, value_name = "ID")]
+    vertical_id: Option<i64>,
     /// Sort by offer_id or offer_name [default: offer_id]
     #[arg(long, value_name = "FIELD")]
     sort_field: Option<String>,

@@ -30,6 +30,7 @@ pub struct Flags {
     pub listen: Vec<String>,
     pub admin: Option<String>,
     pub upstream: Option<String>,
+    pub ca_file: Option<PathBuf>,
     pub geo: Option<PathBuf>,
     pub asn: Option<PathBuf>,
     pub trust_proxy: Vec<String>,
@@ -187,7 +188,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         call_timeout: seconds("upstream.call_timeout_seconds", raw.upstream.call_timeout_seconds, 0.1)?,
         body_bytes_max: raw.upstream.body_bytes_max,
         rows_max: raw.upstream.rows_max,
-        ca_file: path(&raw.upstream.ca_file),
+        ca_file: flags.ca_file.clone().or_else(|| path(&raw.upstream.ca_file)),
         data_dir,
     };
     fit_together(&config)?;
@@ -592,14 +593,16 @@ mod tests {
     #[test]
     fn flags_win_over_the_file() {
         let raw: Raw =
-            toml::from_str("data_dir = \"/a\"\n[edge]\nlisten = [\"127.0.0.1:1\"]\nthreads = 3").unwrap();
+            toml::from_str("data_dir = \"/a\"\nedge.listen = [\"127.0.0.1:1\"]\nedge.threads = 3\nupstream.ca_file = \"/a.pem\"").unwrap();
         let flags = Flags {
             listen: vec!["127.0.0.1:2".to_owned(), "[::1]:3".to_owned()],
             data_dir: Some(PathBuf::from("/b")),
+            ca_file: Some(PathBuf::from("/b.pem")),
             ..Flags::default()
         };
         let config = resolve(&raw, &flags).unwrap();
         assert_eq!(config.edge.listen.len(), 2);
+        assert_eq!(config.ca_file, Some(PathBuf::from("/b.pem")));
         assert_eq!(config.data_dir, PathBuf::from("/b"));
         assert_eq!(config.edge.threads, 3);
     }

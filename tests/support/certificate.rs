@@ -1,4 +1,4 @@
-//! An authority of the test's own, and a stub behind its certificates.
+//! An authority of the test's own, and a stub or a node behind its certificates.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,6 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::stub::Stub;
 use super::wait::DEADLINE;
 
 /// Signs certificates, and is trusted by nobody who does not name it.
@@ -40,8 +39,8 @@ impl Authority {
         file
     }
 
-    /// The stub, behind a certificate for this name.
-    pub fn front(&self, stub: &Stub, name: &str, validity: Validity) -> Front {
+    /// What listens there, behind a certificate for this name.
+    pub fn front(&self, behind: SocketAddr, name: &str, validity: Validity) -> Front {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         (params.not_before, params.not_after) = match validity {
             Validity::Now => (date_time_ymd(2000, 1, 1), date_time_ymd(2999, 1, 1)),
@@ -60,7 +59,7 @@ impl Authority {
                 PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
             )
             .unwrap();
-        serve(Arc::new(config), stub.address)
+        serve(Arc::new(config), behind)
     }
 }
 
@@ -83,7 +82,7 @@ fn serve(config: Arc<ServerConfig>, behind: SocketAddr) -> Front {
     Front(address)
 }
 
-/// One request, and its answer until the end of the connection, as the stub gives it.
+/// One request with its body, and its answer until the end of the connection.
 fn pass_on(outer: TcpStream, config: Arc<ServerConfig>, behind: SocketAddr) -> std::io::Result<()> {
     outer.set_read_timeout(Some(DEADLINE))?;
     let session = ServerConnection::new(config).map_err(std::io::Error::other)?;
@@ -94,8 +93,16 @@ fn pass_on(outer: TcpStream, config: Arc<ServerConfig>, behind: SocketAddr) -> s
         outer.read_exact(&mut byte)?;
         head.extend(byte);
     }
+    let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    outer.read_exact(&mut body)?;
+    // A node would keep its connection open for a next request.
+    head.truncate(head.len() - 2);
+    head.extend(b"Connection: close\r\n\r\n");
     let mut inner = TcpStream::connect(behind)?;
     inner.write_all(&head)?;
+    inner.write_all(&body)?;
     std::io::copy(&mut inner, &mut outer)?;
     outer.conn.send_close_notify();
     outer.flush()

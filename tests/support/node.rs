@@ -180,6 +180,15 @@ impl Node {
         });
     }
 
+    /// Waits until the log, behind its first `bytes`, has a line with all of these words.
+    #[track_caller]
+    pub fn wait_for_log_behind(&self, bytes: usize, words: &[&str]) {
+        wait::until(&format!("the log to say {words:?} in\n{}", &self.log()[bytes..]), || {
+            let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+            self.log()[bytes..].lines().any(has_all).then_some(())
+        });
+    }
+
     /// Whether the log has a line with all of these words.
     pub fn logged(&self, words: &[&str]) -> bool {
         self.log().lines().any(|line| words.iter().all(|word| line.contains(word)))

@@ -55,6 +55,8 @@ pub enum Manner {
     Gigabyte,
     /// Links without end: whatever row is asked for, there are 500 from there.
     Endless,
+    /// 200 links, over two pages: rows of the first come again in it and in the second.
+    Overlapping,
 }
 
 impl Stub {
@@ -184,7 +186,11 @@ fn answer(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
             body[middle] = 0xff;
         }
         Manner::Gigabyte => blanks = 1 << 30,
-        Manner::Endless => body = links_from(target).into_bytes(),
+        Manner::Endless => body = links(start_of(target)..start_of(target) + 500).into_bytes(),
+        Manner::Overlapping if start_of(target) == 0 => {
+            body = links((0..500).map(|row| row % 200)).into_bytes();
+        }
+        Manner::Overlapping => body = links(100..200).into_bytes(),
     }
     let length = blanks + body.len() + bytes_promised_too_many;
     write!(
@@ -210,12 +216,16 @@ fn answer(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
     Ok(())
 }
 
-/// 500 links from the row that is asked for.
-fn links_from(target: &str) -> String {
+/// The row that is asked for.
+fn start_of(target: &str) -> usize {
     let start = target.split("start_at_row=").nth(1).and_then(|rest| rest.split('&').next());
-    let start: usize = start.and_then(|start| start.parse().ok()).expect("a row to start at");
-    let links: Value = (start + 1..=start + 500)
-        .map(|id| json!({"smart_link_id": id, "affiliate_id": 7, "smart_link_status": "active"}))
+    start.and_then(|start| start.parse().ok()).expect("a row to start at")
+}
+
+/// Links of affiliate 7 by their index.
+fn links(indexes: impl Iterator<Item = usize>) -> String {
+    let links: Value = indexes
+        .map(|index| json!({"smart_link_id": index + 1, "affiliate_id": 7, "smart_link_status": "active"}))
         .collect();
     json!({"request_status": "Success", "response": {"smart_links": links}}).to_string()
 }
