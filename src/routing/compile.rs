@@ -128,7 +128,7 @@ impl<'s> Compiler<'s> {
         let count = attachments.len() + entries.len();
         self.table.links.reserve(links.len());
         self.table.rows.reserve_exact(links.len());
-        self.table.tiers.reserve(links.len());
+        self.table.tiers.reserve_exact(count_tiers(&attachments, &entries));
         self.table.entries.reserve_exact(count);
 
         let (mut attachments, mut entries) = (&attachments[..], &entries[..]);
@@ -317,6 +317,23 @@ fn mark_runs(drawable: &mut [EntryRow]) -> u32 {
         }
     }
     runs
+}
+
+/// How many tiers there will be, at least where no link has both rules and attachments of one priority: a table that is
+/// reserved exactly never needs room for two.
+fn count_tiers(attachments: &[Attachment], entries: &[&Entry]) -> usize {
+    let mut priorities: Vec<u32> = Vec::new();
+    let mut distinct = |of_link: &mut dyn Iterator<Item = u32>| {
+        priorities.clear();
+        priorities.extend(of_link);
+        priorities.sort_unstable();
+        priorities.dedup();
+        priorities.len()
+    };
+    let plain = attachments.chunk_by(|a, b| a.link == b.link);
+    let ruled = entries.chunk_by(|a, b| a.link == b.link);
+    plain.map(|own| distinct(&mut own.iter().map(|entry| entry.priority))).sum::<usize>()
+        + ruled.map(|own| distinct(&mut own.iter().map(|entry| entry.priority))).sum::<usize>()
 }
 
 /// In the order of their links. What comes from an upstream is so already.
