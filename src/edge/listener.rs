@@ -159,7 +159,14 @@ async fn run(
         };
         accepting.spawn_local(acceptor.run(socket));
     }
-    while accepting.join_next().await.is_some() {}
+    let mut beat = tokio::time::interval(KEEP_UP_EVERY);
+    loop {
+        tokio::select! {
+            ended = accepting.join_next() => if ended.is_none() { return },
+            // A thread that has no clicks must not keep an old table alive.
+            _ = beat.tick() => worker.borrow_mut().keep_up(),
+        }
+    }
 }
 
 /// One socket of one thread, and the connections that came from it.
@@ -304,5 +311,7 @@ fn explain_bind(error: &io::Error) -> String {
 
 /// Connections that wait while the thread is busy; the system may cap it (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
+
+const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

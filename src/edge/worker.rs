@@ -61,6 +61,12 @@ impl Worker {
         })
     }
 
+    /// Lets go of values that were replaced, which otherwise only a click does.
+    pub(super) fn keep_up(&mut self) {
+        self.table.load();
+        self.geo.load();
+    }
+
     pub(super) fn draw(&mut self) -> Draw {
         Draw(self.draws.next_u64())
     }

@@ -4,8 +4,9 @@
 //! Table and geo have a swap of their own because they share no index: a click may see a new table with an old
 //! database and be right. What shares indices is one value.
 //!
-//! A click loads once and decides on what it loaded; readers finish on the old value, which is freed when the last
-//! of them moves on.
+//! A click loads once and decides on what it loaded; readers finish on the old value. It is freed by whoever published
+//! ([`LiveTable::free_replaced`]), never by the last reader to move on: to give back 200 MB takes milliseconds, and that
+//! reader is a click.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +67,11 @@ impl LiveTable {
         generation
     }
 
+    /// Frees the tables that were replaced and that no click needs any more. Answers how many are still needed.
+    pub fn free_replaced(&self) -> usize {
+        self.swap.free_replaced()
+    }
+
     /// Notes that at this moment the upstream said what is live.
     pub fn confirm(&self, at: UnixMillis) {
         // Relaxed: a number for the scrape, on which nothing else depends.
@@ -96,6 +102,11 @@ impl LiveGeo {
         self.0.replace(geo);
     }
 
+    /// As [`LiveTable::free_replaced`].
+    pub fn free_replaced(&self) -> usize {
+        self.0.free_replaced()
+    }
+
     pub fn current(&self) -> Arc<Geo> {
         self.0.current()
     }
@@ -114,23 +125,40 @@ impl<T> Reader<T> {
 }
 
 #[derive(Debug)]
-struct Swap<T>(Arc<ArcSwap<T>>);
+struct Swap<T> {
+    live: Arc<ArcSwap<T>>,
+    /// What was live, until no reader has it.
+    replaced: Mutex<Vec<Arc<T>>>,
+}
 
 impl<T> Swap<T> {
     fn new(value: T) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(value)))
+        Self { live: Arc::new(ArcSwap::from_pointee(value)), replaced: Mutex::default() }
     }
 
     fn replace(&self, value: T) {
-        self.0.store(Arc::new(value));
+        let old = self.live.swap(Arc::new(value));
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(old);
+    }
+
+    fn free_replaced(&self) -> usize {
+        // A count of one is ours. Nobody can raise it again: what is no longer live is no longer handed out.
+        let is_free = |value: &mut Arc<T>| Arc::get_mut(value).is_some();
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let free: Vec<Arc<T>> = replaced.extract_if(.., is_free).collect();
+        let needed = replaced.len();
+        // A publisher need not wait until they are freed.
+        drop(replaced);
+        drop(free);
+        needed
     }
 
     fn current(&self) -> Arc<T> {
-        self.0.load_full()
+        self.live.load_full()
     }
 
     fn reader(&self) -> Reader<T> {
-        Reader(Cache::new(Arc::clone(&self.0)))
+        Reader(Cache::new(Arc::clone(&self.live)))
     }
 }
 
@@ -187,6 +215,19 @@ mod tests {
             reader.join().unwrap();
         }
         assert_eq!(live.current().generation, 1 + PUBLISHERS * PUBLISHES);
+    }
+
+    #[test]
+    fn what_was_replaced_is_freed_by_its_publisher_once_no_reader_has_it() {
+        let live = LiveTable::new(table());
+        let (mut one, mut other) = (live.reader(), live.reader());
+        assert_eq!(one.load().generation, 0);
+        assert_eq!(live.free_replaced(), 0, "nothing was replaced");
+        live.publish(table(), "a".to_owned(), UnixMillis(1));
+        assert_eq!((other.load().generation, live.free_replaced()), (1, 1), "one reader has the old table");
+        live.publish(table(), "b".to_owned(), UnixMillis(2));
+        assert_eq!((one.load().generation, live.free_replaced()), (2, 1), "the other has the one after it");
+        assert_eq!((other.load().generation, live.free_replaced()), (2, 0));
     }
 
     #[test]

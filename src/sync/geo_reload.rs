@@ -59,6 +59,10 @@ impl GeoFiles {
 }
 
 impl GeoReload {
+    pub fn live(&self) -> Arc<LiveGeo> {
+        Arc::clone(&self.live)
+    }
+
     /// Loads the databases for the first time; an operator who named a file wants that file or an error.
     pub fn start(files: GeoFiles, metrics: &Metrics) -> Result<(Self, Arc<LiveGeo>), GeoLoadError> {
         let seen = files.stamps();

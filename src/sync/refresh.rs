@@ -15,6 +15,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cake::{Changes, Client, FetchError, Fetched, Network, Update};
@@ -73,6 +74,8 @@ pub struct Refresh {
     /// How long the upstream asked to wait, when it last refused.
     asked_to_wait: Option<Duration>,
     guard: Guard,
+    /// Frees what was replaced.
+    freeing: Option<JoinHandle<()>>,
 }
 
 impl Refresh {
@@ -103,6 +106,7 @@ impl Refresh {
             revision: None,
             asked_to_wait: None,
             guard,
+            freeing: None,
         };
         (refresh, handle)
     }
@@ -192,6 +196,7 @@ impl Refresh {
                 );
             }
         }
+        self.free_replaced();
         let live = self.live.current();
         RefreshReport {
             result,
@@ -204,6 +209,19 @@ impl Refresh {
             quarantined: self.quarantined,
             error,
         }
+    }
+
+    /// Frees what was replaced as soon as no click needs it, here and not on the thread of that click.
+    fn free_replaced(&mut self) {
+        if self.freeing.as_ref().is_some_and(|freeing| !freeing.is_finished()) {
+            return;
+        }
+        let (table, geo) = (Arc::clone(&self.live), self.geo.live());
+        self.freeing = Some(tokio::task::spawn_blocking(move || {
+            while table.free_replaced() + geo.free_replaced() > 0 {
+                std::thread::sleep(FREE_EVERY);
+            }
+        }));
     }
 
     /// On `Err`, which says why, the live table is as it was.
@@ -450,6 +468,9 @@ impl Failure {
 
 /// How long to wait at the upstream for a change, before asking anew.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
+
+/// The click threads let go of what was replaced at their next click, or within a second.
+const FREE_EVERY: Duration = Duration::from_millis(100);
 
 /// Compiling so many links takes some ten milliseconds; a patch of more would no longer be small.
 const PATCH_LINKS_MAX: usize = 10_000;
