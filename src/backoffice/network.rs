@@ -273,7 +273,7 @@ const OF_CHANGED_OFFERS: &str = "WHERE offer_id IN (SELECT offer_id FROM temp.ch
 const READERS_MAX: usize = 4;
 
 /// Large enough to be few, small enough to be no burden.
-const PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// More than most lines have.
 const LINE_BYTES: usize = 1024;

@@ -102,7 +102,7 @@ impl Findings {
 
     /// Gives the network, if it can be read.
     fn snapshot(&mut self, path: &Path, config: &Config) -> Option<Network> {
-        let Kept { network, name, .. } = match read_last_good(path) {
+        let Kept { network, name, unread_changes, .. } = match read_last_good(path) {
             Ok(Some(kept)) => kept,
             Ok(None) => {
                 self.error(format_args!("there is no snapshot {}", path.display()));
@@ -113,6 +113,9 @@ impl Findings {
                 return None;
             }
         };
+        if let Some(problem) = unread_changes {
+            self.warning(problem);
+        }
         let (snapshot, mut warnings) = network.to_snapshot(&config.refresh.zone);
         let (table, more) = compile(&snapshot, &config.refresh.compile);
         warnings.extend(more);

@@ -44,6 +44,8 @@ pub struct Kept {
     pub name: String,
     /// Whether changes were appended to it, which are in the network.
     pub is_changed: bool,
+    /// What is wrong with changes that were appended and are not in the network.
+    pub unread_changes: Option<String>,
     /// Why it is the previous generation: what is wrong with the newest.
     pub passed_over: Option<String>,
 }
@@ -97,8 +99,13 @@ pub fn append(path: &Path, block: &Block) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
     let head = format!("{CHANGES_MAGIC} {} {} {}\n", block.before, block.lines.len(), block.hash.to_hex());
-    file.write_all(&[head.as_bytes(), &block.lines].concat())?;
-    file.sync_all()?;
+    let length = file.metadata()?.len();
+    let written = file.write_all(&[head.as_bytes(), &block.lines].concat()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // What stands behind half a block would never be read.
+        file.set_len(length)?;
+    }
+    written?;
     if is_new { sync_directory(&path) } else { Ok(()) }
 }
 
@@ -226,38 +233,70 @@ fn decode(mut file: impl BufRead) -> Result<(Network, String), Problem> {
 
 /// The network with the changes that follow the snapshot of this name, as far as they are whole, and the name then.
 fn changed(path: &Path, mut network: Network, mut name: String) -> Kept {
+    let path = changes(path);
     let mut all = Lines::default();
-    let Ok(mut file) = File::open(changes(path)).map(BufReader::new) else {
-        return Kept { network, name, is_changed: false, passed_over: None };
-    };
-    while let Some((lines, after)) = next_block(&mut file, &name) {
-        all.network.replace(&lines.changed, lines.network);
-        all.changed.extend(lines.changed);
-        name = after;
+    let mut unread_changes = None;
+    match File::open(&path).map(BufReader::new) {
+        Ok(mut file) => loop {
+            match next_block(&mut file, &name) {
+                Ok(Some((lines, after))) => {
+                    all.network.replace(&lines.changed, lines.network);
+                    all.changed.extend(lines.changed);
+                    name = after;
+                }
+                Ok(None) => break,
+                Err(problem) => {
+                    unread_changes = Some(format!("the changes in {} {problem}", path.display()));
+                    break;
+                }
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            unread_changes = Some(format!("cannot read the changes in {}: {error}", path.display()))
+        }
     }
     let is_changed = !all.changed.is_empty();
     if is_changed {
         network.replace(&all.changed, all.network);
         network = network.canonical();
     }
-    Kept { network, name, is_changed, passed_over: None }
+    Kept { network, name, is_changed, unread_changes, passed_over: None }
 }
 
-/// `None` at the end, at a block that is not whole, and at one that changes another snapshot.
-fn next_block(file: &mut impl BufRead, before: &str) -> Option<(Lines, String)> {
-    let mut head = String::new();
-    file.take(FIRST_LINE_BYTES_MAX).read_line(&mut head).ok()?;
-    let mut fields = head.strip_suffix('\n')?.strip_prefix(CHANGES_MAGIC)?.split_ascii_whitespace();
-    let (of, bytes, stored) = (fields.next()?, fields.next()?.parse().ok()?, fields.next()?);
+/// The block of changes of the snapshot `before`, and the snapshot's name after it; `None` at the end. Otherwise what is
+/// wrong with all that follows.
+fn next_block(file: &mut impl BufRead, before: &str) -> Result<Option<(Lines, String)>, String> {
+    let mut head = Vec::new();
+    file.take(FIRST_LINE_BYTES_MAX)
+        .read_until(b'\n', &mut head)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if head.is_empty() {
+        return Ok(None);
+    }
+    let fields = |head: &[u8]| -> Option<(String, u64, String)> {
+        let head = std::str::from_utf8(head).ok()?.strip_suffix('\n')?.strip_prefix(CHANGES_MAGIC)?;
+        let mut fields = head.split_ascii_whitespace();
+        Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?, fields.next()?.to_owned()))
+    };
+    let (of, bytes, stored) = fields(&head)
+        .ok_or_else(|| format!("have no line that begins with \"{CHANGES_MAGIC}\" where one is due"))?;
+    if of != before {
+        return Err(format!("are of the snapshot {of}, and not of {before}"));
+    }
     let mut text = Vec::new();
-    let bytes_read = file.take(bytes).read_to_end(&mut text).ok()?;
-    let hash = block_hash(of, &text);
-    if bytes_read as u64 != bytes || of != before || stored != hash.to_hex().as_str() {
-        return None;
+    let bytes_read =
+        file.take(bytes).read_to_end(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
+    let hash = block_hash(&of, &text);
+    if bytes_read as u64 != bytes {
+        return Err("end in the middle of one".to_owned());
+    }
+    if stored != hash.to_hex().as_str() {
+        return Err("have a checksum that does not match".to_owned());
     }
     let mut lines = Lines::default();
-    lines.push(&text).ok()?;
-    Some((lines, name(&hash)))
+    lines.push(&text).map_err(|error| format!("cannot be read: {error}"))?;
+    Ok(Some((lines, name(&hash))))
 }
 
 fn block_hash(before: &str, lines: &[u8]) -> blake3::Hash {
@@ -386,7 +425,13 @@ mod tests {
         // What does not follow is not taken, nor what stands behind it.
         change(&path, &first, &[1], &[]);
         change(&path, &third, &[1], &[]);
-        assert_eq!(read(&path).unwrap().unwrap().name, third);
+        let kept = read(&path).unwrap().unwrap();
+        assert_eq!(kept.name, third);
+        assert!(
+            kept.unread_changes
+                .unwrap()
+                .ends_with(&format!("are of the snapshot {first}, and not of {third}"))
+        );
 
         keep(&path, &network_of(&[9]));
         assert!(!changes(&path).exists());
@@ -404,7 +449,11 @@ mod tests {
         let whole = fs::read(changes(&path)).unwrap();
         let named = |bytes: &[u8]| {
             fs::write(changes(&path), bytes).unwrap();
-            read(&path).unwrap().unwrap().name
+            let kept = read(&path).unwrap().unwrap();
+            // Whatever is not in it is spoken of; only where a block ends, nothing can be missed.
+            let is_missed = ![0, one, whole.len()].contains(&bytes.len()) || bytes != &whole[..bytes.len()];
+            assert_eq!(kept.unread_changes.is_some(), is_missed, "{:?}", kept.unread_changes);
+            kept.name
         };
         assert_eq!(named(&whole), third);
         for length in 0..whole.len() {

@@ -4,6 +4,7 @@
 
 mod geo_reload;
 mod guard;
+mod keeper;
 mod last_good;
 mod overlay;
 mod patch;

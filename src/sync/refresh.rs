@@ -18,7 +18,7 @@ use rand::rngs::SysRng;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::cake::{Changes, Client, FetchError, Fetched, Network, Update};
+use crate::cake::{Changes, Client, FetchError, Fetched, Update};
 use crate::routing::{CompileOptions, LayeredTable, Warning, Zone};
 use crate::state::{
     Asked, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, now,
@@ -27,6 +27,7 @@ use crate::state::{
 
 use super::geo_reload::GeoReload;
 use super::guard::{Guard, GuardOptions, Size, Suspicion};
+use super::keeper::Keeper;
 use super::last_good::{self, Block, Kept};
 use super::overlay::{Overlay, OverlayError};
 use super::patch::Patch;
@@ -63,8 +64,7 @@ pub struct Refresh {
     warnings: Vec<Warning>,
     quarantined: usize,
     failures: u32,
-    /// What the live table was compiled from, if it is not yet in the last good file.
-    unkept: Option<Unkept>,
+    keeper: Keeper,
     /// What was changed since the base of the live table was compiled.
     patch: Patch,
     /// The name of the network that was fetched last, as it came. Empty if it was changed since.
@@ -89,6 +89,7 @@ impl Refresh {
     ) -> (Self, RefreshHandle) {
         let (handle, asked) = refresh_requests();
         let guard = Guard::new(Some(options.guard));
+        let keeper = Keeper::new(options.last_good.clone());
         let refresh = Self {
             client,
             options,
@@ -100,7 +101,7 @@ impl Refresh {
             warnings: Vec::new(),
             quarantined: 0,
             failures: 0,
-            unkept: None,
+            keeper,
             patch: Patch::default(),
             fetched: String::new(),
             revision: None,
@@ -115,18 +116,21 @@ impl Refresh {
     pub fn start_from_last_good(&mut self) {
         let written_at = last_good::written_at(&self.options.last_good);
         match last_good::read_newest(&self.options.last_good) {
-            Ok(Some(Kept { network, mut name, is_changed, passed_over })) => {
+            Ok(Some(Kept { network, mut name, is_changed, unread_changes, passed_over })) => {
                 let Compiled { table, warnings } =
                     Compiled::new(&network, &self.options.zone, &self.options.compile);
+                if let Some(problem) = &unread_changes {
+                    tracing::error!("{problem}; this node starts from what was known before them");
+                }
                 if let Some(problem) = &passed_over {
                     tracing::error!("{problem}; the generation before it is used");
                 }
                 // The newest file is to be whole again, and in one piece, even if the upstream has nothing new.
-                if (is_changed || passed_over.is_some())
+                if (is_changed || unread_changes.is_some() || passed_over.is_some())
                     && let Ok(hash) = last_good::hash(&network)
                 {
                     name = last_good::name(&hash);
-                    self.unkept = Some(Unkept { network: Box::new(network), hash });
+                    self.keeper.keep(Box::new(network), hash);
                 }
                 self.fetched.clone_from(&name);
                 self.publish(table, name, warnings);
@@ -163,6 +167,10 @@ impl Refresh {
             }
             let force = waiting.iter().any(Asked::force);
             let report = self.refresh(force).await;
+            // Whoever asks is told of what is kept; a change that the upstream tells of does not wait for the disk.
+            if !waiting.is_empty() {
+                self.keeper.done().await;
+            }
             for asked in waiting {
                 asked.answer(report.clone());
             }
@@ -181,19 +189,16 @@ impl Refresh {
             self.live.confirm(now());
         }
         // Whatever came of this refresh: a disk that was full once must not leave an old file for good.
-        if let Some(unkept) = self.unkept.take() {
-            self.keep(unkept).await;
-        }
+        self.keeper.work();
         match &error {
             None => self.failures = 0,
             Some(error) => {
                 self.failures = self.failures.saturating_add(1);
-                tracing::warn!(
-                    failures = self.failures,
-                    "refresh {}: {error}; the live table stays (generation {})",
-                    result.as_str(),
-                    self.live.current().generation
-                );
+                let stays = match self.live.current().generation {
+                    0 => "no table is live yet".to_owned(),
+                    generation => format!("the live table stays (generation {generation})"),
+                };
+                tracing::warn!(failures = self.failures, "refresh {}: {error}; {stays}", result.as_str());
             }
         }
         self.free_replaced();
@@ -266,8 +271,7 @@ impl Refresh {
             // The upstream's state tells nothing about the file, neither that it is the same nor that a loss is meant.
             return Ok(Update::Whole(Fetched { revision: None, ..fetched }));
         }
-        // Changes are appended to a last good file that is there.
-        let since = self.revision.as_ref().filter(|_| !force && self.unkept.is_none());
+        let since = self.revision.as_ref().filter(|_| !force);
         Ok(self.client.update(since).await?)
     }
 
@@ -300,12 +304,16 @@ impl Refresh {
         self.fetched.clear();
         self.revision = Some(revision);
         self.guard.interrupted();
-        self.append(block).await;
+        if !self.keeper.append(block) {
+            self.revision = None;
+        }
         Ok(true)
     }
 
     /// Prepares and publishes. `trusted`: a loss is meant.
     async fn take(&mut self, fetched: Fetched, trusted: bool) -> Result<RefreshResult, Failure> {
+        // What is put back comes from the last good file.
+        self.keeper.done().await;
         let preparation = Preparation {
             zone: self.options.zone.clone(),
             compile: self.options.compile.clone(),
@@ -338,41 +346,8 @@ impl Refresh {
         self.patch = Patch::default();
         let Compiled { table, warnings } = *compiled;
         self.publish(table, last_good::name(&hash), warnings);
-        self.unkept = Some(Unkept { network, hash });
+        self.keeper.keep(network, hash);
         Ok(RefreshResult::Published)
-    }
-
-    /// Writes the last good file, or remembers to.
-    async fn keep(&mut self, unkept: Unkept) {
-        let path = self.options.last_good.clone();
-        let write =
-            move || last_good::write(&path, &unkept.network, &unkept.hash).map_err(|error| (error, unkept));
-        let error = match tokio::task::spawn_blocking(write).await {
-            Ok(Ok(())) => return,
-            Ok(Err((error, unkept))) => {
-                self.unkept = Some(unkept);
-                error.to_string()
-            }
-            Err(error) => error.to_string(),
-        };
-        self.tell_unkept(&error);
-    }
-
-    /// Appends changes to the last good file, or has the whole written by the next refresh.
-    async fn append(&mut self, block: Block) {
-        let path = self.options.last_good.clone();
-        if let Err(error) = blocking(move || last_good::append(&path, &block)).await {
-            self.revision = None;
-            self.tell_unkept(&error.to_string());
-        }
-    }
-
-    fn tell_unkept(&self, error: &str) {
-        tracing::error!(
-            "cannot keep the last good snapshot in {}: {error}; it is tried again at the next refresh, and until then \
-             this node depends on its upstream after a restart",
-            self.options.last_good.display()
-        );
     }
 
     fn publish(&mut self, table: impl Into<LayeredTable>, snapshot: String, warnings: Vec<Warning>) {
@@ -436,12 +411,6 @@ async fn changed(client: &Client, revision: Option<&HeaderValue>) {
         }
     }
     std::future::pending().await
-}
-
-/// A canonical network that is to be written, and the hash of its bytes.
-struct Unkept {
-    network: Box<Network>,
-    hash: blake3::Hash,
 }
 
 /// Why a refresh left the live table as it was.
