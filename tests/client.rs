@@ -8,7 +8,7 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, StatusCode, Uri};
 use serde_json::json;
-use smartlink::cake::{Client, ClientOptions, FetchError, KeySource, REVISION_HEADER};
+use smartlink::cake::{Client, ClientOptions, FetchError, KeySource, REVISION_HEADER, Update};
 
 /// An upstream whose n-th answer carries the revision that `revision` gives, and the client for it.
 async fn upstream(revision: fn(usize) -> Option<String>) -> (Client, Arc<AtomicUsize>, tempfile::TempDir) {
@@ -183,3 +183,93 @@ const LINK: &str = r#"{"smart_link_id":301,"affiliate_id":67890,"smart_link_stat
 const BODY: &str = r#"{"request_status":"Success","response":{"total_rows":1,
     "smart_links":[{"smart_link_id":301,"affiliate_id":67890,"smart_link_status":"active"}],
     "offers":[],"offer_geo_targets":[],"smart_link_offers":[],"routing_rules":[]}}"#;
+
+/// An upstream that tells states, whose `network.json` answers these lines, and the lists [`BODY`].
+async fn telling(lines: String) -> (Client, Arc<Mutex<Vec<String>>>, tempfile::TempDir) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&asked);
+    let answer = move |uri: Uri| {
+        let call = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+        let body = if call == "network.json" { lines.clone() } else { BODY.to_owned() };
+        told.lock().unwrap().push(call);
+        async move { ([(HeaderName::from_static(REVISION_HEADER), "new")], body) }
+    };
+    let (client, directory) = client_of(Router::new().fallback(answer)).await;
+    (client, asked, directory)
+}
+
+const HEAD: &str = r#"{"network":{"revision":"new"}}"#;
+
+const SINCE: &str = r#"{"network":{"revision":"new","since":"old"}}"#;
+
+const LINK_LINE: &str =
+    r#"{"smart_link":{"smart_link_id":302,"affiliate_id":7,"smart_link_status":"active"}}"#;
+
+#[tokio::test]
+async fn a_network_in_one_answer_is_asked_for_where_states_are_told() {
+    let whole = format!("{HEAD}\n{LINK_LINE}\n{{\"end\":{{\"lines\":2}}}}\n");
+    let (client, asked, _key) = telling(whole).await;
+    let fetched = client.network().await.unwrap();
+    assert_eq!(fetched.network.smart_links[0].id.value(), 302);
+    assert_eq!(fetched.revision.unwrap(), "new");
+    assert_eq!(*asked.lock().unwrap(), ["offers.json", "network.json"]);
+}
+
+#[tokio::test]
+async fn changes_are_taken_of_the_state_that_was_asked_about_alone() {
+    let changes =
+        format!("{SINCE}\n{{\"changed_link\":{{\"smart_link_id\":302}}}}\n{{\"end\":{{\"lines\":2}}}}\n");
+    let (client, asked, _key) = telling(changes).await;
+    match client.update(Some(&"old".parse().unwrap())).await.unwrap() {
+        Update::Changes(changes) => {
+            assert_eq!((changes.links.len(), changes.network.smart_links.len()), (1, 0));
+            assert_eq!(changes.revision, "new");
+        }
+        Update::Whole(_) => panic!("a difference was told"),
+    }
+    assert_eq!(*asked.lock().unwrap(), ["network.json"]);
+    let error = client.update(Some(&"older".parse().unwrap())).await.unwrap_err();
+    assert!(matches!(error, FetchError::Incomplete { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_whole_counts_for_nothing() {
+    for (lines, said) in [
+        (String::new(), "it ended after 0 lines"),
+        (format!("{HEAD}\n{LINK_LINE}\n"), "it ended after 2 lines"),
+        (format!("{HEAD}\n{LINK_LINE}\n{{\"end\":{{\"lines\":2}}}}"), "it ended after 2 lines"),
+        (format!("{LINK_LINE}\n{{\"end\":{{\"lines\":1}}}}\n"), "it ended after"),
+        (format!("{HEAD}\n{}", format!("{LINK_LINE}\n").repeat(20_001)), "more than 20000 rows"),
+    ] {
+        let (client, _, _key) = telling(lines).await;
+        for since in [None, Some("old".parse().unwrap())] {
+            let error = client.update(since.as_ref()).await.unwrap_err().to_string();
+            assert!(error.starts_with("network.json: ") && error.contains(said), "{error}");
+        }
+    }
+}
+
+/// Another version of smartlink may say what this one does not know: then the lists are read, row by row.
+#[tokio::test]
+async fn lines_that_cannot_be_read_are_read_as_lists() {
+    for lines in [
+        format!("{HEAD}\n{{\"planet\":{{}}}}\n{{\"end\":{{\"lines\":2}}}}\n"),
+        format!("{HEAD}\n{LINK_LINE}\n{{\"end\":{{\"lines\":3}}}}\n"),
+        format!("{HEAD}\n{}\n", LINK_LINE.replace("302", "0")),
+        "<html>\n".to_owned(),
+    ] {
+        let (client, asked, _key) = telling(lines).await;
+        for since in [None, Some("old".parse().unwrap())] {
+            let Update::Whole(fetched) = client.update(since.as_ref()).await.unwrap() else {
+                panic!("the whole was asked for");
+            };
+            assert_eq!(fetched.network.smart_links[0].id.value(), 301);
+            assert!(
+                asked
+                    .lock()
+                    .unwrap()
+                    .ends_with(&["routing_rules.json", "offer_geo_targets.json"].map(str::to_owned))
+            );
+        }
+    }
+}

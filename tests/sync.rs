@@ -142,6 +142,47 @@ fn a_node_routes_as_its_upstream_does_and_goes_on_when_both_were_killed() {
 }
 
 #[test]
+fn a_changed_link_is_taken_alone_and_kept_over_a_crash() {
+    let first = Setup::demo().setting("network.public_base_url = \"https://go.example.com\"").start_ready();
+    let second = Setup::following(&first).setting("edge.bots = \"route\"").start_ready();
+    let offer = first.create_offer("https://new.example.com/?s={s1}");
+    // In the demonstration's tier, so that draws decide.
+    let entry =
+        |weight| json!({"smart_link_id": 301, "offer_id": offer, "priority": 2, "offer_weight": weight});
+    first.post("smart_link_offer.json", entry(40));
+    second.wait_for_log(&["published", "generation=2", "links=1 entries=5 offers=5 changed_links=1"]);
+    let link = first.create_link(json!({"affiliate_id": 67890}));
+    first.attach(link, offer);
+    second.wait_for_log(&["published", "links=2 entries=6 offers=5 changed_links=2"]);
+    first.refresh();
+
+    // A whole reading has nothing else to say, and its draws fall on the same entries.
+    let told = without_names(stories(&second));
+    assert!(outcomes(&told).contains(&format!("\"offer\" {offer}")), "{:?}", outcomes(&told));
+    assert_eq!(without_names(stories(&first)), told);
+    second.refresh_with("?force=true", 200);
+    second.wait_for_log(&["published", "changed_links=0"]);
+    assert_eq!(without_names(stories(&second)), told);
+
+    first.post("smart_link_offer.json", entry(1));
+    second.wait_for_log(&["published", "entries=6 offers=5 changed_links=1"]);
+    second.refresh();
+    let told = without_names(stories(&second));
+    let _away = first.kill();
+    let second = second.kill().start_ready();
+    assert_eq!(without_names(stories(&second)), told);
+
+    // What is damaged is spoken of; what was known before it is routed.
+    let changes = second.directory().join("data/snapshot.changes");
+    // The first refresh after a start makes one file of it.
+    wait::until("one file of all", || (!changes.exists()).then_some(()));
+    fs::write(&changes, "rubbish\n").unwrap();
+    let second = second.kill().start_ready();
+    second.wait_for_log(&["ERROR", "snapshot.changes", "what was known before"]);
+    assert_eq!(without_names(stories(&second)), told);
+}
+
+#[test]
 fn a_damaged_last_good_file_is_reported_and_ignored() {
     let stub = Stub::start();
     let mut setup = Setup::of_upstream(&stub.url(), CANARY);
@@ -756,6 +797,14 @@ fn stories(node: &Node) -> Vec<Value> {
                 }
             }
         }
+    }
+    stories
+}
+
+/// Stories without the name of the snapshot, which tells of the way to it.
+fn without_names(mut stories: Vec<Value>) -> Vec<Value> {
+    for story in &mut stories {
+        story.as_object_mut().unwrap().remove("snapshot").unwrap();
     }
     stories
 }

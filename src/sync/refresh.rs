@@ -271,7 +271,7 @@ impl Refresh {
             // The upstream's state tells nothing about the file, neither that it is the same nor that a loss is meant.
             return Ok(Update::Whole(Fetched { revision: None, ..fetched }));
         }
-        let since = self.revision.as_ref().filter(|_| !force);
+        let since = self.revision.as_ref().filter(|_| !force && self.failures < CHANGES_FAILED_MAX);
         Ok(self.client.update(since).await?)
     }
 
@@ -437,6 +437,9 @@ impl Failure {
 
 /// How long to wait at the upstream for a change, before asking anew.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
+
+/// After so many failures in a row the whole is asked for: perhaps only the changes cannot be told.
+const CHANGES_FAILED_MAX: u32 = 3;
 
 /// The click threads let go of what was replaced at their next click, or within a second.
 const FREE_EVERY: Duration = Duration::from_millis(100);

@@ -1,0 +1,219 @@
+//! `network.json`: what of a network has changed since a state, so that a reader who takes one difference after another
+//! has the network at any time.
+
+#[path = "support/api.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+
+use http::Method;
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use serde_json::{Value, json};
+use smartlink::cake::{Lines, Network};
+use smartlink::types::LinkId;
+use support::{Api, JSON, KEY};
+
+/// Three links and three offers: offer 1 on links 1 and 2, offer 2 by a rule on link 3, offer 3 nowhere.
+fn start() -> Api {
+    let api = Api::start();
+    for link in 1..=3 {
+        api.post("smart_link.json", json!({"smart_link_name": format!("Link {link}"), "affiliate_id": 7}))
+            .success();
+    }
+    for offer in 1..=3 {
+        let url = format!("https://o{offer}.example.com/");
+        api.post("offer.json", json!({"offer_name": format!("Offer {offer}"), "offer_url": url})).success();
+    }
+    for link in [1, 2] {
+        api.post("smart_link_offer.json", json!({"smart_link_id": link, "offer_id": 1})).success();
+    }
+    let rule = json!({"smart_link_id": 3, "offer_id": 2, "conditions": {"country": {"in": ["US"]}}});
+    api.post("routing_rule.json", rule).success();
+    api
+}
+
+/// The name of the state that the API is in.
+fn revision(api: &Api) -> String {
+    api.get("revision.json").success()["response"]["revision"].as_str().unwrap().to_owned()
+}
+
+fn since(api: &Api, revision: &str) -> Lines {
+    let lines = api.lines(&format!("network.json?since={revision}"));
+    assert_eq!(lines.head.as_ref().unwrap().since.as_deref(), Some(revision), "it tells a difference");
+    lines
+}
+
+fn changed(lines: &Lines) -> BTreeSet<u32> {
+    lines.changed.iter().map(|link| link.value()).collect()
+}
+
+#[test]
+fn every_call_touches_the_links_that_it_changes_and_no_others() {
+    let api = start();
+    let cases: &[(&str, Value, &[u32])] = &[
+        ("smart_link.json", json!({"smart_link_name": "new", "affiliate_id": 7}), &[4]),
+        ("update_smart_link.json", json!({"smart_link_id": 1, "smart_link_status": "inactive"}), &[1]),
+        (
+            "update_smart_link.json",
+            json!({"smart_link_id": 1, "fallback_url": "https://f.example.com/"}),
+            &[1],
+        ),
+        // A name routes nothing.
+        ("update_smart_link.json", json!({"smart_link_id": 1, "smart_link_name": "renamed"}), &[]),
+        ("smart_link_offer.json", json!({"smart_link_id": 2, "offer_id": 3, "offer_weight": 5}), &[2]),
+        ("smart_link_offer.json", json!({"smart_link_id": 2, "offer_id": 3, "priority": 4}), &[2]),
+        ("smart_link_offer.json", json!({"smart_link_id": 2, "offer_id": 3, "priority": 4}), &[]),
+        ("remove_smart_link_offer.json", json!({"smart_link_id": 2, "offer_id": 3}), &[2]),
+        ("offer.json", json!({"offer_name": "new", "offer_url": "https://new.example.com/"}), &[]),
+        ("update_offer.json", json!({"offer_id": 1, "offer_url": "https://moved.example.com/"}), &[1, 2]),
+        ("update_offer.json", json!({"offer_id": 2, "offer_status": "paused"}), &[3]),
+        ("update_offer.json", json!({"offer_id": 2, "expiration_date": "2031-01-01 00:00:00"}), &[3]),
+        ("update_offer.json", json!({"offer_id": 2, "payout": 4.5}), &[]),
+        (
+            "update_offer_geo_targets.json",
+            json!({"offer_id": 2, "countries": "US,CA", "action": "allow"}),
+            &[3],
+        ),
+        ("update_offer_geo_targets.json", json!({"offer_id": 2, "countries": "CA", "action": "block"}), &[3]),
+        (
+            "update_offer_geo_targets.json",
+            json!({"offer_id": 2, "countries": "CA", "action": "remove"}),
+            &[3],
+        ),
+        ("routing_rule.json", json!({"smart_link_id": 1, "offer_id": 3, "conditions": {}}), &[1]),
+        ("update_routing_rule.json", json!({"rule_id": 1, "offer_weight": 9}), &[3]),
+        ("remove_routing_rule.json", json!({"rule_id": 1}), &[3]),
+    ];
+    for (call, fields, links) in cases {
+        let before = revision(&api);
+        api.post(call, fields.clone()).success();
+        let lines = since(&api, &before);
+        assert_eq!(changed(&lines), links.iter().copied().collect(), "{call} {fields}");
+        assert_eq!(lines.head.unwrap().revision, revision(&api), "{call}");
+        // What is told of a changed link is all there is, and nothing is told of others.
+        let whole = api.lines("network.json").network;
+        let told = lines.network.smart_link_offers.len() + lines.network.routing_rules.len();
+        let of_changed = |link: LinkId| links.contains(&link.value());
+        let entries = whole.smart_link_offers.iter().filter(|entry| of_changed(entry.link)).count();
+        let rules = whole.routing_rules.iter().filter(|rule| of_changed(rule.link_id().unwrap())).count();
+        assert_eq!(told, entries + rules, "{call} {fields}");
+    }
+}
+
+#[test]
+fn what_an_import_removes_is_told() {
+    let api = start();
+    let before = revision(&api);
+    let rest = json!({
+        "replace": true, "offers": [{"offer_id": 1, "offer_name": "Offer 1", "offer_url": "https://o1.example.com/"}],
+        "smart_links": [{"smart_link_id": 2, "smart_link_name": "Link 2", "affiliate_id": 7}],
+        "offer_geo_targets": [], "routing_rules": [],
+        "smart_link_offers": [{"smart_link_id": 2, "offer_id": 1}],
+    });
+    api.post_raw("import_network.json", "application/json", rest.to_string()).success();
+    let lines = since(&api, &before);
+    assert_eq!(changed(&lines), [1, 3].into());
+    assert!(lines.network.smart_links.is_empty(), "{:?}", lines.network);
+}
+
+#[test]
+fn what_cannot_be_told_as_a_difference_is_told_whole() {
+    let api = start();
+    let network = api.network().canonical();
+    for call in ["network.json", "network.json?since=", "network.json?since=0123456789abcdef"] {
+        let lines = api.lines(call);
+        assert_eq!(lines.head.as_ref().unwrap().since, None, "{call}");
+        assert_eq!((lines.network.canonical(), lines.changed.len()), (network.clone(), 0), "{call}");
+    }
+    assert!(since(&api, &revision(&api)).changed.is_empty(), "nothing is a difference, too");
+
+    // More at once than is little.
+    let before = revision(&api);
+    let links: Vec<Value> = (100..10_101)
+        .map(|id| json!({"smart_link_id": id, "smart_link_name": "imported", "affiliate_id": 7}))
+        .collect();
+    let many = json!({"smart_links": links}).to_string();
+    api.post_raw("import_network.json", "application/json", many).success();
+    let lines = api.lines(&format!("network.json?since={before}"));
+    assert_eq!(lines.head.unwrap().since, None);
+    assert_eq!(lines.network.smart_links.len(), 10_004);
+    // From there on, differences again.
+    let after = revision(&api);
+    api.post("update_smart_link.json", json!({"smart_link_id": 2, "affiliate_id": 8})).success();
+    assert_eq!(changed(&since(&api, &after)), [2].into());
+}
+
+#[test]
+fn the_key_and_the_method_are_asked_for() {
+    let api = start();
+    api.send(Method::GET, "/api/2/network.json", &[], "").refused(401, &["api_key"]);
+    api.send(Method::GET, "/api/2/network.json?api_key=wrong", &[], "").refused(401, &["api_key", "wrong"]);
+    api.send(Method::POST, "/api/2/network.json", JSON, json!({"api_key": KEY}).to_string())
+        .refused(405, &["GET only"]);
+}
+
+/// Any writes in any order, told in differences of any length: a reader has what the API has.
+#[test]
+fn one_difference_after_another_gives_the_whole() {
+    const WRITES: usize = 400;
+    let seed = match std::env::var("SMARTLINK_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("SMARTLINK_TEST_SEED is a number"),
+        Err(_) => 301,
+    };
+    println!("SMARTLINK_TEST_SEED={seed}");
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let api = start();
+    let (mut known, mut state) = (api.lines("network.json").network, revision(&api));
+    let (mut differences, mut done) = (0, 0);
+    for _ in 0..WRITES {
+        let (call, fields) = some_write(&mut random);
+        // Some are refused: a link that is not there, an offer that is not attached.
+        done += usize::from(api.post(call, fields).status.is_success());
+        if random.random_range(0..4) > 0 {
+            continue;
+        }
+        let lines = since(&api, &state);
+        differences += usize::from(!lines.changed.is_empty());
+        state = lines.head.unwrap().revision;
+        known.replace(&lines.changed, lines.network);
+        assert_eq!(routed(known.clone()), routed(api.lines("network.json").network));
+    }
+    assert!(done > WRITES / 3 && differences > WRITES / 16, "{done} done, {differences} differences");
+}
+
+fn some_write(random: &mut Xoshiro256PlusPlus) -> (&'static str, Value) {
+    let (link, offer) = (random.random_range(1..6), random.random_range(1..5));
+    let number = random.random_range(0..4);
+    match random.random_range(0..10) {
+        0 => ("smart_link.json", json!({"smart_link_name": "new", "affiliate_id": 1 + number})),
+        1 => ("update_smart_link.json", json!({"smart_link_id": link, "affiliate_id": 1 + number})),
+        2 => ("smart_link_offer.json", json!({"smart_link_id": link, "offer_id": offer, "priority": number})),
+        3 => ("remove_smart_link_offer.json", json!({"smart_link_id": link, "offer_id": offer})),
+        4 => ("offer.json", json!({"offer_name": "new", "offer_url": "https://new.example.com/"})),
+        5 => (
+            "update_offer.json",
+            json!({"offer_id": offer, "offer_url": format!("https://u{number}.example.com/")}),
+        ),
+        6 => {
+            let action = ["allow", "block", "remove"][number % 3];
+            (
+                "update_offer_geo_targets.json",
+                json!({"offer_id": offer, "countries": "US,CA", "action": action}),
+            )
+        }
+        7 => ("routing_rule.json", json!({"smart_link_id": link, "offer_id": offer, "conditions": {}})),
+        8 => ("update_routing_rule.json", json!({"rule_id": link, "priority": number})),
+        _ => ("remove_routing_rule.json", json!({"rule_id": link})),
+    }
+}
+
+/// The network without offers that no click can reach, of which a difference says nothing.
+fn routed(mut network: Network) -> Network {
+    let named: BTreeSet<i64> = (network.smart_link_offers.iter().map(|entry| entry.offer.value().into()))
+        .chain(network.routing_rules.iter().map(|rule| rule.offer_id))
+        .collect();
+    network.offers.retain(|offer| named.contains(&offer.offer_id));
+    network.offer_geo_targets.retain(|targets| named.contains(&targets.offer_id));
+    network.canonical()
+}
