@@ -45,12 +45,16 @@
 //! ```text
 //! sync::refresh      tick with jitter, or asked; one owner, never two at once
 //! sync::overlay      routing.toml → entries and rules, where the upstream is a real CAKE and cannot list them
-//! cake::client       pages of 500, bounded in bytes and time
+//! cake::client       pages of 500, bounded in bytes and time; from smartlink's own API all of it in one answer
 //! cake::wire         JSON → items → routing::Snapshot, with a warning for each item left out
 //! routing::compile   snapshot → table, total
 //! state::live        publish: one swap; readers finish on the old table
 //! sync::last_good    temporary file, fsync, rename
 //! ```
+//!
+//! The embedded API also tells which links have changed ([`cake::Update`]). They alone are read, compiled into a patch
+//! over the table that is live ([`routing::LayeredTable`]), published by the same swap, and appended to the last good
+//! snapshot: a change costs what it touches, and not what the network weighs.
 //!
 //! Nothing on this path can change the live table but the one swap, and nothing on the path of a click waits for it.
 
