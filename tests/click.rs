@@ -394,6 +394,101 @@ fn what_is_no_http_1_and_header_lines_that_cannot_be_read_are_counted() {
     wait::until_equal("clicks counted as invalid", sent + 1, || node.metrics().clicks("invalid"));
 }
 
+/// As shell scripts, load testers and old proxies do: they say that they will send nothing more, and wait.
+#[test]
+fn who_sends_a_request_and_its_end_together_is_answered() {
+    const TIMES: u64 = 100;
+    let node = Setup::demo().start_ready();
+    let requests = [
+        (Request::click(CLICK).to_bytes(), 302),
+        (Request::click(CLICK).with("Connection", "close").to_bytes(), 302),
+        (format!("GET {CLICK} HTTP/1.0\r\n\r\n").into_bytes(), 302),
+        (format!("GET {CLICK} HTTP/1.1\r\nHost : go.example.com\r\n\r\n").into_bytes(), 400),
+        (Request::click("/sl?id=301").to_bytes(), 400),
+        (Request::click(CLICK).method("POST").body("a=b").to_bytes(), 405),
+    ];
+    for (request, status) in &requests {
+        for _ in 0..TIMES {
+            let mut connection = node.connect();
+            connection.send_last(request).unwrap();
+            let answer = connection.read();
+            let what = String::from_utf8_lossy(request);
+            assert_eq!(answer.as_ref().map(|answer| answer.status), Ok(*status), "{what}: {answer:?}");
+            connection.assert_closes();
+        }
+    }
+    // Several of them, and then the end.
+    let mut connection = node.connect();
+    connection.send_last(Request::click(CLICK).to_bytes().repeat(50)).unwrap();
+    for _ in 0..50 {
+        assert_eq!(connection.read().unwrap().status, 302);
+    }
+    connection.assert_closes();
+    let metrics = node.metrics();
+    assert_eq!((metrics.clicks("offer"), metrics.clicks("invalid")), (3 * TIMES + 50, 3 * TIMES));
+    wait::until_equal("connections_active", 0, || node.metrics().value("smartlink_connections_active"));
+}
+
+#[test]
+fn a_client_that_goes_away_is_noticed_at_once_and_a_silent_one_after_the_timeout() {
+    // Nothing in the first part of the test may end by it.
+    let node = Setup::demo().setting("edge.header_read_timeout_seconds = 600.0").start_ready();
+    let closed = |reason: &str| {
+        node.metrics().value(&format!("smartlink_connections_closed_total{{reason=\"{reason}\"}}"))
+    };
+    // Before the first request, and after an answer; altogether, and only in one direction.
+    let mut done = 0;
+    for asks in [false, true] {
+        for half in [false, true] {
+            let mut connection = node.connect();
+            if asks {
+                assert_eq!(connection.ask(&Request::click(CLICK)).status, 302);
+            }
+            if half {
+                connection.send_last("").unwrap();
+                connection.assert_closes();
+            }
+            drop(connection);
+            done += 1;
+            wait::until_equal("connections that were done", done, || closed("done"));
+        }
+    }
+    // In the middle of a head: nobody can tell what was asked for.
+    let mut connection = node.connect();
+    connection.send_last(&Request::click(CLICK).to_bytes()[..30]).unwrap();
+    connection.assert_closes();
+    wait::until_equal("connections that broke", 1, || closed("broken"));
+    // While it reads none of its answers, of which there are more than fit between the two.
+    let link = node.create_link(json!({"affiliate_id": 7}));
+    node.attach(link, node.create_offer(&format!("https://long.example.com/?{}", "{s1}".repeat(10))));
+    node.refresh();
+    let click = Request::click(&format!("/sl/{link}?aff_id=7&s1={}", "+".repeat(255))).to_bytes();
+    let mut greedy = node.connect();
+    // That the node takes them all is not what is looked for.
+    let _ = greedy.send_last(click.repeat(2_000));
+    let mut answered = 0;
+    wait::until("the node to wait for its client", || {
+        let before = std::mem::replace(&mut answered, node.metrics().clicks("offer"));
+        (answered > 2 && answered == before).then_some(())
+    });
+    drop(greedy);
+    wait::until_equal("connections_active", 0, || node.metrics().value("smartlink_connections_active"));
+    assert_eq!((closed("header_timeout"), node.metrics().clicks("invalid")), (0, 0));
+
+    // Silent from the beginning, after an answer, and in the middle of a head: closed without an answer.
+    let node = Setup::demo().setting("edge.header_read_timeout_seconds = 0.1").start_ready();
+    let mut answered = node.connect();
+    assert_eq!(answered.ask(&Request::click(CLICK)).status, 302);
+    let mut begun = node.connect();
+    begun.send(&Request::click(CLICK).to_bytes()[..30]).unwrap();
+    for mut connection in [answered, begun, node.connect()] {
+        connection.assert_closes();
+    }
+    let series = "smartlink_connections_closed_total{reason=\"header_timeout\"}";
+    wait::until_equal(series, 3, || node.metrics().value(series));
+    assert_eq!(node.metrics().clicks("invalid"), 0);
+}
+
 #[test]
 fn repaired_requests_stay_in_step_with_those_around_them() {
     let node = Setup::demo().start_ready();

@@ -40,7 +40,8 @@ pub(super) enum Phase {
 /// Limits of a connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionOptions {
-    /// From the first byte of a request to the end of its head; also how long a connection may be idle.
+    /// From the beginning of the connection, or the end of an answer, to the end of the next head: waiting for its first
+    /// byte and waiting for its last are one wait.
     pub header_read_timeout: Duration,
 }
 
@@ -66,6 +67,8 @@ pub(super) async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_read_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
+        // Who has said all that it wants to say still listens.
+        .half_close(true)
         .serve_connection(TokioIo::new(RequestLines::new(stream)), service);
     let mut connection = pin!(connection);
     loop {
