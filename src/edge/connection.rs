@@ -1,4 +1,5 @@
-//! One client's connection: request lines are made readable, hyper reads heads and writes answers, the worker decides in between.
+//! One client's connection: request lines are made readable, hyper reads heads and writes answers, the worker decides in
+//! between, and what hyper refuses by itself gets a sentence.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use crate::state::CloseReason;
 
 use super::click;
+use super::last_word::LastWord;
 use super::request_line::RequestLines;
 use super::worker::Worker;
 
@@ -69,7 +71,7 @@ pub(super) async fn serve(
         .max_buf_size(HEAD_BYTES_MAX)
         // Who has said all that it wants to say still listens.
         .half_close(true)
-        .serve_connection(TokioIo::new(RequestLines::new(stream)), service);
+        .serve_connection(TokioIo::new(RequestLines::new(LastWord::new(stream))), service);
     let mut connection = pin!(connection);
     loop {
         let changed = tokio::select! {
