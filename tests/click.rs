@@ -797,6 +797,18 @@ fn bots_go_where_the_configuration_says_and_never_count_as_persons() {
         let metrics = node.metrics();
         assert_eq!((metrics.clicks("bot"), metrics.clicks("offer")), (1, 1), "{policy}");
         assert_eq!(metrics.sum("smartlink_offer_clicks_total"), 1, "{policy}");
+
+        // Where the link is nobody's, or somebody else's, that is where a bot is sent as a person is; and it is counted
+        // as a bot nevertheless, or it would be in the fill rate.
+        for target in ["/sl?id=999&aff_id=67890", "/sl?id=301&aff_id=7"] {
+            assert_eq!(
+                node.ask(&Request::click(target).with("User-Agent", CRAWLER)).status,
+                404,
+                "{policy}: {target}"
+            );
+        }
+        let metrics = node.metrics();
+        assert_eq!((metrics.clicks("bot"), metrics.sum("smartlink_clicks_total")), (3, 4), "{policy}");
     }
 }
 
