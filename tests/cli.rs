@@ -214,7 +214,9 @@ fn serve_names_the_file_that_it_cannot_use() {
         (&["--data-dir", "file"], "cannot create the data directory file: "),
         (&["--data-dir", "foreign"], "`foreign/smartlink.sqlite3` is not a smartlink store"),
     ] {
-        desk.run(&[&["serve"], ON_FREE_PORTS, arguments].concat()).fails_saying(&[said]);
+        let told = desk.run(&[&["serve"], ON_FREE_PORTS, arguments].concat());
+        told.fails_saying(&[said]);
+        assert!(!told.stderr.contains(" on http://"), "it looks as if it had served: {told:?}");
     }
 }
 

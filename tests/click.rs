@@ -370,28 +370,223 @@ fn no_byte_of_a_target_is_answered_without_a_sentence() {
     assert_eq!(node.metrics().sum("smartlink_clicks_total"), sent);
 }
 
-/// What is no HTTP/1.x is left to the HTTP layer, which has no words for it; that it came is seen.
+/// What the HTTP layer refuses by itself is told in a sentence, and counted, like what the click path refuses.
 #[test]
-fn what_is_no_http_1_and_header_lines_that_cannot_be_read_are_counted() {
+fn what_is_no_http_1_and_heads_that_cannot_be_read_are_refused_with_a_sentence() {
     let node = Setup::demo().start_ready();
-    let mut sent = 0;
+    let head = |lines: &str| format!("GET {CLICK} HTTP/1.1\r\nHost: go.example.com\r\n{lines}\r\n\r\n");
+    let usual = {
+        let mut names = node.connect().ask_raw(head("Host: other.example.com")).headers;
+        names.sort_unstable();
+        names.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let mut sent = 1;
     for bytes in [
+        head("no colon"),
+        head("Ho st: a"),
+        head("X : a"),
+        head(": a"),
+        head("X: a\r\n folded"),
+        head("X: a\0b"),
+        head("X: a\rb"),
+        head("X\u{e9}: a"),
+        head("Content-Length: x"),
+        head("Content-Length: -1"),
+        head("Content-Length: +1"),
+        head("Content-Length:"),
+        head("Content-Length: 0, 0"),
+        head("Content-Length: 0\r\nContent-Length: 1"),
+        head("Content-Length: 99999999999999999999"),
+        head("Transfer-Encoding: x"),
+        head("Transfer-Encoding:"),
+        head("Transfer-Encoding: chunked, gzip"),
+        format!("GET {CLICK} HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
         format!("GET {CLICK}\r\n"),
         format!("GET {CLICK} HTTP/2.0\r\n\r\n"),
+        format!("GET\t{CLICK} HTTP/1.1\r\nHost: go.example.com\r\n\r\n"),
+        format!(" GET {CLICK} HTTP/1.1\r\nHost: go.example.com\r\n\r\n"),
         format!("(GET) {CLICK} HTTP/1.1\r\n\r\n"),
-        format!("GET {CLICK} HTTP/1.1\r\nHo st: go.example.com\r\n\r\n"),
+        format!("GET {CLICK}&s1=a\nb HTTP/1.1\r\nHost: go.example.com\r\n\r\n"),
+        // A client that wants TLS.
         "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}".to_owned(),
     ] {
-        let answer = node.connect().ask_raw(&bytes);
-        assert_eq!((answer.status, answer.body.as_str()), (400, ""), "{bytes:?}");
-        sent += 1;
-        wait::until_equal("clicks counted as invalid", sent, || node.metrics().clicks("invalid"));
+        // As the first on its connection, and behind an answer that is already under way.
+        for before in [String::new(), head("X: a")] {
+            let mut connection = node.connect();
+            connection.send(format!("{before}{bytes}")).unwrap();
+            if !before.is_empty() {
+                assert_eq!(connection.read().unwrap().status, 302);
+            }
+            let answer = connection.read().unwrap();
+            assert_eq!((answer.status, answer.is_last()), (400, true), "{bytes:?}: {answer:?}");
+            assert_eq!(answer.status_line, "HTTP/1.1 400 Bad Request", "{bytes:?}");
+            assert_eq!(answer.header_names(), usual, "{bytes:?}");
+            assert_eq!(answer.header("cache-control"), Some("no-store"), "{bytes:?}");
+            let date = answer.header("date").unwrap();
+            assert!(httpdate::parse_http_date(date).is_ok(), "{date}");
+            assert!(answer.body.contains("a header line, Content-Length or"), "{bytes:?}: {answer:?}");
+            assert_is_one_sentence(&answer);
+            connection.assert_closes();
+            sent += 1;
+            wait::until_equal("clicks counted as invalid", sent, || node.metrics().clicks("invalid"));
+        }
     }
+    // Behind an answer that says HTTP/1.0, this one does, too.
+    let mut connection = node.connect();
+    let kept = connection.ask_raw(format!("GET {CLICK} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+    assert_eq!(kept.status_line, "HTTP/1.0 302 Found");
+    let answer = connection.ask_raw("GET / HTTP/1.0\r\nX : a\r\n\r\n");
+    assert_eq!((answer.status_line.as_str(), answer.is_last()), ("HTTP/1.0 400 Bad Request", true));
+    assert_is_one_sentence(&answer);
+    connection.assert_closes();
+    wait::until_equal("clicks counted as invalid", sent + 1, || node.metrics().clicks("invalid"));
+
     // An HTTP/2 client that did not ask first: HTTP/1.1 has no answer that it understands.
     let mut connection = node.connect();
     connection.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
     connection.assert_closes();
-    wait::until_equal("clicks counted as invalid", sent + 1, || node.metrics().clicks("invalid"));
+    wait::until_equal("clicks counted as invalid", sent + 2, || node.metrics().clicks("invalid"));
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused_with_a_sentence() {
+    let node = Setup::demo().start_ready();
+    let with_lines = |count: usize| {
+        (1..count).fold(Request::click(CLICK).without("User-Agent"), |request, _| request.and("X", "a"))
+    };
+    let with_bytes = |bytes: usize| {
+        let request = Request::click(CLICK).with("X", "");
+        let rest = bytes - request.to_bytes().len();
+        request.with("X", &"a".repeat(rest))
+    };
+    assert_eq!(node.ask(&with_lines(100)).status, 302);
+    assert_eq!(node.ask(&with_bytes(16 * 1024)).status, 302);
+    let mut sent = 0;
+    for request in [with_lines(101), with_bytes(16 * 1024 + 1)] {
+        let mut connection = node.connect();
+        let answer = connection.ask(&request);
+        assert_eq!(answer.status_line, "HTTP/1.1 431 Request Header Fields Too Large");
+        assert!(answer.is_last(), "{answer:?}");
+        assert!(answer.body.contains("over 16 KiB or has more than 100 header lines"), "{answer:?}");
+        assert_is_one_sentence(&answer);
+        sent += 1;
+        wait::until_equal("clicks counted as invalid", sent, || node.metrics().clicks("invalid"));
+    }
+}
+
+/// As shell scripts, load testers and old proxies do: they say that they will send nothing more, and wait.
+#[test]
+fn who_sends_a_request_and_its_end_together_is_answered() {
+    const TIMES: u64 = 100;
+    let node = Setup::demo().start_ready();
+    let requests = [
+        (Request::click(CLICK).to_bytes(), 302),
+        (Request::click(CLICK).with("Connection", "close").to_bytes(), 302),
+        (format!("GET {CLICK} HTTP/1.0\r\n\r\n").into_bytes(), 302),
+        (format!("GET {CLICK} HTTP/1.1\r\nHost : go.example.com\r\n\r\n").into_bytes(), 400),
+        (Request::click("/sl?id=301").to_bytes(), 400),
+        (Request::click(CLICK).method("POST").body("a=b").to_bytes(), 405),
+    ];
+    for (request, status) in &requests {
+        for _ in 0..TIMES {
+            let mut connection = node.connect();
+            connection.send_last(request).unwrap();
+            let answer = connection.read();
+            let what = String::from_utf8_lossy(request);
+            assert_eq!(answer.as_ref().map(|answer| answer.status), Ok(*status), "{what}: {answer:?}");
+            connection.assert_closes();
+        }
+    }
+    // Several of them, and then the end.
+    let mut connection = node.connect();
+    connection.send_last(Request::click(CLICK).to_bytes().repeat(50)).unwrap();
+    for _ in 0..50 {
+        assert_eq!(connection.read().unwrap().status, 302);
+    }
+    connection.assert_closes();
+    let metrics = node.metrics();
+    assert_eq!((metrics.clicks("offer"), metrics.clicks("invalid")), (3 * TIMES + 50, 3 * TIMES));
+    wait::until_equal("connections_active", 0, || node.metrics().value("smartlink_connections_active"));
+}
+
+#[test]
+fn a_client_that_goes_away_is_noticed_at_once_and_a_silent_one_after_the_timeout() {
+    // Nothing in the first part of the test may end by it.
+    let node = Setup::demo().setting("edge.header_read_timeout_seconds = 600.0").start_ready();
+    let closed = |reason: &str| {
+        node.metrics().value(&format!("smartlink_connections_closed_total{{reason=\"{reason}\"}}"))
+    };
+    // Before the first request, and after an answer; altogether, and only in one direction.
+    let mut done = 0;
+    for asks in [false, true] {
+        for half in [false, true] {
+            let mut connection = node.connect();
+            if asks {
+                assert_eq!(connection.ask(&Request::click(CLICK)).status, 302);
+            }
+            if half {
+                connection.send_last("").unwrap();
+                connection.assert_closes();
+            }
+            drop(connection);
+            done += 1;
+            wait::until_equal("connections that were done", done, || closed("done"));
+        }
+    }
+    // In the middle of a head: nobody can tell what was asked for.
+    let mut connection = node.connect();
+    connection.send_last(&Request::click(CLICK).to_bytes()[..30]).unwrap();
+    connection.assert_closes();
+    wait::until_equal("connections that broke", 1, || closed("broken"));
+    // While it reads none of its answers, of which there are more than fit between the two.
+    let link = node.create_link(json!({"affiliate_id": 7}));
+    node.attach(link, node.create_offer(&format!("https://long.example.com/?{}", "{s1}".repeat(10))));
+    node.refresh();
+    let click = Request::click(&format!("/sl/{link}?aff_id=7&s1={}", "+".repeat(255))).to_bytes();
+    let mut greedy = node.connect();
+    // That the node takes them all is not what is looked for.
+    let _ = greedy.send_last(click.repeat(2_000));
+    let mut answered = 0;
+    wait::until("the node to wait for its client", || {
+        let before = std::mem::replace(&mut answered, node.metrics().clicks("offer"));
+        (answered > 2 && answered == before).then_some(())
+    });
+    drop(greedy);
+    wait::until_equal("connections_active", 0, || node.metrics().value("smartlink_connections_active"));
+    assert_eq!((closed("header_timeout"), node.metrics().clicks("invalid")), (0, 0));
+
+    // Silent from the beginning, after an answer, and in the middle of a head: closed without an answer.
+    let node = Setup::demo().setting("edge.header_read_timeout_seconds = 0.1").start_ready();
+    let mut answered = node.connect();
+    assert_eq!(answered.ask(&Request::click(CLICK)).status, 302);
+    let mut begun = node.connect();
+    begun.send(&Request::click(CLICK).to_bytes()[..30]).unwrap();
+    for mut connection in [answered, begun, node.connect()] {
+        connection.assert_closes();
+    }
+    let series = "smartlink_connections_closed_total{reason=\"header_timeout\"}";
+    wait::until_equal(series, 3, || node.metrics().value(series));
+    assert_eq!(node.metrics().clicks("invalid"), 0);
+}
+
+/// A browser keeps a fragment to itself. What comes with one all the same was not meant for the server.
+#[test]
+fn what_follows_a_raw_number_sign_is_ignored() {
+    let node = Setup::demo().start_ready();
+    let mut connection = node.connect();
+    for (target, sub) in [
+        (format!("{CLICK}&s1=a#b&s2=c"), "a"),
+        (format!("{CLICK}#&s1=a"), ""),
+        (format!("{CLICK}&s1=a#<\u{e9}>"), "a"),
+        (format!("http://go.example.com{CLICK}&s1=a#b"), "a"),
+    ] {
+        let answer = connection.ask(&Request::click(&target));
+        assert!(answer.location().contains(&format!("?sub={sub}&r=")), "{target}: {answer:?}");
+    }
+    let answer = connection.ask(&Request::click(&CLICK.replace('?', "#?")));
+    assert_eq!((answer.status, answer.body.as_str()), (400, "The parameter id is missing.\n"));
+    // But it does not hide what would have to be guessed at.
+    assert_eq!(connection.ask(&Request::click(&format!("{CLICK}#a b"))).status, 400);
 }
 
 #[test]
@@ -602,6 +797,18 @@ fn bots_go_where_the_configuration_says_and_never_count_as_persons() {
         let metrics = node.metrics();
         assert_eq!((metrics.clicks("bot"), metrics.clicks("offer")), (1, 1), "{policy}");
         assert_eq!(metrics.sum("smartlink_offer_clicks_total"), 1, "{policy}");
+
+        // Where the link is nobody's, or somebody else's, that is where a bot is sent as a person is; and it is counted
+        // as a bot nevertheless, or it would be in the fill rate.
+        for target in ["/sl?id=999&aff_id=67890", "/sl?id=301&aff_id=7"] {
+            assert_eq!(
+                node.ask(&Request::click(target).with("User-Agent", CRAWLER)).status,
+                404,
+                "{policy}: {target}"
+            );
+        }
+        let metrics = node.metrics();
+        assert_eq!((metrics.clicks("bot"), metrics.sum("smartlink_clicks_total")), (3, 4), "{policy}");
     }
 }
 

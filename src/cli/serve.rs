@@ -1,4 +1,4 @@
-//! `smartlink serve`: the life of the process. Builds every room, says which addresses are bound, waits, drains by a
+//! `smartlink serve`: the life of the process. Builds every room, says which addresses are served, waits, drains by a
 //! deadline, and says how it ended.
 
 use std::fs;
@@ -70,10 +70,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let bound = edge::bind(config.edge.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
     let admin_listener = bind_admin(config.admin.listen).await?;
     let admin_address = admin_listener.local_addr()?;
-    for address in bound.addresses() {
-        tracing::info!("clicks on http://{address}/sl");
-    }
-    tracing::info!("admin on http://{admin_address}/");
+    let click_addresses = bound.addresses().to_vec();
 
     let compile = &config.refresh.compile;
     let table = Arc::new(LiveTable::new(Table::empty(compile.network_fallback.clone(), compile.bots)));
@@ -87,7 +84,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             (url.clone(), key.clone(), None)
         }
         Upstream::Embedded { key } => {
-            let base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(bound.addresses()));
+            let base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(&click_addresses));
             let (key, backoffice) = open_backoffice(&config, key.as_ref(), base_url)?;
             (local_url(admin_address)?, key, Some(backoffice))
         }
@@ -103,6 +100,11 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     );
     refresh.start_from_last_good();
     let edge = bound.start(&table, &geo, &metrics).context("cannot start the click threads")?;
+    // Only now, when the start cannot fail any more.
+    for address in click_addresses {
+        tracing::info!("clicks on http://{address}/sl");
+    }
+    tracing::info!("admin on http://{admin_address}/");
 
     let router = Admin {
         token: config.admin.token.clone(),

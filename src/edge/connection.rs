@@ -1,4 +1,5 @@
-//! One client's connection: request lines are made readable, hyper reads heads and writes answers, the worker decides in between.
+//! One client's connection: request lines are made readable, hyper reads heads and writes answers, the worker decides in
+//! between, and what hyper refuses by itself gets a sentence.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use crate::state::CloseReason;
 
 use super::click;
+use super::last_word::LastWord;
 use super::request_line::RequestLines;
 use super::worker::Worker;
 
@@ -40,7 +42,8 @@ pub(super) enum Phase {
 /// Limits of a connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionOptions {
-    /// From the first byte of a request to the end of its head; also how long a connection may be idle.
+    /// From the beginning of the connection, or the end of an answer, to the end of the next head: waiting for its first
+    /// byte and waiting for its last are one wait.
     pub header_read_timeout: Duration,
 }
 
@@ -66,7 +69,9 @@ pub(super) async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_read_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(RequestLines::new(stream)), service);
+        // Who has said all that it wants to say still listens.
+        .half_close(true)
+        .serve_connection(TokioIo::new(RequestLines::new(LastWord::new(stream))), service);
     let mut connection = pin!(connection);
     loop {
         let changed = tokio::select! {

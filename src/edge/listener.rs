@@ -246,7 +246,7 @@ impl Acceptor {
             counters.connection_opened();
             let reason = connection::serve(stream, peer.ip(), worker, &options, phase).await;
             if reason == CloseReason::BadRequest {
-                // hyper answered 400 by itself: what came was no HTTP/1.x, or had a header line that cannot be read.
+                // hyper refused it by itself: no HTTP/1.x, a head that cannot be read, or one that is too large.
                 counters.click(ClickCount::Invalid, None, None);
             }
             counters.connection_closed(reason);

@@ -7,6 +7,7 @@ mod click;
 mod click_id;
 mod client_ip;
 mod connection;
+mod last_word;
 mod listener;
 mod probe;
 mod query;

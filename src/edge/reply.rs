@@ -1,4 +1,4 @@
-//! What a visitor hears. Every answer of the click listener is made here.
+//! What a visitor hears. Every answer of the click path is made here; what is refused before it, in `last_word.rs`.
 
 use bytes::Bytes;
 use http::header::{

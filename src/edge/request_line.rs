@@ -20,8 +20,9 @@
 //! What it does not do, deliberately: it reads no bodies. A head that announces one, or a line that is not recognisably
 //! `METHOD SP target SP HTTP/1.x`, ends its work on the connection, and all that follows is hyper's. So it can never
 //! take a body for a request, and its view of where a request begins is never used where it could differ from hyper's.
-//! Header lines are not repaired: a name or value that hyper refuses is answered by hyper, with an empty 400. So are
-//! other versions of HTTP, and whatever is no HTTP. A raw `#` is legal here and begins a fragment, which hyper drops.
+//! Header lines are not repaired: a name or value that hyper refuses is refused by hyper, for which `last_word.rs` finds
+//! the words. So are other versions of HTTP, and whatever is no HTTP. A raw `#` is legal here and begins a fragment,
+//! which hyper drops.
 
 use std::io::{self, IoSlice};
 use std::mem;

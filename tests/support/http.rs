@@ -2,7 +2,7 @@
 //! answer is read, by its `Content-Length`. Nothing is retried, followed or decoded.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use serde_json::Value;
 
@@ -128,6 +128,15 @@ impl Connection {
         let bytes = bytes.as_ref();
         self.heads.push(bytes.starts_with(b"HEAD "));
         self.stream.write_all(bytes)
+    }
+
+    /// Sends bytes that begin with one request, and the end of the stream with them: in the same segment where the
+    /// system can be told to wait for it.
+    pub fn send_last(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&self.stream).set_tcp_cork(true)?;
+        self.send(bytes)?;
+        self.stream.shutdown(Shutdown::Write)
     }
 
     /// Reads exactly one answer.

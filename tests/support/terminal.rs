@@ -37,13 +37,10 @@ impl Node {
             .unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let mut admin = None;
-        // The key is in place once the API says so.
+        // By then the key is in place, too.
         for line in lines.by_ref() {
-            let line = line.unwrap();
-            if let Some((_, address)) = line.split_once("admin on ") {
+            if let Some((_, address)) = line.unwrap().split_once("admin on ") {
                 admin = Some(address.trim().trim_end_matches('/').to_owned());
-            }
-            if line.contains("its key is in") {
                 break;
             }
         }
