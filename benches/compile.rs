@@ -90,13 +90,13 @@ fn snapshot(links: u32) -> Snapshot<'static> {
             fallback_url: None,
         });
         let first = random.random_range(1..=OFFERS);
-        let entry = |nth: u32, priority, rule, conditions| Entry {
+        let entry = |nth: u32, priority, rule, conditions: Vec<Condition>| Entry {
             link,
             offer: OfferId::new(1 + (first + nth) % OFFERS).unwrap(),
             weight: Weight::new(1 + (first * 7 + nth * 31) as u8 % 100).unwrap(),
             priority,
             rule,
-            conditions,
+            conditions: conditions.into(),
         };
         for nth in [0, 1] {
             let Entry { offer, weight, priority, .. } = entry(nth, 2, None, Vec::new());
@@ -114,7 +114,7 @@ fn snapshot(links: u32) -> Snapshot<'static> {
             rules.push(entry(nth, 1, RuleId::new(rule), conditions));
         }
     }
-    snapshot.entries.append(&mut rules);
+    snapshot.entries.to_mut().append(&mut rules);
     snapshot
 }
 

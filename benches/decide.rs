@@ -138,13 +138,13 @@ fn table(links: u32, entries: usize, open: Open, targeting: Targeting) -> Table 
                 Targeting::Distinct => countries(takes_home(index)),
                 Targeting::Shared => shared[index % shared.len()].clone(),
             };
-            snapshot.entries.push(Entry {
+            snapshot.entries.to_mut().push(Entry {
                 link,
                 offer: offer(index),
                 weight: Weight::new(1 + (index * 37 % 100) as u8).unwrap(),
                 priority: 1,
                 rule: RuleId::new(1 + index as u32),
-                conditions: vec![targeting, desktop()],
+                conditions: vec![targeting, desktop()].into(),
             });
         }
     }

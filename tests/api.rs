@@ -588,7 +588,7 @@ fn the_demo_is_the_network_of_cakes_example() {
     assert_eq!((network.routing_rules.len(), network.routing_rules[0].priority), (1, 1));
     // A visitor from nowhere must reach the three: none of them asks for a country.
     let targeted: Vec<_> = network.offer_geo_targets.iter().map(|targets| targets.offer_id).collect();
-    assert_eq!(targeted, [network.routing_rules[0].offer_id]);
+    assert_eq!(targeted, [i64::from(network.routing_rules[0].offer.value())]);
     assert_readable(&api);
 }
 
@@ -752,7 +752,7 @@ fn assert_readable(api: &Api) {
         let (_, warnings) = Template::parse(url, &DestinationPolicy::default()).unwrap();
         assert!(warnings.is_empty(), "{url}: {warnings:?}");
     }
-    for entry in &snapshot.entries {
+    for entry in snapshot.entries.iter() {
         assert!(snapshot.links.iter().any(|link| link.id == entry.link), "{entry:?}");
         assert!(snapshot.offers.iter().any(|offer| offer.id == entry.offer), "{entry:?}");
     }

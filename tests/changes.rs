@@ -96,7 +96,7 @@ fn every_call_touches_the_links_that_it_changes_and_no_others() {
         let told = lines.network.smart_link_offers.len() + lines.network.routing_rules.len();
         let of_changed = |link: LinkId| links.contains(&link.value());
         let entries = whole.smart_link_offers.iter().filter(|entry| of_changed(entry.link)).count();
-        let rules = whole.routing_rules.iter().filter(|rule| of_changed(rule.link_id().unwrap())).count();
+        let rules = whole.routing_rules.iter().filter(|rule| of_changed(rule.link)).count();
         assert_eq!(told, entries + rules, "{call} {fields}");
     }
 }
@@ -142,6 +142,50 @@ fn what_cannot_be_told_as_a_difference_is_told_whole() {
     let after = revision(&api);
     api.post("update_smart_link.json", json!({"smart_link_id": 2, "affiliate_id": 8})).success();
     assert_eq!(changed(&since(&api, &after)), [2].into());
+}
+
+/// Rows are not links: an offer may stand three times on each of 4,000.
+#[test]
+fn an_offer_on_many_links_by_many_rules_touches_them_all() {
+    let api = start();
+    let ids = 1_000..5_000;
+    let links: Vec<Value> = ids
+        .clone()
+        .map(|id| json!({"smart_link_id": id, "smart_link_name": "imported", "affiliate_id": 7}))
+        .collect();
+    let rules: Vec<Value> = ids
+        .clone()
+        .flat_map(|link| (0..3).map(move |nth| (link, 3 * link + nth)))
+        .map(|(link, rule)| json!({"rule_id": rule, "smart_link_id": link, "offer_id": 3, "conditions": {}}))
+        .collect();
+    let many = json!({"smart_links": links, "routing_rules": rules}).to_string();
+    api.post_raw("import_network.json", "application/json", many).success();
+    let before = revision(&api);
+    api.post("update_offer.json", json!({"offer_id": 3, "offer_url": "https://moved.example.com/"}))
+        .success();
+    assert_eq!(changed(&since(&api, &before)), ids.collect());
+}
+
+#[test]
+fn an_item_as_long_as_an_import_takes_is_told() {
+    let api = start();
+    let networks: Vec<String> =
+        (0..60_000).map(|n: u32| format!("2001:db8:{:x}:{:x}::/64", n / 256, n % 256)).collect();
+    let rule =
+        json!({"rule_id": 9, "smart_link_id": 1, "offer_id": 3, "conditions": {"ip": {"in": networks}}});
+    let import = json!({"routing_rules": [rule]}).to_string();
+    assert!(import.len() > 1024 * 1024);
+    api.post_raw("import_network.json", "application/json", import).success();
+    let network = api.lines("network.json").network.canonical();
+    assert_eq!(network.routing_rules.len(), 2);
+    // As it is kept on the disk.
+    let mut written = Vec::new();
+    network.write(&mut written).unwrap();
+    let mut back = Lines::default();
+    for piece in written.chunks(64 * 1024) {
+        back.push(piece).unwrap();
+    }
+    assert_eq!(back.network, network);
 }
 
 #[test]
@@ -211,7 +255,7 @@ fn some_write(random: &mut Xoshiro256PlusPlus) -> (&'static str, Value) {
 /// The network without offers that no click can reach, of which a difference says nothing.
 fn routed(mut network: Network) -> Network {
     let named: BTreeSet<i64> = (network.smart_link_offers.iter().map(|entry| entry.offer.value().into()))
-        .chain(network.routing_rules.iter().map(|rule| rule.offer_id))
+        .chain(network.routing_rules.iter().map(|rule| rule.offer.value().into()))
         .collect();
     network.offers.retain(|offer| named.contains(&offer.offer_id));
     network.offer_geo_targets.retain(|targets| named.contains(&targets.offer_id));

@@ -230,6 +230,11 @@ async fn changes_are_taken_of_the_state_that_was_asked_about_alone() {
     assert_eq!(*asked.lock().unwrap(), ["network.json"]);
     let error = client.update(Some(&"older".parse().unwrap())).await.unwrap_err();
     assert!(matches!(error, FetchError::Incomplete { .. }), "{error}");
+
+    let more = format!("{SINCE}\n{LINK_LINE}\n{{\"end\":{{\"lines\":2}}}}\n");
+    let (client, _, _key) = telling(more).await;
+    let error = client.update(Some(&"old".parse().unwrap())).await.unwrap_err().to_string();
+    assert!(error.contains("beside those that it says"), "{error}");
 }
 
 #[tokio::test]
@@ -247,6 +252,34 @@ async fn an_answer_that_is_not_whole_counts_for_nothing() {
             assert!(error.starts_with("network.json: ") && error.contains(said), "{error}");
         }
     }
+}
+
+/// An older smartlink tells states and has no `network.json`: while the state is the same, nothing is read.
+#[tokio::test]
+async fn an_upstream_that_tells_states_alone_is_read_when_its_state_is_another() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let answer = move |uri: Uri| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let revision = (HeaderName::from_static(REVISION_HEADER), "one");
+            match uri.path().rsplit('/').next().unwrap_or_default() {
+                "network.json" => (StatusCode::NOT_FOUND, [revision], String::new()),
+                "revision.json" => {
+                    let told = r#"{"request_status":"Success","response":{"revision":"one"}}"#;
+                    (StatusCode::OK, [revision], told.to_owned())
+                }
+                _ => (StatusCode::OK, [revision], BODY.to_owned()),
+            }
+        }
+    };
+    let (client, _key) = client_of(Router::new().fallback(answer)).await;
+    let update = client.update(Some(&"one".parse().unwrap())).await.unwrap();
+    assert!(matches!(update, Update::Changes(changes) if changes.links.is_empty()));
+    assert_eq!(asked.swap(0, Ordering::SeqCst), 2);
+    let update = client.update(Some(&"zero".parse().unwrap())).await.unwrap();
+    assert!(matches!(update, Update::Whole(fetched) if fetched.network.smart_links.len() == 1));
+    assert_eq!(asked.load(Ordering::SeqCst), 2 + 1 + LISTS);
 }
 
 /// Another version of smartlink may say what this one does not know: then the lists are read, row by row.

@@ -381,12 +381,17 @@ impl ShortNetwork {
             entry.wire().read().map_err(|error| warnings.push(Warning::new(name, error))).ok()
         });
         let smart_link_offers = smart_link_offers.collect();
+        let routing_rules = self.rule.iter().filter_map(|rule| {
+            let name = format!("rule {} of smart link {}", rule.id, rule.link);
+            rule.wire().read().map_err(|error| warnings.push(Warning::new(name, error))).ok()
+        });
+        let routing_rules = routing_rules.collect();
         let network = Network {
             smart_links,
             offers: self.offer.iter().map(ShortOffer::wire).collect(),
             offer_geo_targets: self.offer.iter().filter_map(ShortOffer::wire_geo_targets).collect(),
             smart_link_offers,
-            routing_rules: self.rule.iter().map(ShortRule::wire).collect(),
+            routing_rules,
         };
         (network, warnings)
     }

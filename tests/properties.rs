@@ -127,7 +127,7 @@ proptest! {
         let table = LayeredTable::from(compile(&before, &options).0);
         let table = table.patched(changed.clone(), compile(&patch, &options).0);
         now.links.to_mut().extend(patch.links.into_owned());
-        now.entries.extend(patch.entries);
+        now.entries.to_mut().extend(patch.entries.into_owned());
         for click in &clicks {
             let click = click.borrowed();
             agree(table.of(click.link), &now, &options, &click, &draws)?;
@@ -351,13 +351,14 @@ fn tier(rotation: Rotation, entries: &[(u8, bool)], sharing: Sharing) -> Table {
             url: "https://a.example/".to_owned(),
             targeting: Vec::new(),
         });
-        snapshot.entries.push(Entry {
+        snapshot.entries.to_mut().push(Entry {
             link: id,
             offer: OfferId::new(number).unwrap(),
             weight: Weight::new(weight).unwrap(),
             priority: 1,
             rule: RuleId::new(number),
-            conditions: vec![Condition::Value { mode: Mode::In, set: ValueSet::Sub(0, TextSet::new(texts)) }],
+            conditions: vec![Condition::Value { mode: Mode::In, set: ValueSet::Sub(0, TextSet::new(texts)) }]
+                .into(),
         });
     }
     compile(&snapshot, &CompileOptions::default()).0
@@ -433,7 +434,7 @@ fn filled(template: &Template, click: &ClickParts) -> Option<String> {
 /// Any snapshot: few ids, so that they meet; duplicates, dangling ids and URLs of any kind.
 fn snapshots() -> impl Strategy<Value = Snapshot<'static>> {
     (vec(links(), 0..6), vec(offers(), 0..10), vec(entries(), 0..40)).prop_map(|(links, offers, entries)| {
-        Snapshot { links: links.into(), offers, entries, ..Snapshot::default() }
+        Snapshot { links: links.into(), offers, entries: entries.into(), ..Snapshot::default() }
     })
 }
 
@@ -441,12 +442,12 @@ fn shuffled(snapshot: Snapshot<'static>) -> impl Strategy<Value = Snapshot<'stat
     (
         Just(snapshot.links.into_owned()).prop_shuffle(),
         Just(snapshot.offers).prop_shuffle(),
-        Just(snapshot.entries).prop_shuffle(),
+        Just(snapshot.entries.into_owned()).prop_shuffle(),
     )
         .prop_map(|(links, offers, entries)| Snapshot {
             links: links.into(),
             offers,
-            entries,
+            entries: entries.into(),
             ..Snapshot::default()
         })
 }
@@ -454,11 +455,12 @@ fn shuffled(snapshot: Snapshot<'static>) -> impl Strategy<Value = Snapshot<'stat
 /// The snapshot with every plain attachment among the attachments.
 fn compacted(mut snapshot: Snapshot<'static>) -> Snapshot<'static> {
     let is_plain = |entry: &Entry| entry.rule.is_none() && entry.conditions.is_empty();
-    let (plain, entries) = snapshot.entries.into_iter().partition(is_plain);
+    let (plain, entries): (Vec<Entry>, Vec<Entry>) =
+        snapshot.entries.into_owned().into_iter().partition(is_plain);
     let attachment =
         |Entry { link, offer, weight, priority, .. }| Attachment { link, offer, priority, weight };
-    snapshot.attachments = Vec::<Entry>::into_iter(plain).map(attachment).collect();
-    Snapshot { entries, ..snapshot }
+    snapshot.attachments = plain.into_iter().map(attachment).collect();
+    Snapshot { entries: entries.into(), ..snapshot }
 }
 
 /// The snapshot without duplicates, of which the naive router knows nothing.
@@ -468,8 +470,8 @@ fn unique(mut snapshot: Snapshot<'static>) -> Snapshot<'static> {
     snapshot.offers.sort();
     snapshot.offers.dedup_by_key(|offer| offer.id);
     let key = |entry: &Entry| (entry.link, entry.priority, entry.offer, entry.rule);
-    snapshot.entries.sort_by_key(key);
-    snapshot.entries.dedup_by_key(|entry| key(entry));
+    snapshot.entries.to_mut().sort_by_key(key);
+    snapshot.entries.to_mut().dedup_by_key(|entry| key(entry));
     snapshot
 }
 
@@ -506,7 +508,7 @@ fn entries() -> impl Strategy<Value = Entry> {
             weight: Weight::new(weight).unwrap(),
             priority,
             rule: rule.and_then(RuleId::new),
-            conditions,
+            conditions: conditions.into(),
         },
     )
 }

@@ -151,12 +151,12 @@ fn publish(live: &LiveTable, generation: u64) {
         weight: Weight::new(1).unwrap(),
         priority: 1,
         rule: None,
-        conditions: Vec::new(),
+        conditions: Vec::new().into(),
     };
     let mut snapshot = Snapshot {
         links: LINKS.map(link).to_vec().into(),
         offers: LINKS.map(offer).into(),
-        entries: LINKS.map(entry).into(),
+        entries: LINKS.map(entry).to_vec().into(),
         ..Snapshot::default()
     };
     // Links of which there are more or fewer each time, so that indices differ between generations.
@@ -164,6 +164,7 @@ fn publish(live: &LiveTable, generation: u64) {
     snapshot.links.to_mut().extend(others.clone().map(link));
     snapshot
         .entries
+        .to_mut()
         .extend(others.map(|other| Entry { link: LinkId::new(other).unwrap(), ..entry(LINKS[0]) }));
     if generation.is_multiple_of(2) {
         snapshot.offers.reverse();

@@ -539,10 +539,10 @@ fn bad_items_are_left_out_named_and_counted_and_the_rest_routes() {
         ("smart link 2: ", "`fallback_url` names a user"),
         ("smart link 3: ", "`affiliate_id` is 0"),
         ("smart link 4: ", "`rotation_type` is \"roulette\""),
-        ("rule 2 of smart link 1: ", "`conditions.country.in` is \"XX\""),
-        ("rule 3 of smart link 1: ", "`conditions.weather` is not a condition"),
-        ("rule 4 of smart link 1: ", "`conditions.country.in` is empty"),
-        ("rule 5 of smart link 1: ", "`conditions.hours.time_zone` is "),
+        ("rule 2: ", "`conditions.country.in` is \"XX\""),
+        ("rule 3: ", "`conditions.weather` is not a condition"),
+        ("rule 4: ", "`conditions.country.in` is empty"),
+        ("rule 5: ", "`conditions.hours.time_zone` is "),
     ];
     for (item, problem) in expected {
         let named = warnings.iter().any(|warning| warning.starts_with(item) && warning.contains(problem));

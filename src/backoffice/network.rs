@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -23,13 +23,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::answer::Refusal;
 use super::api;
 use super::parameters::{Parameters, PresentedKeys};
+use super::store::Store;
 use super::{Backoffice, Options, attachments, geo_targets, links, offers, rules, store};
 use crate::cake::{End, Head, Line, REVISION_HEADER};
 
 /// The path behind `/api/2/`.
 pub const CALL: &str = "network.json";
 
-/// Bounds how many callers are answered at once: each holds a thread and a connection.
+/// Bounds how many callers are told the whole at once: each holds a thread and a connection for seconds.
 #[derive(Clone)]
 pub struct Readers(Arc<Semaphore>);
 
@@ -50,13 +51,20 @@ async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusa
     parameters.add_query(head.uri.query().unwrap_or_default(), &mut keys)?;
     keys.add_bearer(&head.headers);
     let since = parameters.text("since")?.map(str::to_owned);
-    let turn = backoffice.readers().turn().await?;
-    let (backoffice, reading) = api::blocking(move || {
+    let (backoffice, mut reading) = api::blocking(move || {
         api::check_key(&backoffice, &keys)?;
-        let reading = Reading::begin(backoffice.store().reader()?, since)?;
+        let reading = Reading::begin(backoffice.store(), since)?;
         Ok((backoffice, reading))
     })
     .await?;
+    // A difference is little, and waits for nobody who reads the whole.
+    let mut turn = None;
+    if reading.head.since.is_none() {
+        drop(reading);
+        turn = Some(backoffice.readers().turn().await?);
+        let store = backoffice.clone();
+        reading = api::blocking(move || Ok(Reading::begin(store.store(), None)?)).await?;
+    }
     let revision =
         HeaderValue::try_from(&reading.head.revision).map_err(|error| Refusal::Broken(error.to_string()))?;
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
@@ -92,7 +100,8 @@ struct Reading {
 
 impl Reading {
     /// Blocks.
-    fn begin(connection: Connection, since: Option<String>) -> rusqlite::Result<Self> {
+    fn begin(store: &Store, since: Option<String>) -> rusqlite::Result<Self> {
+        let connection = store.reader()?;
         connection.execute_batch("BEGIN")?;
         let revision = store::revision(&connection)?;
         let since = match since {
@@ -103,7 +112,7 @@ impl Reading {
     }
 
     /// Sends every line. Blocks. What fails breaks the answer off, which its reader notices: the last line is missing.
-    fn send(self, options: &Options, mut pieces: Pieces, _turn: OwnedSemaphorePermit) {
+    fn send(self, options: &Options, mut pieces: Pieces, _turn: Option<OwnedSemaphorePermit>) {
         match self.write(options, &mut pieces) {
             Ok(()) | Err(WriteError::Caller) => {}
             Err(WriteError::Store(error)) => {
@@ -151,7 +160,7 @@ impl Reading {
         self.each(attachments::ALL, of_links, attachments::read_row, |entry| {
             Line::SmartLinkOffer(&entry).write(out)
         })?;
-        self.each(rules::ALL, of_links, rules::read_row, |rule| Line::RoutingRule(&rule).write(out))?;
+        self.each(rules::ALL, of_links, rules::read_line, |rule| Line::RoutingRule(&rule).write(out))?;
         Line::End(&End { lines: out.lines }).write(out)?;
         Ok(out.flush()?)
     }
@@ -185,9 +194,9 @@ fn gather_changes(connection: &Connection, since: &str) -> rusqlite::Result<bool
          CREATE TEMP TABLE changed_offers (offer_id INTEGER NOT NULL PRIMARY KEY)",
     )?;
     for touched in [
-        "SELECT smart_link_id FROM touched_links WHERE state > ?1",
-        "SELECT smart_link_id FROM touched_offers JOIN smart_link_offers USING (offer_id) WHERE state > ?1",
-        "SELECT smart_link_id FROM touched_offers JOIN routing_rules USING (offer_id) WHERE state > ?1",
+        "SELECT DISTINCT smart_link_id FROM touched_links WHERE state > ?1",
+        "SELECT DISTINCT smart_link_id FROM touched_offers JOIN smart_link_offers USING (offer_id) WHERE state > ?1",
+        "SELECT DISTINCT smart_link_id FROM touched_offers JOIN routing_rules USING (offer_id) WHERE state > ?1",
     ] {
         let sql = format!("INSERT OR IGNORE INTO temp.changed_links {touched} LIMIT ?2");
         connection.execute(&sql, (state, store::CHANGED_LINKS_MAX + 1))?;
@@ -208,15 +217,21 @@ struct Pieces {
     runtime: Handle,
     gathered: Vec<u8>,
     lines: u64,
+    bytes_sent: usize,
+    began: Instant,
 }
 
 impl Pieces {
     fn new(sender: mpsc::Sender<io::Result<Bytes>>, runtime: Handle) -> Self {
-        Self { sender, runtime, gathered: Vec::with_capacity(PIECE_BYTES), lines: 0 }
+        let gathered = Vec::with_capacity(PIECE_BYTES + LINE_BYTES);
+        Self { sender, runtime, gathered, lines: 0, bytes_sent: 0, began: Instant::now() }
     }
 
     fn hand_over(&mut self, piece: io::Result<Bytes>) -> io::Result<()> {
-        let sent = self.runtime.block_on(self.sender.send_timeout(piece, PATIENCE));
+        self.bytes_sent += piece.as_ref().map_or(0, Bytes::len);
+        let allowed = PATIENCE + Duration::from_secs((self.bytes_sent / BYTES_PER_SECOND_MIN) as u64);
+        let left = allowed.saturating_sub(self.began.elapsed());
+        let sent = self.runtime.block_on(self.sender.send_timeout(piece, left));
         sent.map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error.to_string()))
     }
 
@@ -281,5 +296,8 @@ const LINE_BYTES: usize = 1024;
 /// How many pieces may wait for a slow reader.
 const PIECES_AHEAD: usize = 4;
 
-/// How long a reader may take for a piece.
+/// How long a reader may take, and what it must take a second beyond that: it holds a thread, and keeps the write-ahead
+/// log from being cleared.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const BYTES_PER_SECOND_MIN: usize = 256 * 1024;

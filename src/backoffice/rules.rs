@@ -2,6 +2,7 @@
 
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction};
+use serde_json::value::RawValue;
 
 use super::answer::{Answer, Refusal, Rows, Under};
 use super::attachments::{PRIORITY, WEIGHT};
@@ -12,6 +13,7 @@ use super::offers::OFFER_ID;
 use super::parameters::{Parameters, required};
 use super::store::{Listing, Put, next_id};
 use super::{Options, links, offers};
+use crate::cake::RuleRow;
 use crate::cake::wire::{Conditions, RoutingRule};
 
 /// `GET routing_rules.json`
@@ -135,7 +137,7 @@ fn save(transaction: &Transaction<'_>, rule: &RoutingRule) -> Result<(), Refusal
 }
 
 /// A row of [`COLUMNS`].
-pub fn read_row(row: &Row<'_>) -> rusqlite::Result<RoutingRule> {
+fn read_row(row: &Row<'_>) -> rusqlite::Result<RoutingRule> {
     let conditions: String = row.get(5)?;
     Ok(RoutingRule {
         rule_id: row.get(0)?,
@@ -144,6 +146,19 @@ pub fn read_row(row: &Row<'_>) -> rusqlite::Result<RoutingRule> {
         priority: row.get(3)?,
         offer_weight: row.get(4)?,
         conditions: serde_json::from_str(&conditions)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(5, Type::Text, error.into()))?,
+    })
+}
+
+/// The same row with its conditions as they stand, which nobody looks into on the way to an edge.
+pub fn read_line(row: &Row<'_>) -> rusqlite::Result<RuleRow> {
+    Ok(RuleRow {
+        rule_id: row.get(0)?,
+        smart_link_id: row.get(1)?,
+        offer_id: row.get(2)?,
+        priority: row.get(3)?,
+        offer_weight: row.get(4)?,
+        conditions: RawValue::from_string(row.get(5)?)
             .map_err(|error| rusqlite::Error::FromSqlConversionFailure(5, Type::Text, error.into()))?,
     })
 }
@@ -212,7 +227,7 @@ const CONDITIONS: Parameter = Parameter::new(
     "Which clicks it takes: those for which all of them hold.",
 );
 
-/// Columns for [`read_row`], table and order, for a reader of all of it.
+/// Columns for [`read_line`], table and order, for a reader of all of it.
 pub const ALL: (&str, &str, &str) = (COLUMNS, "routing_rules", "rule_id");
 
 const COLUMNS: &str = "rule_id, smart_link_id, offer_id, priority, offer_weight, conditions";

@@ -1,8 +1,8 @@
 //! The store: one SQLite file that holds what the API accepted.
 //!
 //! What was answered with success survives a crash and a power cut: every change is one transaction, and its commit
-//! returns after the write-ahead log is on the disk. One connection serves readers and writers in turn; no call
-//! holds it longer than a page of rows takes. SQL for a noun stands beside the calls of that noun, not here.
+//! returns after the write-ahead log is on the disk. One connection serves the calls in turn, and none holds it longer
+//! than a page of rows takes; who reads the whole has a connection of its own. SQL for a noun stands beside the calls of that noun, not here.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

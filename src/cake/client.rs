@@ -28,12 +28,12 @@ use url::Url;
 use super::geo_targets::GeoTargetsForm;
 use super::key::{Key, KeyError, KeySource};
 use super::lines::LineError;
-use super::network::{Network, ReadAttachment, ReadLink};
+use super::network::{Network, ReadAttachment, ReadLink, RuleReader, RuleRow};
 use super::outgoing::Outgoing;
 use super::page::{List, Unreadable, read_envelope, read_page};
 use super::tls::{TlsError, client_config};
-use super::wire::{OfferItem, RoutingRule};
-use crate::routing::Attachment;
+use super::wire::OfferItem;
+use crate::routing::{Attachment, Entry};
 
 /// How to reach an upstream.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct ClientOptions {
     pub key: KeySource,
     /// For one call: connecting, waiting, and reading the answer.
     pub call_timeout: Duration,
-    /// Of one answer.
+    /// Of one answer; of `network.json`, which is read line by line, of one line.
     pub body_bytes_max: usize,
     /// PEM of certificate authorities that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
@@ -74,7 +74,7 @@ pub struct Client {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routing {
     pub smart_link_offers: Vec<Attachment>,
-    pub routing_rules: Vec<RoutingRule>,
+    pub routing_rules: Vec<Entry>,
 }
 
 /// Why a network could not be fetched. Names the call, and what to look at.
@@ -248,7 +248,7 @@ impl Client {
             None => {
                 let attachments: Vec<ReadAttachment> = reading.list(List::SmartLinkOffers).await?;
                 let attachments = attachments.into_iter().map(|attachment| attachment.0).collect();
-                (attachments, reading.list(List::RoutingRules).await?)
+                (attachments, reading.rules().await?)
             }
         };
         network.offer_geo_targets = reading.geo_targets(&network).await?;
@@ -385,6 +385,25 @@ impl Reading<'_> {
                 return Ok(so_far.rows);
             }
         }
+    }
+
+    /// The rules; those whose conditions cannot be read are among the unreadable rows.
+    async fn rules(&mut self) -> Result<Vec<Entry>, FetchError> {
+        let rows: Vec<RuleRow> = self.list(List::RoutingRules).await?;
+        let mut reader = RuleReader::default();
+        let mut rules = Vec::with_capacity(rows.len());
+        for (index, row) in rows.iter().enumerate() {
+            match reader.read(row) {
+                Ok(rule) => rules.push(rule),
+                Err(error) => self.unreadable.push(Unreadable {
+                    list: List::RoutingRules,
+                    id: Some((row.rule_id, 0)),
+                    row: index + 1,
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        Ok(rules)
     }
 
     /// Adds a page; whether it is the last.

@@ -116,7 +116,7 @@ fn wants_an_offer(error: &FetchError) -> bool {
 /// The offers that are there and that a click can reach.
 fn routed_offers(network: &Network) -> Vec<i64> {
     let entries = network.smart_link_offers.iter().map(|entry| i64::from(entry.offer.value()));
-    let rules = network.routing_rules.iter().map(|rule| rule.offer_id);
+    let rules = network.routing_rules.iter().map(|rule| i64::from(rule.offer.value()));
     let named: BTreeSet<i64> = entries.chain(rules).collect();
     let offers: BTreeSet<i64> = network.offers.iter().map(|offer| offer.offer_id).collect();
     named.intersection(&offers).copied().collect()

@@ -14,8 +14,8 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::network::{Network, ReadAttachment, ReadLink};
-use super::wire::{OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer};
+use super::network::{Network, ReadAttachment, ReadLink, RuleReader, RuleRow, RuleWriter};
+use super::wire::{OfferGeoTargets, OfferItem, SmartLink, SmartLinkOffer};
 use crate::routing::LinkIds;
 use crate::types::LinkId;
 
@@ -29,7 +29,7 @@ pub enum Line<'a> {
     Offer(&'a OfferItem),
     OfferGeoTargets(&'a OfferGeoTargets),
     SmartLinkOffer(&'a SmartLinkOffer),
-    RoutingRule(&'a RoutingRule),
+    RoutingRule(&'a RuleRow),
     End(&'a End),
 }
 
@@ -61,6 +61,9 @@ pub struct Lines {
     partial: Vec<u8>,
     count: u64,
     is_whole: bool,
+    rules: RuleReader,
+    /// How long a line may be; `None`: as long as it is.
+    line_bytes_max: Option<usize>,
 }
 
 /// A line that cannot be read.
@@ -87,11 +90,17 @@ impl Network {
         self.offer_geo_targets.iter().try_for_each(|targets| Line::OfferGeoTargets(targets).write(out))?;
         self.smart_links.iter().try_for_each(|link| Line::SmartLink(&link.into()).write(out))?;
         self.smart_link_offers.iter().try_for_each(|entry| Line::SmartLinkOffer(&entry.into()).write(out))?;
-        self.routing_rules.iter().try_for_each(|rule| Line::RoutingRule(rule).write(out))
+        let mut rules = RuleWriter::default();
+        self.routing_rules.iter().try_for_each(|rule| Line::RoutingRule(&rules.row(rule)?).write(out))
     }
 }
 
 impl Lines {
+    /// Of lines that somebody else writes.
+    pub fn bounded(line_bytes_max: usize) -> Self {
+        Self { line_bytes_max: Some(line_bytes_max), ..Self::default() }
+    }
+
     /// Reads on, from wherever the last piece was cut.
     pub fn push(&mut self, mut piece: &[u8]) -> Result<(), LineError> {
         while let Some(end) = piece.iter().position(|&byte| byte == b'\n') {
@@ -108,8 +117,8 @@ impl Lines {
                 self.partial = whole;
             }
         }
-        if self.partial.len() + piece.len() > LINE_BYTES_MAX {
-            return Err(self.unreadable(format!("it is longer than {LINE_BYTES_MAX} bytes")));
+        if let Some(most) = self.line_bytes_max.filter(|&most| self.partial.len() + piece.len() > most) {
+            return Err(self.unreadable(format!("it is longer than {most} bytes")));
         }
         self.partial.extend_from_slice(piece);
         Ok(())
@@ -118,6 +127,22 @@ impl Lines {
     /// How many lines were read.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// How many items the longest list has.
+    pub fn rows_most(&self) -> usize {
+        let Network { smart_links, offers, offer_geo_targets, smart_link_offers, routing_rules } =
+            &self.network;
+        [
+            smart_links.len(),
+            offers.len(),
+            offer_geo_targets.len(),
+            smart_link_offers.len(),
+            routing_rules.len(),
+            self.changed.len(),
+        ]
+        .into_iter()
+        .fold(0, usize::max)
     }
 
     /// Whether the last line came, and none after it.
@@ -132,7 +157,10 @@ impl Lines {
         match serde_json::from_slice(line) {
             Ok(ReadLine::SmartLink(ReadLink(link))) => self.network.smart_links.push(link),
             Ok(ReadLine::SmartLinkOffer(ReadAttachment(entry))) => self.network.smart_link_offers.push(entry),
-            Ok(ReadLine::RoutingRule(rule)) => self.network.routing_rules.push(*rule),
+            Ok(ReadLine::RoutingRule(row)) => {
+                let rule = self.rules.read(&row).map_err(|error| self.unreadable(error.to_string()))?;
+                self.network.routing_rules.push(rule);
+            }
             Ok(ReadLine::Offer(offer)) => self.network.offers.push(*offer),
             Ok(ReadLine::OfferGeoTargets(targets)) => self.network.offer_geo_targets.push(targets),
             Ok(ReadLine::ChangedLink { smart_link_id }) => {
@@ -167,12 +195,9 @@ enum ReadLine {
     Offer(Box<OfferItem>),
     OfferGeoTargets(OfferGeoTargets),
     SmartLinkOffer(ReadAttachment),
-    RoutingRule(Box<RoutingRule>),
+    RoutingRule(RuleRow),
     End(End),
 }
-
-/// Longer than the longest rule that the API takes.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -254,6 +279,8 @@ mod tests {
             let error = error(&format!("{{\"changed_link\":{{\"smart_link_id\":1}}}}\n{line}\n"));
             assert!(error.starts_with("line 2 ") && error.contains(said), "{line}: {error}");
         }
-        assert!(error(&"x".repeat(LINE_BYTES_MAX + 1)).contains("longer than"));
+        let long = Lines::bounded(100).push(&[b'x'; 101]).unwrap_err();
+        assert_eq!(long.to_string(), "line 1 cannot be read: it is longer than 100 bytes");
+        assert!(Lines::default().push(&[b'x'; 10_000_000]).is_ok(), "its end may still come");
     }
 }

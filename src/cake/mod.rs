@@ -20,7 +20,7 @@ pub use client::{
 };
 pub use key::{Key, KeyError, KeySource};
 pub use lines::{End, Head, Line, LineError, Lines};
-pub use network::Network;
+pub use network::{Network, RuleReader, RuleRow, RuleWriter, rule_id};
 pub use page::{ItemId, List, Unreadable};
 pub use tls::TlsError;
 pub use update::{Changes, Update};

@@ -1,27 +1,33 @@
 //! Everything an upstream says, joined: what a snapshot is made of, and what the last good file holds.
 //!
-//! Of links and attachments there may be millions, so they are kept as they were read, in a few words of memory each;
-//! one that cannot be read is no part of a network, but an [`Unreadable`](super::Unreadable) beside it. Offers, geo
-//! targets and rules are kept as they stand on the wire, and are read when a snapshot is made.
+//! Of links, attachments and rules there may be millions, so they are kept as they were read, in a few words of memory
+//! each; one that cannot be read is no part of a network, but an [`Unreadable`](super::Unreadable) beside it. Offers and
+//! geo targets are kept as they stand on the wire, and are read when a snapshot is made.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use super::lenient;
 use super::wire::{
-    FieldError, OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer, read_geo_targets,
+    Conditions, FieldError, OfferGeoTargets, OfferItem, SmartLink, SmartLinkOffer, read_conditions,
+    read_geo_targets, read_id, read_priority, read_weight, write_conditions,
 };
-use crate::routing::{Attachment, Link, LinkIds, Offer, Snapshot, Warning, Zone};
+use crate::routing::{Attachment, Condition, Entry, Link, LinkIds, Offer, Snapshot, Warning, Zone};
+use crate::types::{LinkId, OfferId, RuleId};
 
 /// The join of an upstream's lists. [`Network::canonical`] brings it into the one order in which it is compared.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(from = "Lists")]
+#[serde(try_from = "Lists")]
 pub struct Network {
     pub smart_links: Vec<Link>,
     pub offers: Vec<OfferItem>,
     pub offer_geo_targets: Vec<OfferGeoTargets>,
     pub smart_link_offers: Vec<Attachment>,
-    pub routing_rules: Vec<RoutingRule>,
+    pub routing_rules: Vec<Entry>,
 }
 
 /// A row of `smart_links.json`, read.
@@ -33,6 +39,96 @@ pub struct ReadLink(pub Link);
 #[derive(Deserialize)]
 #[serde(try_from = "SmartLinkOffer")]
 pub struct ReadAttachment(pub Attachment);
+
+/// A row of `routing_rules.json` whose conditions are not read yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RuleRow {
+    #[serde(deserialize_with = "lenient::whole")]
+    pub rule_id: i64,
+    #[serde(deserialize_with = "lenient::whole")]
+    pub smart_link_id: i64,
+    #[serde(deserialize_with = "lenient::whole")]
+    pub offer_id: i64,
+    #[serde(default = "one", deserialize_with = "lenient::whole")]
+    pub priority: i64,
+    #[serde(default = "one", deserialize_with = "lenient::whole")]
+    pub offer_weight: i64,
+    #[serde(default = "always")]
+    pub conditions: Box<RawValue>,
+}
+
+/// Reads rules. They repeat each other: what was read of one text serves all that have it.
+#[derive(Debug, Default)]
+pub struct RuleReader {
+    known: HashMap<Box<str>, Arc<[Condition]>>,
+}
+
+impl RuleReader {
+    pub fn read(&mut self, row: &RuleRow) -> Result<Entry, FieldError> {
+        let text = row.conditions.get();
+        let conditions = match self.known.get(text) {
+            Some(conditions) => Arc::clone(conditions),
+            None => {
+                let conditions: Conditions = serde_json::from_str(text)
+                    .map_err(|error| FieldError::new("conditions", format!("cannot be read: {error}")))?;
+                let conditions: Arc<[Condition]> = read_conditions(&conditions)?.into();
+                self.known.insert(text.into(), Arc::clone(&conditions));
+                conditions
+            }
+        };
+        Ok(Entry {
+            link: read_id("smart_link_id", row.smart_link_id, LinkId::new)?,
+            offer: read_id("offer_id", row.offer_id, OfferId::new)?,
+            weight: read_weight(row.offer_weight)?,
+            priority: read_priority(row.priority)?,
+            rule: Some(read_id("rule_id", row.rule_id, RuleId::new)?),
+            conditions,
+        })
+    }
+}
+
+/// Writes rules, the conditions that many share but once.
+#[derive(Debug, Default)]
+pub struct RuleWriter {
+    /// By where the conditions are in memory.
+    known: HashMap<usize, Box<RawValue>>,
+}
+
+impl RuleWriter {
+    /// All rules must live as long as the writer is used.
+    pub fn row(&mut self, rule: &Entry) -> serde_json::Result<RuleRow> {
+        let conditions = match self.known.entry(rule.conditions.as_ptr().addr()) {
+            // No conditions are at no particular place.
+            _ if rule.conditions.is_empty() => always(),
+            Occupied(known) => known.get().clone(),
+            Vacant(unknown) => {
+                unknown.insert(serde_json::value::to_raw_value(&write_conditions(&rule.conditions))?).clone()
+            }
+        };
+        Ok(RuleRow {
+            rule_id: rule_id(rule),
+            smart_link_id: rule.link.value().into(),
+            offer_id: rule.offer.value().into(),
+            priority: rule.priority.into(),
+            offer_weight: rule.weight.value().into(),
+            conditions,
+        })
+    }
+}
+
+/// The number of a rule as the API writes it; 0 of an attachment.
+pub fn rule_id(rule: &Entry) -> i64 {
+    rule.rule.map_or(0, |rule| rule.value().into())
+}
+
+fn one() -> i64 {
+    1
+}
+
+fn always() -> Box<RawValue> {
+    // The compiler does not know that this is JSON.
+    RawValue::from_string("{}".to_owned()).unwrap_or_default()
+}
 
 impl Network {
     /// Sorts every list by its ids and keeps the first of items with the same id, so that equal content has equal
@@ -48,7 +144,7 @@ impl Network {
         sort(&mut self.offers, |offer| offer.offer_id);
         sort(&mut self.offer_geo_targets, |targets| targets.offer_id);
         sort(&mut self.smart_link_offers, |entry| (entry.link, entry.offer));
-        sort(&mut self.routing_rules, |rule| rule.rule_id);
+        sort(&mut self.routing_rules, |rule| rule.rule);
         self
     }
 
@@ -56,7 +152,7 @@ impl Network {
     pub fn replace(&mut self, links: &LinkIds, newer: Network) {
         self.smart_links.retain(|link| !links.contains(&link.id));
         self.smart_link_offers.retain(|entry| !links.contains(&entry.link));
-        self.routing_rules.retain(|rule| !rule.link_id().is_some_and(|link| links.contains(&link)));
+        self.routing_rules.retain(|rule| !links.contains(&rule.link));
         let mut offers: Vec<i64> = newer.offers.iter().map(|offer| offer.offer_id).collect();
         offers.sort_unstable();
         let is_newer = |offer: i64| offers.binary_search(&offer).is_ok();
@@ -69,6 +165,36 @@ impl Network {
         self.routing_rules.extend(newer.routing_rules);
     }
 
+    /// Of changes in the order in which they came, what the newest says of each link and offer; and all the links.
+    pub fn newest(changes: Vec<(LinkIds, Network)>) -> (LinkIds, Network) {
+        let (mut links, mut offers) = (LinkIds::default(), HashSet::new());
+        let mut newest = Network::default();
+        // From the last one back, so that each is looked at once however many there are.
+        for (changed, network) in changes.into_iter().rev() {
+            let is_newer = |offer: i64| offers.contains(&offer);
+            newest
+                .smart_links
+                .extend(network.smart_links.into_iter().filter(|link| !links.contains(&link.id)));
+            let entries = network.smart_link_offers.into_iter().filter(|entry| !links.contains(&entry.link));
+            newest.smart_link_offers.extend(entries);
+            newest
+                .routing_rules
+                .extend(network.routing_rules.into_iter().filter(|rule| !links.contains(&rule.link)));
+            let targets = network.offer_geo_targets.into_iter().filter(|targets| !is_newer(targets.offer_id));
+            newest.offer_geo_targets.extend(targets);
+            let told: Vec<_> = network.offers.into_iter().filter(|offer| !is_newer(offer.offer_id)).collect();
+            offers.extend(told.iter().map(|offer| offer.offer_id));
+            newest.offers.extend(told);
+            links.extend(changed);
+        }
+        (links, newest)
+    }
+
+    /// How many attachments and rules there are.
+    pub fn entries(&self) -> usize {
+        self.smart_link_offers.len() + self.routing_rules.len()
+    }
+
     /// Reads what is not read yet. What cannot be read is left out, with a warning that names it. `zone` is the
     /// network's.
     pub fn to_snapshot(&self, zone: &Zone) -> (Snapshot<'_>, Vec<Warning>) {
@@ -79,6 +205,7 @@ impl Network {
         let mut snapshot = Snapshot {
             links: self.smart_links.as_slice().into(),
             attachments: self.smart_link_offers.as_slice().into(),
+            entries: self.routing_rules.as_slice().into(),
             ..Snapshot::default()
         };
         let mut geo_targets: HashMap<i64, &OfferGeoTargets> = HashMap::new();
@@ -95,14 +222,6 @@ impl Network {
             {
                 Ok(offer) => snapshot.offers.push(offer),
                 Err(error) => left_out(format!("offer {}", item.offer_id), error),
-            }
-        }
-        for rule in &self.routing_rules {
-            match rule.read() {
-                Ok(entry) => snapshot.entries.push(entry),
-                Err(error) => {
-                    left_out(format!("rule {} of smart link {}", rule.rule_id, rule.smart_link_id), error)
-                }
             }
         }
         (snapshot, warnings)
@@ -132,18 +251,21 @@ struct Lists {
     offers: Vec<OfferItem>,
     offer_geo_targets: Vec<OfferGeoTargets>,
     smart_link_offers: Vec<ReadAttachment>,
-    routing_rules: Vec<RoutingRule>,
+    routing_rules: Vec<RuleRow>,
 }
 
-impl From<Lists> for Network {
-    fn from(lists: Lists) -> Self {
-        Self {
+impl TryFrom<Lists> for Network {
+    type Error = FieldError;
+
+    fn try_from(lists: Lists) -> Result<Self, FieldError> {
+        let mut rules = RuleReader::default();
+        Ok(Self {
             smart_links: lists.smart_links.into_iter().map(|link| link.0).collect(),
             offers: lists.offers,
             offer_geo_targets: lists.offer_geo_targets,
             smart_link_offers: lists.smart_link_offers.into_iter().map(|attachment| attachment.0).collect(),
-            routing_rules: lists.routing_rules,
-        }
+            routing_rules: lists.routing_rules.iter().map(|row| rules.read(row)).collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -152,7 +274,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::types::LinkId;
 
     #[test]
     fn an_offer_whose_geo_targets_are_unreadable_is_left_out() {
@@ -201,6 +322,25 @@ mod tests {
         let (mixed, sorted) =
             (network(&[2, 1, 2, 3], "https://a.example/"), network(&[1, 2, 3], "https://a.example/"));
         assert_eq!(mixed.canonical(), sorted.canonical());
+    }
+
+    #[test]
+    fn of_changes_the_newest_count() {
+        let ids = |links: &[u32]| -> LinkIds { links.iter().copied().filter_map(LinkId::new).collect() };
+        let blocks = vec![
+            (ids(&[1, 2]), network(&[1, 2], "https://a.example/")),
+            (ids(&[2, 3]), network(&[3], "https://b.example/")),
+            (ids(&[4]), network(&[4], "https://c.example/")),
+        ];
+        let mut one_by_one = network(&[2, 5], "https://x.example/");
+        let mut at_once = one_by_one.clone();
+        for (links, network) in blocks.clone() {
+            one_by_one.replace(&links, network);
+        }
+        let (links, newest) = Network::newest(blocks);
+        at_once.replace(&links, newest);
+        assert_eq!(links, ids(&[1, 2, 3, 4]));
+        assert_eq!(at_once.canonical(), one_by_one.canonical());
     }
 
     #[test]

@@ -34,6 +34,21 @@ pub struct Changes {
     pub revision: HeaderValue,
 }
 
+impl Changes {
+    /// The state is still that.
+    fn none(revision: HeaderValue) -> Self {
+        Self { links: LinkIds::default(), network: Network::default(), revision }
+    }
+
+    /// Whether nothing is said of a link beside those that have changed.
+    fn is_closed(&self) -> bool {
+        let Network { smart_links, smart_link_offers, routing_rules, .. } = &self.network;
+        let links = smart_links.iter().map(|link| link.id);
+        let named = links.chain(smart_link_offers.iter().map(|entry| entry.link));
+        named.chain(routing_rules.iter().map(|rule| rule.link)).all(|link| self.links.contains(&link))
+    }
+}
+
 impl Client {
     /// What has changed since a state that the upstream named, if it can tell; else everything, as
     /// [`Client::network`] gives it.
@@ -44,6 +59,9 @@ impl Client {
                 Ok(update) => return Ok(update),
                 Err(error) if !is_other_dialect(&error) => return Err(error),
                 Err(_) => {}
+            }
+            if self.revision(since, Duration::ZERO).await?.as_ref() == Some(since) {
+                return Ok(Update::Changes(Changes::none(since.clone())));
             }
         }
         self.network().await.map(Update::Whole)
@@ -73,7 +91,12 @@ impl Client {
         Ok(match (head.since.as_deref(), since) {
             (None, _) => Update::Whole(Fetched { network, unreadable: Vec::new(), revision: Some(revision) }),
             (Some(told), Some(asked)) if told == asked => {
-                Update::Changes(Changes { links, network, revision })
+                let changes = Changes { links, network, revision };
+                if !changes.is_closed() {
+                    let reason = "it tells of links beside those that it says were changed".to_owned();
+                    return Err(FetchError::Json { call: CALL, reason });
+                }
+                Update::Changes(changes)
             }
             // The difference to a state that is not the one that is live.
             (Some(_), _) => return Err(incomplete()),
@@ -87,7 +110,8 @@ impl Client {
         let answer = tokio::time::timeout(patience, self.ask(key, CALL, parameters))
             .await
             .unwrap_or_else(|_| Err(late(patience)))?;
-        let (mut body, mut lines, mut bytes_read) = (answer.into_body(), Lines::default(), 0);
+        let (mut body, mut lines, mut bytes_read) =
+            (answer.into_body(), Lines::bounded(self.options().body_bytes_max), 0);
         loop {
             let frame = tokio::time::timeout(patience, body.frame()).await.map_err(|_| late(patience))?;
             let Some(frame) = frame else { break };
@@ -96,7 +120,7 @@ impl Client {
             lines.push(&piece).map_err(|source| FetchError::Line { call: CALL, source })?;
             bytes_read += piece.len();
             let rows_max = self.options().rows_max;
-            if lines.count() > rows_max as u64 {
+            if lines.rows_most() > rows_max {
                 return Err(FetchError::Endless { call: CALL, rows_max });
             }
             // A large network may take long, an upstream that drips may not.

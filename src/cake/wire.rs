@@ -9,7 +9,7 @@ use std::fmt;
 use ipnet::IpNet;
 use jiff::civil::{DateTime, Weekday};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::routing::{
     Attachment, Condition, DAY_NAMES, Entry, Flag, Flags, HostSet, Hours, Link, MinuteOfDay, Mode, NameSet,
@@ -208,11 +208,6 @@ impl From<&Attachment> for SmartLinkOffer {
 }
 
 impl RoutingRule {
-    /// `None` if its number cannot be a link's.
-    pub fn link_id(&self) -> Option<LinkId> {
-        u32::try_from(self.smart_link_id).ok().and_then(LinkId::new)
-    }
-
     pub fn read(&self) -> Result<Entry, FieldError> {
         Ok(Entry {
             link: read_id("smart_link_id", self.smart_link_id, LinkId::new)?,
@@ -220,7 +215,7 @@ impl RoutingRule {
             weight: read_weight(self.offer_weight)?,
             priority: read_priority(self.priority)?,
             rule: Some(read_id("rule_id", self.rule_id, RuleId::new)?),
-            conditions: read_conditions(&self.conditions)?,
+            conditions: read_conditions(&self.conditions)?.into(),
         })
     }
 }
@@ -245,6 +240,41 @@ pub fn read_geo_targets(targets: &[GeoTarget]) -> Result<Vec<Condition>, FieldEr
 /// Reads the conditions of a rule. Errors name the condition: `conditions.country.in`.
 pub fn read_conditions(conditions: &Conditions) -> Result<Vec<Condition>, FieldError> {
     conditions.iter().map(|(name, value)| read_condition(name, value)).collect()
+}
+
+/// Writes what [`read_conditions`] reads as the same conditions.
+pub fn write_conditions(conditions: &[Condition]) -> Conditions {
+    fn texts<T: fmt::Display>(values: impl Iterator<Item = T>) -> Value {
+        values.map(|value| Value::from(value.to_string())).collect()
+    }
+    let write = |condition: &Condition| {
+        let value = match condition {
+            Condition::Value { mode, set } => {
+                let list = match set {
+                    ValueSet::Country(set) => texts(set.iter()),
+                    ValueSet::Region(set) => texts(set.iter()),
+                    ValueSet::City(set) => texts(set.iter()),
+                    ValueSet::Asn(set) => set.iter().copied().collect(),
+                    ValueSet::Device(set) => texts(set.iter()),
+                    ValueSet::Os(set) => texts(set.iter()),
+                    ValueSet::Browser(set) => texts(set.iter()),
+                    ValueSet::Language(set) => texts(set.iter()),
+                    ValueSet::Sub(_, set) => texts(set.iter()),
+                    ValueSet::ReferrerHost(set) => texts(set.iter()),
+                    ValueSet::Ip(set) => texts(set.iter()),
+                };
+                json!({ if *mode == Mode::In { "in" } else { "not_in" }: list })
+            }
+            Condition::Hours(hours) => json!({
+                "days": texts(hours.days().map(|day| DAY_NAMES[day.to_monday_zero_offset() as usize])),
+                "from": hours.from().to_string(), "to": hours.to().to_string(), "time_zone": hours.zone().name(),
+            }),
+            // An offer's, never a rule's.
+            Condition::Before(_) => return None,
+        };
+        Some((condition.name().to_owned(), value))
+    };
+    conditions.iter().filter_map(write).collect()
 }
 
 /// Reads an ISO 3166-1 alpha-2 code in upper case.
@@ -547,6 +577,28 @@ mod tests {
         assert_eq!(read.len(), CONDITION_NAMES.len());
         for condition in &read {
             assert!(CONDITION_NAMES.contains(&condition.name()));
+        }
+    }
+
+    #[test]
+    fn conditions_that_were_written_are_read_as_the_same() {
+        for value in [
+            json!({}),
+            json!({
+                "country": {"in": ["US", "CA"]}, "region": {"not_in": ["US-CA"]}, "city": {"in": ["Berlin", "São Paulo"]},
+                "asn": {"in": [64497, 64496]}, "device": {"not_in": ["tablet", "tv"]}, "os": {"in": ["ios"]},
+                "browser": {"in": ["safari"]}, "language": {"in": ["en", "de"]}, "s1": {"in": ["a", "Ä", ""]},
+                "s2": {"not_in": ["b"]}, "s3": {"in": ["c"]}, "s4": {"in": ["d"]}, "s5": {"in": ["\"e\""]},
+                "referrer_host": {"in": ["*.example.com", "Example.org"]},
+                "ip": {"in": ["192.0.2.0/24", "2001:db8::1", "198.51.100.7"]},
+                "hours": {"from": "22:00", "to": "24:00", "time_zone": "America/New_York"},
+            }),
+            json!({"hours": {"days": ["sun", "mon"], "from": "22:00", "to": "06:30", "time_zone": "UTC"}}),
+        ] {
+            let read = conditions(value.clone()).unwrap();
+            let written = write_conditions(&read);
+            assert_eq!(read_conditions(&written).unwrap(), read, "{value}");
+            assert_eq!(written.len(), value.as_object().unwrap().len());
         }
     }
 

@@ -108,8 +108,11 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 fn ask_snapshot(path: &Path, args: &ExplainArgs, query: &ExplainQuery) -> anyhow::Result<ExplainAnswer> {
     let flags = Flags { config: args.config.clone(), geo: args.geo.clone(), ..Flags::default() };
     let config = Config::load(&flags)?;
-    let Kept { network, name: snapshot, .. } =
+    let Kept { network, name: snapshot, unread_changes, .. } =
         read_last_good(path)?.with_context(|| format!("there is no snapshot {}", path.display()))?;
+    if let Some(problem) = unread_changes {
+        eprintln!("smartlink: warning: {problem}; the answer is that of the snapshot before them");
+    }
     let (table, _) = compile(&network.to_snapshot(&config.refresh.zone).0, &config.refresh.compile);
     let published = Published { generation: 0, snapshot, published_at: now(), table: table.into() };
     Ok(admin::explain(query, &published, &config.geo.load()?)?)

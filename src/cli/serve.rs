@@ -142,10 +142,12 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(STOPPED_AT_ONCE));
         }
     };
-    refreshing.abort();
     drop(stop_admin);
     // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
+    // Without a handle it ends as soon as what is live is on the disk; a reading that is under way is given up.
+    drop(refresh_handle);
+    let _ = tokio::time::timeout(KEEP_PATIENCE, refreshing).await;
     match drained {
         Drained::Clean => tracing::info!("drained; every answer that was begun was given"),
         Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),
@@ -320,6 +322,9 @@ const CONTROL_THREADS: usize = 2;
 /// A tenth of a click thread's share where they compete.
 #[cfg(target_os = "linux")]
 const CONTROL_NICENESS: i32 = 10;
+
+/// How long the last good snapshot may take to be written at the end.
+const KEEP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a scrape may take to end after the drain.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(2);

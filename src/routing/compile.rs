@@ -387,7 +387,7 @@ mod tests {
             weight: Weight::new(weight).unwrap(),
             priority,
             rule: RuleId::new(1),
-            conditions,
+            conditions: conditions.into(),
         }
     }
 
@@ -406,7 +406,7 @@ mod tests {
             snapshot.links.to_mut().push(link(id, rotation));
             for nth in 0..30 {
                 let conditions = if nth % 3 == 0 { vec![] } else { vec![sub(&format!("{}", nth % 5))] };
-                snapshot.entries.push(entry(id, 30 - nth, (nth % 4) as u8, 9 - nth % 4, conditions));
+                snapshot.entries.to_mut().push(entry(id, 30 - nth, (nth % 4) as u8, 9 - nth % 4, conditions));
             }
         }
         snapshot
@@ -471,7 +471,8 @@ mod tests {
             entry(1, 1, 1, 1, vec![sub("a"), sub("b"), sub("a")]),
             entry(1, 1, 1, 2, vec![sub("b")]),
             entry(1, 2, 1, 1, vec![sub("b"), sub("a")]),
-        ];
+        ]
+        .into();
         let (table, _) = compile(&snapshot, &CompileOptions::default());
         assert_eq!(table.entries[0].targeting, table.entries[1].targeting);
         assert_eq!(table.entries[1].targeting, table.entries[2].targeting);
@@ -482,8 +483,11 @@ mod tests {
     #[test]
     fn of_offers_with_one_id_a_readable_one_is_kept() {
         let entries = vec![entry(1, 1, 1, 1, vec![])];
-        let mut snapshot =
-            Snapshot { links: vec![link(1, Rotation::Weighted)].into(), entries, ..Snapshot::default() };
+        let mut snapshot = Snapshot {
+            links: vec![link(1, Rotation::Weighted)].into(),
+            entries: entries.into(),
+            ..Snapshot::default()
+        };
         let bad = |url: &str| Offer { url: url.to_owned(), ..offer(1, true) };
         snapshot.offers = vec![bad("a"), bad("z")];
         let (table, warnings) = compile(&snapshot, &CompileOptions::default());

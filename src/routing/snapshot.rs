@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::types::{AffiliateId, LinkId, OfferId, RuleId, UnixMillis};
 
@@ -20,7 +21,7 @@ pub struct Snapshot<'a> {
     /// Entries without rule and conditions.
     pub attachments: Cow<'a, [Attachment]>,
     /// Rules; attachments may be here, too.
-    pub entries: Vec<Entry>,
+    pub entries: Cow<'a, [Entry]>,
 }
 
 /// What `id` names.
@@ -69,8 +70,8 @@ pub struct Entry {
     /// Lower is tried first.
     pub priority: u32,
     pub rule: Option<RuleId>,
-    /// All must hold.
-    pub conditions: Vec<Condition>,
+    /// All must hold. Rules repeat each other, so that many share one list.
+    pub conditions: Arc<[Condition]>,
 }
 
 /// How a tier shares its traffic (CAKE's `rotation_type`).

@@ -23,7 +23,8 @@ use super::geo::Geo;
 pub struct Published {
     /// 0 before the first publish, then 1, 2, 3 …
     pub generation: u64,
-    /// Content hash of the snapshot, in hexadecimal; empty before the first publish.
+    /// The snapshot's name, in hexadecimal; empty before the first publish. Of a snapshot that was read whole the hash of
+    /// its content, of one that came by changes the hash of the way to it.
     pub snapshot: String,
     pub published_at: UnixMillis,
     pub table: LayeredTable,

@@ -35,7 +35,7 @@ pub struct RefreshReport {
     pub result: RefreshResult,
     /// Of the live table, after the refresh.
     pub generation: u64,
-    /// Of the live table: the first 16 digits of its content hash.
+    /// The name of the live table's snapshot.
     pub snapshot: String,
     pub links: usize,
     pub entries: usize,

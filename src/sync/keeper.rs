@@ -25,6 +25,8 @@ pub struct Keeper {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Of all changes since the last whole.
+    changes_bytes: usize,
     is_worked_on: bool,
 }
 
@@ -42,17 +44,22 @@ impl Keeper {
     pub fn keep(&self, network: Box<Network>, hash: blake3::Hash) {
         let mut queue = lock(&self.queue);
         queue.jobs.clear();
+        queue.changes_bytes = 0;
         queue.jobs.push_back(Job::Whole { network, hash });
     }
 
-    /// Takes changes of what came last. `false` if too many wait: the whole has to be given again.
-    pub fn append(&self, block: Block) -> bool {
+    /// Whether the changes may be appended. If not, the whole has to be given: so many changes wait for the disk, or have
+    /// come since the whole, that a start would be slow.
+    pub fn has_room_for(&self, block: &Block) -> bool {
+        let queue = lock(&self.queue);
+        queue.jobs.len() < JOBS_MAX && queue.changes_bytes + block.bytes() <= CHANGES_BYTES_MAX
+    }
+
+    /// Takes changes of what came last.
+    pub fn append(&self, block: Block) {
         let mut queue = lock(&self.queue);
-        let has_room = queue.jobs.len() < JOBS_MAX;
-        if has_room {
-            queue.jobs.push_back(Job::Changes(block));
-        }
-        has_room
+        queue.changes_bytes += block.bytes();
+        queue.jobs.push_back(Job::Changes(block));
     }
 
     /// Begins to write what there is, unless that is under way.
@@ -119,3 +126,6 @@ fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
 
 /// As many changes as come while a large network is written.
 const JOBS_MAX: usize = 256;
+
+/// Read in a tenth of a second.
+const CHANGES_BYTES_MAX: usize = 32 * 1024 * 1024;

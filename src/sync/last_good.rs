@@ -79,12 +79,17 @@ pub fn write(path: &Path, network: &Network, hash: &blake3::Hash) -> io::Result<
     file.write_all(first_line(hash).as_bytes())?;
     network.write(&mut file)?;
     file.into_inner()?.sync_all()?;
-    // A damaged file must not push out a good one.
-    if is_whole(path) {
-        fs::rename(path, previous(path))?;
+    match whole(path) {
+        // Changed, and changed back: only the changes are to go.
+        Some(on_disk) if on_disk == *hash => fs::remove_file(&temporary)?,
+        Some(_) => {
+            fs::rename(path, previous(path))?;
+            fs::rename(&temporary, path)?;
+        }
+        // A damaged file must not push out a good one.
+        None => fs::rename(&temporary, path)?,
     }
-    fs::rename(&temporary, path)?;
-    // They name a snapshot that this one replaces, so it does no harm if a crash leaves them.
+    // They name a snapshot that is replaced now: if a crash leaves them, they are not taken for this one's.
     match fs::remove_file(changes(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -181,10 +186,14 @@ impl Block {
     pub fn name(&self) -> String {
         name(&self.hash)
     }
+
+    pub fn bytes(&self) -> usize {
+        self.lines.len()
+    }
 }
 
-/// Whether the checksum of a file is right, without holding the file in memory.
-fn is_whole(path: &Path) -> bool {
+/// The checksum of a file, if it is right, without holding the file in memory.
+fn whole(path: &Path) -> Option<blake3::Hash> {
     let stored_and_found = || -> io::Result<(String, blake3::Hash)> {
         let mut file = BufReader::new(File::open(path)?);
         let (mut line, mut hasher) = (String::new(), blake3::Hasher::new());
@@ -192,7 +201,7 @@ fn is_whole(path: &Path) -> bool {
         hasher.update_reader(file)?;
         Ok((line, hasher.finalize()))
     };
-    stored_and_found().is_ok_and(|(line, hash)| line == first_line(&hash))
+    stored_and_found().ok().filter(|(line, hash)| *line == first_line(hash)).map(|(_, hash)| hash)
 }
 
 fn first_line(hash: &blake3::Hash) -> String {
@@ -234,14 +243,12 @@ fn decode(mut file: impl BufRead) -> Result<(Network, String), Problem> {
 /// The network with the changes that follow the snapshot of this name, as far as they are whole, and the name then.
 fn changed(path: &Path, mut network: Network, mut name: String) -> Kept {
     let path = changes(path);
-    let mut all = Lines::default();
-    let mut unread_changes = None;
+    let (mut blocks, mut unread_changes) = (Vec::new(), None);
     match File::open(&path).map(BufReader::new) {
         Ok(mut file) => loop {
             match next_block(&mut file, &name) {
                 Ok(Some((lines, after))) => {
-                    all.network.replace(&lines.changed, lines.network);
-                    all.changed.extend(lines.changed);
+                    blocks.push((lines.changed, lines.network));
                     name = after;
                 }
                 Ok(None) => break,
@@ -256,9 +263,10 @@ fn changed(path: &Path, mut network: Network, mut name: String) -> Kept {
             unread_changes = Some(format!("cannot read the changes in {}: {error}", path.display()))
         }
     }
-    let is_changed = !all.changed.is_empty();
+    let is_changed = !blocks.is_empty();
     if is_changed {
-        network.replace(&all.changed, all.network);
+        let (changed, newest) = Network::newest(blocks);
+        network.replace(&changed, newest);
         network = network.canonical();
     }
     Kept { network, name, is_changed, unread_changes, passed_over: None }
@@ -408,7 +416,7 @@ mod tests {
         let name = keep(&path, &network());
         let kept = read(&path).unwrap().unwrap();
         assert_eq!((kept.network, kept.name), (network(), name));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no temporary file is left");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]

@@ -7,9 +7,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
-use crate::cake::wire::RoutingRule;
-use crate::cake::{Network, Routing};
-use crate::routing::Attachment;
+use crate::cake::{Network, Routing, rule_id};
+use crate::routing::{Attachment, Entry};
 
 use super::routing_file;
 
@@ -17,7 +16,7 @@ use super::routing_file;
 #[derive(Debug, Default)]
 pub struct Overlay {
     pub(super) smart_link_offers: Vec<Placed<Attachment>>,
-    pub(super) routing_rules: Vec<Placed<RoutingRule>>,
+    pub(super) routing_rules: Vec<Placed<Entry>>,
 }
 
 /// Why a file cannot be used.
@@ -81,7 +80,8 @@ impl Overlay {
             (*line, name, i64::from(item.link.value()), i64::from(item.offer.value()))
         });
         let rules = self.routing_rules.iter().map(|Placed { line, item }| {
-            (*line, format!("rule {}", item.rule_id), item.smart_link_id, item.offer_id)
+            let name = format!("rule {}", rule_id(item));
+            (*line, name, i64::from(item.link.value()), i64::from(item.offer.value()))
         });
         let mut unknown = Vec::new();
         for (line, name, link, offer) in entries.chain(rules) {

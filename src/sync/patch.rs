@@ -12,9 +12,11 @@ pub struct Patch {
 }
 
 impl Patch {
-    /// How many links it would have with these changes.
-    pub fn links_with(&self, changes: &Changes) -> usize {
-        self.links.len() + changes.links.difference(&self.links).count()
+    /// Whether it would still be small with these changes.
+    pub fn has_room_for(&self, changes: &Changes) -> bool {
+        let links = self.links.len() + changes.links.difference(&self.links).count();
+        let entries = self.network.entries() + changes.network.entries();
+        links <= LINKS_MAX && entries <= ENTRIES_MAX
     }
 
     /// With changes that come after all that it has.
@@ -24,3 +26,8 @@ impl Patch {
         self
     }
 }
+
+/// Compiling so many links takes some ten milliseconds; a patch of more would no longer be small.
+const LINKS_MAX: usize = 10_000;
+
+const ENTRIES_MAX: usize = 100_000;

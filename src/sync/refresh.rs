@@ -15,7 +15,6 @@ use std::time::Duration;
 use http::HeaderValue;
 use rand::TryRng;
 use rand::rngs::SysRng;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cake::{Changes, Client, FetchError, Fetched, Update};
@@ -74,8 +73,6 @@ pub struct Refresh {
     /// How long the upstream asked to wait, when it last refused.
     asked_to_wait: Option<Duration>,
     guard: Guard,
-    /// Frees what was replaced.
-    freeing: Option<JoinHandle<()>>,
 }
 
 impl Refresh {
@@ -107,7 +104,6 @@ impl Refresh {
             revision: None,
             asked_to_wait: None,
             guard,
-            freeing: None,
         };
         (refresh, handle)
     }
@@ -148,7 +144,7 @@ impl Refresh {
         }
     }
 
-    /// Refreshes until every handle is gone.
+    /// Refreshes until every handle is gone, and what is live is on the disk.
     pub async fn run(mut self) {
         let mut next = Instant::now();
         loop {
@@ -156,7 +152,10 @@ impl Refresh {
             tokio::select! {
                 asked = self.asked.next() => match asked {
                     Some(asked) => waiting.push(asked),
-                    None => return,
+                    None => {
+                        self.keeper.work();
+                        return self.keeper.done().await;
+                    }
                 },
                 () = tokio::time::sleep_until(next) => {}
                 // After a failure only the interval counts: a change that cannot be taken would come again at once.
@@ -217,16 +216,13 @@ impl Refresh {
     }
 
     /// Frees what was replaced as soon as no click needs it, here and not on the thread of that click.
-    fn free_replaced(&mut self) {
-        if self.freeing.as_ref().is_some_and(|freeing| !freeing.is_finished()) {
-            return;
-        }
+    fn free_replaced(&self) {
         let (table, geo) = (Arc::clone(&self.live), self.geo.live());
-        self.freeing = Some(tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             while table.free_replaced() + geo.free_replaced() > 0 {
                 std::thread::sleep(FREE_EVERY);
             }
-        }));
+        });
     }
 
     /// On `Err`, which says why, the live table is as it was.
@@ -280,7 +276,7 @@ impl Refresh {
     async fn take_changes(&mut self, changes: Changes) -> Result<bool, Failure> {
         let live = self.live.current();
         // What was put back or left out is judged against the whole.
-        if self.quarantined > 0 || self.patch.links_with(&changes) > PATCH_LINKS_MAX {
+        if self.quarantined > 0 || !self.patch.has_room_for(&changes) {
             return Ok(false);
         }
         let (patch, zone, options) =
@@ -294,7 +290,7 @@ impl Refresh {
             Ok((patch, compiled, block, revision))
         };
         let (patch, Compiled { table, warnings }, block, revision) = blocking(work).await?;
-        if !warnings.is_empty() {
+        if !warnings.is_empty() || !self.keeper.has_room_for(&block) {
             return Ok(false);
         }
         let table = live.table.patched(patch.links.clone(), table);
@@ -304,15 +300,14 @@ impl Refresh {
         self.fetched.clear();
         self.revision = Some(revision);
         self.guard.interrupted();
-        if !self.keeper.append(block) {
-            self.revision = None;
-        }
+        self.keeper.append(block);
         Ok(true)
     }
 
     /// Prepares and publishes. `trusted`: a loss is meant.
     async fn take(&mut self, fetched: Fetched, trusted: bool) -> Result<RefreshResult, Failure> {
         // What is put back comes from the last good file.
+        self.keeper.work();
         self.keeper.done().await;
         let preparation = Preparation {
             zone: self.options.zone.clone(),
@@ -403,6 +398,8 @@ async fn blocking<T: Send + 'static>(
 /// Waits until the upstream tells of another state. An upstream that does not tell, or cannot be reached, is left to
 /// the interval.
 async fn changed(client: &Client, revision: Option<&HeaderValue>) {
+    // Two upstreams behind one address may tell of different states for ever.
+    tokio::time::sleep(BETWEEN_CHANGES).await;
     if let Some(revision) = revision {
         while let Ok(Some(now)) = client.revision(revision, CHANGE_WAIT).await {
             if now != *revision {
@@ -438,14 +435,14 @@ impl Failure {
 /// How long to wait at the upstream for a change, before asking anew.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
 
+/// Short beside the second in which a change is to be live.
+const BETWEEN_CHANGES: Duration = Duration::from_millis(50);
+
 /// After so many failures in a row the whole is asked for: perhaps only the changes cannot be told.
 const CHANGES_FAILED_MAX: u32 = 3;
 
 /// The click threads let go of what was replaced at their next click, or within a second.
 const FREE_EVERY: Duration = Duration::from_millis(100);
-
-/// Compiling so many links takes some ten milliseconds; a patch of more would no longer be small.
-const PATCH_LINKS_MAX: usize = 10_000;
 
 /// More warnings than anybody reads.
 const WARNINGS_SHOWN: usize = 50;

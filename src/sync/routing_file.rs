@@ -12,7 +12,8 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::cake::wire::{FieldError, RoutingRule, SmartLinkOffer, expected};
 
-use crate::routing::Attachment;
+use crate::cake::rule_id;
+use crate::routing::{Attachment, Entry};
 
 use super::overlay::{Overlay, OverlayProblem, Placed};
 
@@ -74,11 +75,9 @@ impl Reading {
             |entry| (entry.link, entry.offer),
             |entry| format!("offer {} is already attached to smart link {}", entry.offer, entry.link),
         );
-        self.twice(
-            &overlay.routing_rules,
-            |rule| rule.rule_id,
-            |rule| format!("`rule_id` {} is already taken", rule.rule_id),
-        );
+        self.twice(&overlay.routing_rules, rule_id, |rule| {
+            format!("`rule_id` {} is already taken", rule_id(rule))
+        });
     }
 
     fn list<T>(
@@ -168,7 +167,7 @@ fn read_entry(table: &DeTable<'_>) -> Result<Attachment, FieldError> {
     entry.read()
 }
 
-fn read_rule(table: &DeTable<'_>) -> Result<RoutingRule, FieldError> {
+fn read_rule(table: &DeTable<'_>) -> Result<Entry, FieldError> {
     let wanted = "conditions.country = { in = [\"US\"] }, or conditions = {} for a rule that always holds";
     // Conditions must be there, be they empty: a rule that lost them would take every click.
     let conditions = match find(table, "conditions") {
@@ -186,8 +185,7 @@ fn read_rule(table: &DeTable<'_>) -> Result<RoutingRule, FieldError> {
         offer_weight: whole_number(table, "offer_weight")?.unwrap_or(1),
         conditions,
     };
-    rule.read()?;
-    Ok(rule)
+    rule.read()
 }
 
 fn needed(table: &DeTable<'_>, name: &str) -> Result<i64, FieldError> {
@@ -243,7 +241,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cake::Routing;
+    use crate::cake::{Routing, RuleWriter};
 
     fn problems(text: &str) -> Vec<String> {
         read(text).unwrap_err().iter().map(ToString::to_string).collect()
@@ -282,13 +280,15 @@ mod tests {
             "#,
         );
         let Routing { smart_link_offers, routing_rules } = overlay.unwrap().into_routing();
+        let mut writer = RuleWriter::default();
+        let rules: Vec<_> = routing_rules.iter().map(|rule| writer.row(rule).unwrap()).collect();
         let written: Vec<_> = smart_link_offers.iter().map(SmartLinkOffer::from).collect();
         assert_eq!(
             json!(written),
             json!([{"smart_link_id": 301, "offer_id": 1042, "offer_weight": 60, "priority": 1}])
         );
         assert_eq!(
-            json!(routing_rules),
+            json!(rules),
             json!([
                 {"rule_id": 7, "smart_link_id": 301, "offer_id": 1045, "priority": 0, "offer_weight": 1,
                  "conditions": {

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use crate::cake::wire::{OfferGeoTargets, OfferItem};
-use crate::cake::{ItemId, List, Network, Unreadable};
+use crate::cake::{ItemId, List, Network, Unreadable, rule_id};
 use crate::routing::{Attachment, Link, Warning};
 
 /// Puts last good items in the place of unreadable ones. Answers a warning for each that came. The network is
@@ -31,8 +31,8 @@ pub fn stand_in(network: &mut Network, unreadable: &[Unreadable], last_good: &Ne
         &mut network.routing_rules,
         &last_good.routing_rules,
         &Doubt::about(List::RoutingRules, unreadable),
-        |rule| (rule.rule_id, 0),
-        |rule| links.contains(&rule.smart_link_id) && offers.contains(&rule.offer_id),
+        |rule| (rule_id(rule), 0),
+        |rule| links.contains(&rule.link.value().into()) && offers.contains(&rule.offer.value().into()),
     );
     let present = Present::of(network, unreadable);
     let told = unreadable.iter().map(|row| {
@@ -133,7 +133,7 @@ impl Present {
         let targets = targets.map(|targets| (List::OfferGeoTargets, (targets.offer_id, 0)));
         let entries = network.smart_link_offers.iter();
         let entries = entries.map(|entry| (List::SmartLinkOffers, entry_id(entry)));
-        let rules = network.routing_rules.iter().map(|rule| (List::RoutingRules, (rule.rule_id, 0)));
+        let rules = network.routing_rules.iter().map(|rule| (List::RoutingRules, (rule_id(rule), 0)));
         let all = links.chain(offers).chain(targets).chain(entries).chain(rules);
         Self(all.filter(|item| named.contains(item)).collect())
     }

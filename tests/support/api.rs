@@ -155,12 +155,13 @@ impl Api {
         let offers: Vec<Wrapped> = self.rows("offers.json", "offers");
         let links: Vec<wire::SmartLink> = self.rows("smart_links.json", "smart_links");
         let entries: Vec<wire::SmartLinkOffer> = self.rows("smart_link_offers.json", "smart_link_offers");
+        let rules: Vec<wire::RoutingRule> = self.rows("routing_rules.json", "routing_rules");
         Network {
             smart_links: links.iter().map(|link| link.read().unwrap()).collect(),
             offers: offers.into_iter().map(|wrapped| wrapped.offer).collect(),
             offer_geo_targets: self.rows("offer_geo_targets.json", "offer_geo_targets"),
             smart_link_offers: entries.iter().map(|entry| entry.read().unwrap()).collect(),
-            routing_rules: self.rows("routing_rules.json", "routing_rules"),
+            routing_rules: rules.iter().map(|rule| rule.read().unwrap()).collect(),
         }
     }
 }
