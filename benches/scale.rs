@@ -20,16 +20,22 @@ fn main() {
     // `cargo bench` says so; `cargo test` only wants to see that it runs.
     let is_measured = std::env::args().any(|argument| argument == "--bench");
     let network = if is_measured {
-        Network { links: 1_000_000, offers: 5_000, clicks_a_second: 5_000, for_seconds: 10 }
+        Network { links: 1_000_000, offers: 5_000, rules: 0, clicks_a_second: 5_000, for_seconds: 10 }
     } else {
-        Network { links: 2_000, offers: 50, clicks_a_second: 200, for_seconds: 1 }
+        Network { links: 2_000, offers: 50, rules: 0, clicks_a_second: 200, for_seconds: 1 }
     };
     network.run();
+    println!("\nwith two attachments and two rules a link, over 300 different conditions:");
+    let with_rules = Network { rules: 2, ..network };
+    let api = with_rules.upstream();
+    with_rules.first_sync(&api);
 }
 
 struct Network {
     links: u64,
     offers: u64,
+    /// How many of a link's entries are rules.
+    rules: u64,
     clicks_a_second: u64,
     for_seconds: u64,
 }
@@ -37,16 +43,7 @@ struct Network {
 impl Network {
     fn run(&self) {
         let api = self.upstream();
-
-        let began = Instant::now();
-        let edge = Setup::following(&api).start();
-        wait(|| edge.readyz() == 200);
-        say("first sync: an edge without anything has its table", began);
-        let metrics = edge.metrics();
-        assert_eq!(metrics.value("smartlink_snapshot_links"), self.links);
-        assert_eq!(metrics.value("smartlink_snapshot_entries"), self.links * ENTRIES);
-        let table = metrics.value("smartlink_snapshot_table_bytes");
-        tell_memory("after the first sync", &edge, table);
+        let (edge, table) = self.first_sync(&api);
 
         for _ in 0..3 {
             self.change_one_link(&api, &edge);
@@ -69,6 +66,20 @@ impl Network {
         wait(|| edge.readyz() == 200);
         say("killed and started again, from its disk", began);
         tell_memory("after that", &edge, table);
+    }
+
+    /// An edge of that upstream, and the bytes of its table.
+    fn first_sync(&self, api: &Node) -> (Node, u64) {
+        let began = Instant::now();
+        let edge = Setup::following(api).start();
+        wait(|| edge.readyz() == 200);
+        say("first sync: an edge without anything has its table", began);
+        let metrics = edge.metrics();
+        assert_eq!(metrics.value("smartlink_snapshot_links"), self.links);
+        assert_eq!(metrics.value("smartlink_snapshot_entries"), self.links * ENTRIES);
+        let table = metrics.value("smartlink_snapshot_table_bytes");
+        tell_memory("after the first sync", &edge, table);
+        (edge, table)
     }
 
     /// A node whose store has the network. Its rows are written as one import would write them, but faster.
@@ -183,12 +194,20 @@ fn fill(path: &Path, network: &Network) {
              VALUES (?, ?, 7, 'active', 'weighted', 1)",
         )?;
         let mut entry = filling.prepare("INSERT INTO smart_link_offers VALUES (?, ?, ?, ?)")?;
+        let mut rule = filling.prepare(
+            "INSERT INTO routing_rules (smart_link_id, offer_id, priority, offer_weight, conditions) VALUES (?, ?, ?, ?, ?)",
+        )?;
         for id in 1..=network.links {
             let row = id as i64;
             link.execute((row, format!("Link {id}")))?;
             for nth in 0..ENTRIES {
                 let (offer, weight) = (offer_of(id, nth, network.offers), 1 + (id * 31 + nth * 17) % 100);
-                entry.execute((row, offer as i64, weight as i64, 1 + nth as i64 / 2))?;
+                let (offer, weight, priority) = (offer as i64, weight as i64, 1 + nth as i64 / 2);
+                if nth < network.rules {
+                    rule.execute((row, offer, priority, weight, conditions(id)))?;
+                } else {
+                    entry.execute((row, offer, weight, priority))?;
+                }
             }
         }
         // As after an import, which is too much to be told as a difference.
@@ -196,6 +215,12 @@ fn fill(path: &Path, network: &Network) {
     })();
     written.expect("the network is written");
     filling.commit().expect("the network is kept");
+}
+
+/// Some country and some sub id: people write the same few hundred over and over.
+fn conditions(link: u64) -> String {
+    let countries = ["US", "CA", "GB", "DE", "FR", "BR"][link as usize % 6];
+    format!(r#"{{"country":{{"in":["{countries}"]}},"s1":{{"in":["campaign-{}"]}}}}"#, link % 50)
 }
 
 /// Four that differ, spread over all.
