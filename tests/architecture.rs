@@ -55,6 +55,7 @@ const SERDE: &[&str] = &[
     "cli/export.rs",
     "cli/import.rs",
     "cli/key.rs",
+    "cli/click_id.rs",
 ];
 
 /// Names that say nothing.

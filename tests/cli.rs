@@ -84,7 +84,8 @@ fn manual_pages_have_their_commands_flags() {
     assert_eq!(whole.code, Some(0), "{whole:?}");
     assert!(whole.stdout.contains(".TH smartlink 1"), "{whole:?}");
     for name in COMMANDS {
-        assert!(whole.stdout.contains(&format!("smartlink\\-{name}(1)")), "{name}");
+        let in_roff = name.replace('-', "\\-");
+        assert!(whole.stdout.contains(&format!("smartlink\\-{in_roff}(1)")), "{name}");
         let page = desk.run(&["man", name]);
         assert_eq!(page.code, Some(0), "{page:?}");
         assert!(page.stdout.contains(&format!(".TH smartlink-{name} 1")), "{}", page.stdout);
@@ -376,7 +377,7 @@ fn snapshot(network: &Value) -> Vec<u8> {
     [first_line.into_bytes(), items].concat()
 }
 
-const COMMANDS: &[&str] = &["serve", "check", "explain", "completions", "man"];
+const COMMANDS: &[&str] = &["serve", "check", "explain", "click-id", "completions", "man"];
 
 const ON_FREE_PORTS: &[&str] = &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
 

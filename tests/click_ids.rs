@@ -1,4 +1,5 @@
-//! Click ids over the real binary: what a node writes into a `Location`, its key says who that was.
+//! Click ids over the real binary: what a node writes into a `Location`, its key says who that was; and `smartlink
+//! click-id decode` says it to a person.
 
 mod command;
 mod support;
@@ -8,9 +9,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
-use smartlink::click_id::{ClickIdKeys, Contents, Refused, Signer};
-use smartlink::types::OfferId;
+use serde_json::{Value, json};
+use smartlink::click_id::{ClickId, ClickIdKeys, Contents, NodeIdentity, Refused, Signer, WorkerIndex};
+use smartlink::types::{AffiliateId, LinkId, OfferId, UnixMillis};
 
 use command::Desk;
 use support::node::{Node, Setup};
@@ -182,6 +183,151 @@ fn no_id_comes_twice_over_threads_and_connections() {
     }
 }
 
+#[test]
+fn decode_tells_what_is_in_an_id_and_whose_key_signed_it() {
+    let desk = Desk::new();
+    desk.file("keys", format!("{FIRST}\n{SECOND}\n"));
+    for (lines, which) in [(FIRST, "first"), (SECOND, "second")] {
+        let id = signed_with(lines, OfferId::new(1042));
+        let told = desk.run(&["click-id", "decode", id.as_str(), "--key-file", "keys"]);
+        assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""), "{told:?}");
+        let expected = format!(
+            "click id   {}\n\
+             version    1\n\
+             time       2026-09-21T14:13:20.123Z\n\
+             node       9f3a0102c4d5, thread 3\n\
+             sequence   17\n\
+             link       301\n\
+             affiliate  67890\n\
+             offer      1042\n\
+             verified   yes, with the {which} key of keys\n",
+            id.as_str()
+        );
+        assert_eq!(told.stdout, expected);
+    }
+    let none = signed_with(FIRST, None);
+    let told = desk.run(&["click-id", "decode", none.as_str(), "--key-file", "keys"]);
+    assert!(told.stdout.contains("\noffer      none\n"), "{told:?}");
+}
+
+#[test]
+fn decode_as_json_takes_many() {
+    let desk = Desk::new();
+    desk.file("keys", FIRST);
+    let (genuine, none, forged) =
+        (signed_with(FIRST, OfferId::new(1042)), signed_with(FIRST, None), signed_with(SECOND, None));
+    let (genuine, none, forged) = (genuine.as_str(), none.as_str(), forged.as_str());
+    desk.file("ids", format!("{none}\r\n\n  {forged} \nrubbish\u{1b}[31m\n{genuine}"));
+    let told = desk.run_reading("ids", &["click-id", "decode", "--key-file", "keys", "--json", genuine, "-"]);
+    assert_eq!((told.code, told.stderr.as_str()), (Some(1), ""), "{told:?}");
+    let lines: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told_of = |offer: Value, id: &str| {
+        json!({
+            "click_id": id, "version": 1, "time": "2026-09-21T14:13:20.123Z", "node": "9f3a0102c4d5", "thread": 3,
+            "sequence": 17, "smart_link_id": 301, "affiliate_id": 67890, "offer_id": offer, "verified": true,
+            "key": "first",
+        })
+    };
+    assert_eq!(lines[0], told_of(1042.into(), genuine));
+    assert_eq!(lines[1], told_of(Value::Null, none));
+    assert_eq!((&lines[2]["click_id"], &lines[2]["verified"]), (&json!(forged), &json!(false)));
+    assert!(lines[2]["problem"].as_str().unwrap().starts_with("its MAC is wrong: "), "{}", lines[2]);
+    assert!(lines[3]["problem"].as_str().unwrap().starts_with("it has 12 bytes"), "{}", lines[3]);
+    assert_eq!(lines[4], lines[0]);
+    assert_eq!(lines.len(), 5);
+    // Alone, those that are genuine are a success.
+    desk.file("ids", format!("{genuine}\n{none}\n"));
+    let told = desk.run_reading("ids", &["click-id", "decode", "--key-file", "keys", "-"]);
+    assert_eq!((told.code, told.stdout.matches("click id   ").count()), (Some(0), 2), "{told:?}");
+}
+
+#[test]
+fn decode_refuses_what_is_forged_or_damaged_in_one_sentence() {
+    let desk = Desk::new();
+    desk.file("keys", FIRST);
+    let genuine = signed_with(FIRST, OfferId::new(1042));
+    let genuine = genuine.as_str();
+    let forged = signed_with(SECOND, OfferId::new(1042));
+    let other_offer = genuine.replace("BBL", "BBM");
+    assert_ne!(other_offer, genuine);
+    for (id, problem) in [
+        (forged.as_str(), "its MAC is wrong: it was forged or damaged, or signed with another key"),
+        (&other_offer, "its MAC is wrong"),
+        (&genuine[1..], "it has 49 bytes, and a click id has 50"),
+        (&genuine.replace('E', "+"), "it is not base64url"),
+        (&genuine.replacen('E', "I", 1), "it is of version 2, and this smartlink knows version 1"),
+        ("AaIDL3vnRSVFof0AAAAAAAABLQABCTIAAAQS", "it has 36 bytes"),
+        ("\u{1b}[31mred", "it has 8 bytes"),
+        ("", "it has 0 bytes"),
+    ] {
+        let told = desk.run(&["click-id", "decode", "--key-file", "keys", id]);
+        assert_eq!((told.code, told.stdout.as_str()), (Some(1), ""), "{told:?}");
+        assert!(told.stderr.starts_with("smartlink: `") && told.stderr.contains(problem), "{told:?}");
+        assert!(told.stderr.lines().count() == 1 && !told.stderr.contains('\u{1b}'), "{told:?}");
+    }
+}
+
+#[test]
+fn decode_finds_the_key_where_serve_does_and_tells_when_there_is_none() {
+    let desk = Desk::new();
+    let id = signed_with(FIRST, None);
+    let decode = ["click-id", "decode", id.as_str()];
+    let told = desk.run(&decode);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stdout.contains("verified   no: there is no key ./smartlink-data/click-id-key"), "{told:?}");
+    let told = desk.run(&[&decode[..], &["--json"]].concat());
+    let answer: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!((&answer["verified"], &answer["key"]), (&json!(false), &Value::Null));
+
+    std::fs::create_dir(desk.path("data")).unwrap();
+    desk.file("data/click-id-key", FIRST);
+    desk.file("first", FIRST);
+    desk.file("second", SECOND);
+    desk.file("named.toml", "edge.click_id_key_file = \"first\"\n");
+    desk.file("data.toml", "data_dir = \"data\"\n");
+    for (variables, arguments, place) in [
+        (&[][..], &["--data-dir", "data"][..], "data/click-id-key"),
+        (&[], &["--config", "data.toml"], "data/click-id-key"),
+        (&[], &["--config", "named.toml"], "first"),
+        (&[("SMARTLINK_CLICK_ID_KEY_FILE", "first")], &["--data-dir", "absent"], "first"),
+        (&[("SMARTLINK_CLICK_ID_KEY_FILE", "second")], &["--key-file", "first"], "first"),
+    ] {
+        let told = desk.run_with(variables, &[&decode[..], arguments].concat());
+        assert_eq!(told.code, Some(0), "{told:?}");
+        assert!(
+            told.stdout.ends_with(&format!("verified   yes, with the first key of {place}\n")),
+            "{told:?}"
+        );
+    }
+    let told = desk.run_with(&[("SMARTLINK_CLICK_ID_KEY_FILE", "second")], &decode);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    let told = desk.run(&[&decode[..], &["--unverified", "--key-file", "second"]].concat());
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stdout.ends_with("verified   no: --unverified was given\n"), "{told:?}");
+
+    desk.run(&[&decode[..], &["--key-file", "absent"]].concat())
+        .fails_saying(&["cannot read the click id key file absent: "]);
+    desk.run(&[&decode[..], &["--key-file", desk.file("bad", "canary")]].concat())
+        .fails_saying(&["the click id key file bad, line 1: this is no key"]);
+    assert_eq!(desk.run(&["click-id", "decode"]).code, Some(2));
+}
+
+#[test]
+fn decode_of_a_nodes_own_click() {
+    let node = Setup::new().start_ready();
+    let (link, offer) = route(&node, 67890, OFFER_URL);
+    let id = id_of_click(&node, link, 67890);
+    let data_dir = node.directory().join("data");
+    let told =
+        Desk::new().run(&["click-id", "decode", "--json", &id, "--data-dir", data_dir.to_str().unwrap()]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let answer: Value = serde_json::from_str(&told.stdout).unwrap();
+    let ids = ["smart_link_id", "affiliate_id", "offer_id"].map(|name| answer[name].as_u64().unwrap());
+    assert_eq!(ids, [link.into(), 67890, offer.into()]);
+    assert_eq!((&answer["verified"], &answer["key"]), (&json!(true), &json!("first")));
+    assert_eq!(answer["sequence"], 0);
+}
+
 /// A link with one offer, live; their ids.
 #[track_caller]
 fn route(node: &Node, affiliate: u32, url: &str) -> (u32, u32) {
@@ -221,3 +367,19 @@ fn keys_in(path: &Path) -> ClickIdKeys {
 fn unix_millis() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
 }
+
+/// An id of a known click.
+fn signed_with(key: &str, offer: Option<OfferId>) -> ClickId {
+    ClickIdKeys::from_text(key.as_bytes()).unwrap().sign(Contents {
+        at: UnixMillis(1_790_000_000_123),
+        node: NodeIdentity::new(0x9f3a_0102_c4d5),
+        worker: WorkerIndex::new(3).unwrap(),
+        sequence: 17,
+        link: LinkId::new(301).unwrap(),
+        affiliate: AffiliateId::new(67890).unwrap(),
+        offer,
+    })
+}
+
+const FIRST: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+const SECOND: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";

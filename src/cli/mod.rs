@@ -2,6 +2,7 @@
 
 mod api;
 mod check;
+mod click_id;
 mod explain;
 mod export;
 mod geo_target;
@@ -67,6 +68,9 @@ enum Action {
     /// Create, list and revoke keys of the embedded API.
     #[command(after_help = KEY_EXAMPLES)]
     Key(key::KeyArgs),
+    /// Look into click ids, and tell whether they are genuine.
+    #[command(after_help = click_id::EXAMPLES)]
+    ClickId(click_id::ClickIdArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  smartlink completions bash > /etc/bash_completion.d/smartlink")]
     Completions {
@@ -157,6 +161,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Action::Export(args) => export::run(&args),
         Action::Import(args) => import::run(&args),
         Action::Key(args) => key::run(&args),
+        Action::ClickId(args) => click_id::run(&args),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut script);
