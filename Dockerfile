@@ -17,7 +17,7 @@ RUN cargo build --release --locked --bin smartlink && mkdir /data
 # glibc, libgcc and the root certificates, of the same Debian as above; nothing else.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /build/target/release/smartlink /usr/local/bin/smartlink
-# The last good snapshot, and the embedded API's database and key. Belongs to the user below, and so does a new volume.
+# The last good snapshot, the embedded API's database and key, and the key of click ids. Belongs to the user below, and so does a new volume.
 COPY --from=build --chown=65532:65532 --chmod=700 /data /data
 VOLUME /data
 WORKDIR /data

@@ -15,6 +15,20 @@
 //! The device comes from the cache in all of them: a new User-Agent costs 1.2 to 1.6 µs more (`lookup`). Of what remains
 //! the answer's headers and the two looks at clocks and counters are more than the decision itself (`decide`).
 //!
+//! Of these, the click id is 55 ns, 13 ns of it the MAC; spelling the 27 bytes of an id without one took 9 ns. Before and
+//! after ids were signed, a click that reaches an offer took 0.82 to 0.98 µs and 0.87 to 1.06 µs, in three runs each by turns
+//! at a load average of about 3: the difference is no more than that between two runs.
+//!
+//! | click id | time |
+//! | --- | --- |
+//! | made | 55 ns |
+//! | verified, by the first key | 66 ns |
+//! | verified, by the second key | 88 ns |
+//! | forged, refused | 93 ns |
+//!
+//! The MAC of the 29 bytes takes 13 ns by SipHash-2-4 and 63 ns by BLAKE3 with a key (the best of seven rounds). Truncated
+//! to the eight bytes that an id has room for, the second would be as hard to forge, and no harder.
+//!
 //! A head of 597 bytes in eleven lines, from memory, on the same machine at the same load: copied alone 6 ns, followed by
 //! `RequestLines` 91 ns, with two bytes in its target that had to be encoded 356 ns. Finding the ends of the lines is most
 //! of it.
@@ -31,17 +45,19 @@ use http::{HeaderValue, Request};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use smartlink::cake::Network;
-use smartlink::edge::{ClickOptions, RequestLines, Worker, handle};
+use smartlink::click_id::{ClickIdKeys, NodeIdentity, WorkerIndex};
+use smartlink::edge::{ClickIds, ClickOptions, RequestLines, Worker, handle};
 use smartlink::lookup::GeoDb;
 use smartlink::routing::{BotPolicy, CompileOptions, NetSet, Table, Zone, compile};
 use smartlink::state::{Geo, LiveGeo, LiveTable, Metrics, now};
+use smartlink::types::{AffiliateId, LinkId, OfferId, UnixMillis};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// As in the program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-criterion_group!(benches, clicks, heads);
+criterion_group!(benches, clicks, click_ids, heads);
 criterion_main!(benches);
 
 /// Each click comes from another random address, over links drawn at random.
@@ -58,6 +74,24 @@ fn clicks(criterion: &mut Criterion) {
                 let request = &requests[(bits >> 32) as usize % requests.len()];
                 black_box(handle(&mut worker, black_box(request), peer))
             });
+        });
+    }
+    group.finish();
+}
+
+/// An id made, as each click does, and verified, as a postback is to: genuine, signed with the second key, forged.
+fn click_ids(criterion: &mut Criterion) {
+    let (mut ids, keys) = (ids(0x11), keys(&[0x11, 0x22]));
+    let (link, affiliate, offer) = (LinkId::new(301), AffiliateId::new(67890), OfferId::new(1042));
+    let (link, affiliate) = (link.expect("not 0"), affiliate.expect("not 0"));
+    let next =
+        |ids: &mut ClickIds| ids.next(UnixMillis(black_box(1_790_000_000_000)), link, affiliate, offer);
+    let mut group = criterion.benchmark_group("click_id");
+    group.bench_function("made", |bencher| bencher.iter(|| black_box(next(&mut ids))));
+    for (name, by) in [("verified", 0x11), ("verified_by_the_second_key", 0x22), ("refused", 0x33)] {
+        let id = next(&mut self::ids(by));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(keys.verify(black_box(id.as_str().as_bytes()))));
         });
     }
     group.finish();
@@ -138,7 +172,17 @@ fn worker() -> Worker {
         trusted_proxies: NetSet::new([]),
         referrer_policy: HeaderValue::from_static("strict-origin-when-cross-origin"),
     };
-    Worker::new(Arc::new(click), &live, &geo, &metrics).expect("the system gives random numbers")
+    Worker::new(Arc::new(click), ids(0x11), &live, &geo, &metrics).expect("the system gives random numbers")
+}
+
+/// The ids of one thread, signed with the key of this byte alone.
+fn ids(byte: u8) -> ClickIds {
+    ClickIds::new(keys(&[byte]), NodeIdentity::new(SEED), WorkerIndex::new(0).expect("the first"))
+}
+
+fn keys(bytes: &[u8]) -> ClickIdKeys {
+    let lines: String = bytes.iter().map(|byte| format!("{byte:02x}").repeat(32) + "\n").collect();
+    ClickIdKeys::from_text(lines.as_bytes()).expect("keys of 64 hexadecimal digits")
 }
 
 /// 10,000 links of four entries over 500 offers: a rule for some countries, three attachments behind it.

@@ -21,6 +21,7 @@
 //! 2  cake        the CAKE API on the wire          items as serde types, the client
 //! 1  routing     snapshot → table → decision       pure
 //! 1  lookup      address → place, agent → device   pure
+//! 1  click_id    what a click id says, and its MAC   pure
 //! 0  types       ids, country, device, click       std only
 //! ```
 //!
@@ -34,7 +35,8 @@
 //! edge::request_line bytes that a URI may not have are encoded, what cannot be mended is refused
 //! edge::connection   hyper reads the head
 //! edge::click        query → address → place → device → Click
-//!                    → the live table, loaded once → routing::decide → destination → reply → counters
+//!                    → the live table, loaded once → routing::decide → click id, signed → destination
+//!                    → reply → counters
 //! edge::connection   hyper writes
 //! ```
 //!
@@ -62,6 +64,7 @@
 pub mod types;
 
 // The pure heart.
+pub mod click_id;
 pub mod lookup;
 pub mod routing;
 

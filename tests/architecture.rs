@@ -22,11 +22,12 @@ const FLOORS: &[(&str, u8)] = &[
     ("cake", 2),
     ("routing", 1),
     ("lookup", 1),
+    ("click_id", 1),
     ("types", 0),
 ];
 
 /// No async, no I/O, no clock, no random generator, no logging, no serde.
-const PURE: &[&str] = &["types", "routing", "lookup"];
+const PURE: &[&str] = &["types", "routing", "lookup", "click_id"];
 
 /// First segments of paths that a pure room may not name.
 const IMPURE_CRATES: &[&str] =
@@ -54,6 +55,7 @@ const SERDE: &[&str] = &[
     "cli/export.rs",
     "cli/import.rs",
     "cli/key.rs",
+    "cli/click_id.rs",
 ];
 
 /// Names that say nothing.

@@ -53,6 +53,7 @@ fn every_variable_is_in_the_help() {
         "THREADS",
         "API_KEY",
         "API_KEY_FILE",
+        "CLICK_ID_KEY_FILE",
     ] {
         assert!(help.contains(&format!("SMARTLINK_{variable}")), "{variable}");
     }
@@ -83,7 +84,8 @@ fn manual_pages_have_their_commands_flags() {
     assert_eq!(whole.code, Some(0), "{whole:?}");
     assert!(whole.stdout.contains(".TH smartlink 1"), "{whole:?}");
     for name in COMMANDS {
-        assert!(whole.stdout.contains(&format!("smartlink\\-{name}(1)")), "{name}");
+        let in_roff = name.replace('-', "\\-");
+        assert!(whole.stdout.contains(&format!("smartlink\\-{in_roff}(1)")), "{name}");
         let page = desk.run(&["man", name]);
         assert_eq!(page.code, Some(0), "{page:?}");
         assert!(page.stdout.contains(&format!(".TH smartlink-{name} 1")), "{}", page.stdout);
@@ -247,6 +249,9 @@ fn serve_names_the_secret_that_it_cannot_read_and_never_shows_one() {
     desk.file("two-lines", "canary\ncanary\n");
     desk.file("token.toml", "[admin]\ntoken_file = \"absent\"\n");
     desk.file("bad-token.toml", "[admin]\ntoken_file = \"two-lines\"\n");
+    std::fs::create_dir(desk.path("damaged")).unwrap();
+    desk.file("damaged/click-id-key", format!("{}\ncanary\n", "5a".repeat(32)));
+    desk.file("ids.toml", "[edge]\nclick_id_key_file = \"absent\"\n");
     for (variables, arguments, said) in [
         (&[("SMARTLINK_API_KEY_FILE", "absent")][..], &[][..], "cannot read the API key from absent: "),
         (&[("SMARTLINK_API_KEY_FILE", "two-lines")], &[], "the API key in two-lines is malformed"),
@@ -254,6 +259,22 @@ fn serve_names_the_secret_that_it_cannot_read_and_never_shows_one() {
         (&[], &["--config", "token.toml"], "admin.token_file: cannot read absent: "),
         (&[], &["--config", "bad-token.toml"], "the admin token in two-lines must be one line"),
         (&[], &["--upstream", "https://cake.example/?api_key=canary"], "--upstream"),
+        (
+            &[("SMARTLINK_CLICK_ID_KEY_FILE", "absent")],
+            &[],
+            "cannot read the click id key file absent: No such file or directory (os error 2); copy it from another node",
+        ),
+        (&[], &["--config", "ids.toml"], "cannot read the click id key file absent: "),
+        (
+            &[("SMARTLINK_CLICK_ID_KEY_FILE", "two-lines")],
+            &[],
+            "the click id key file two-lines, line 1: this is no key, which has 64 hexadecimal digits; `openssl",
+        ),
+        (
+            &[],
+            &["--data-dir", "damaged"],
+            "the click id key file damaged/click-id-key, line 2: this is no key",
+        ),
     ] {
         let told = desk.run_with(variables, &[&["serve"], ON_FREE_PORTS, arguments].concat());
         told.fails_saying(&[said]);
@@ -358,7 +379,7 @@ fn snapshot(network: &Value) -> Vec<u8> {
     [first_line.into_bytes(), items].concat()
 }
 
-const COMMANDS: &[&str] = &["serve", "check", "explain", "completions", "man"];
+const COMMANDS: &[&str] = &["serve", "check", "explain", "click-id", "completions", "man"];
 
 const ON_FREE_PORTS: &[&str] = &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
 

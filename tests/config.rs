@@ -109,6 +109,33 @@ fn the_key_comes_from_the_nearest_place() {
 }
 
 #[test]
+fn the_click_id_key_comes_from_the_nearest_place() {
+    let desk = Desk::new();
+    for (name, byte) in [("of-file", "1a"), ("of-variable", "2b")] {
+        desk.file(name, byte.repeat(32));
+    }
+    desk.file("smartlink.toml", "[edge]\nclick_id_key_file = \"of-file\"");
+    let of_file: &[&str] = &["check", "--config", "smartlink.toml"];
+    for (arguments, variables, place) in [
+        (&["check"][..], &[][..], "with a key that the first start makes"),
+        (of_file, &[], "with the key in of-file"),
+        (of_file, &[("SMARTLINK_CLICK_ID_KEY_FILE", "of-variable")], "with the key in of-variable"),
+        (of_file, &[("SMARTLINK_CLICK_ID_KEY_FILE", "")], "with the key in of-file"),
+    ] {
+        let told = desk.run_with(variables, arguments);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        assert!(
+            told.stdout.lines().any(|line| line.starts_with("click ids ") && line.ends_with(place)),
+            "{told:?}"
+        );
+        assert!(!told.stdout.contains("1a1a") && !told.stdout.contains("2b2b"), "{told:?}");
+    }
+    let absent = desk.run_with(&[("SMARTLINK_CLICK_ID_KEY_FILE", "absent")], &["check"]);
+    assert_eq!(absent.code, Some(2), "{absent:?}");
+    assert!(absent.stdout.contains("error: cannot read the click id key file absent: "), "{absent:?}");
+}
+
+#[test]
 fn the_file_itself_may_be_named_by_a_variable() {
     let desk = Desk::new();
     desk.file("a.toml", "data_dir = \"of-a\"");

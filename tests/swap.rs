@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use smartlink::click_id::ClickIdKeys;
 use smartlink::edge::{self, ClickOptions, ConnectionOptions, Drained};
 use smartlink::lookup::GeoDb;
 use smartlink::routing::{
@@ -45,9 +46,10 @@ fn every_answer_is_of_one_generation_and_generations_never_go_back() {
     let geo = Arc::new(LiveGeo::new(Geo { places: Some(GeoDb::demo()), networks: None }));
     let metrics = Arc::new(Metrics::new(100, Arc::clone(&live)));
     publish(&live, 1);
+    let keys = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
     let bound = edge::bind(options()).unwrap();
     let address = bound.addresses()[0];
-    let edge = bound.start(&live, &geo, &metrics).unwrap();
+    let edge = bound.start(&keys, &live, &geo, &metrics).unwrap();
 
     let load = Arc::new(Load::default());
     let clients: Vec<_> = (0..CLIENTS)

@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 
 use super::ServeArgs;
 use crate::cake::{Client, Network};
-use crate::config::{Config, Flags, Upstream};
+use crate::config::{ClickIdKeyFile, Config, Flags, Upstream};
 use crate::routing::compile;
 use crate::sync::{Kept, Overlay, read_last_good};
 
@@ -89,6 +89,12 @@ impl Findings {
         {
             self.error(error);
         }
+        match config.click_id_keys.read() {
+            Ok(kept) => {
+                kept.and_then(|kept| kept.warning).into_iter().for_each(|warning| self.warning(warning))
+            }
+            Err(error) => self.error(error),
+        }
         if config.geo.places.is_none() {
             self.warning(
                 "geo.database is not set: real visitors have no country in the demonstration database",
@@ -168,6 +174,12 @@ fn show(config: &Config) {
         "trusted proxies  {}",
         if proxies.is_empty() { "none".to_owned() } else { proxies.join(", ") }
     ));
+    let of_keys = match &config.click_id_keys {
+        ClickIdKeyFile::Named(path) => format!("the key in {}", path.display()),
+        ClickIdKeyFile::Own(path) if path.exists() => format!("this node's own key in {}", path.display()),
+        ClickIdKeyFile::Own(_) => "a key that the first start makes".to_owned(),
+    };
+    say(format_args!("click ids        signed with {of_keys}"));
     let token = if config.admin.token.is_some() { "with a token" } else { "without a token" };
     say(format_args!("admin on         {}, {token}", config.admin.listen));
     match &config.upstream {

@@ -207,7 +207,7 @@ fn tell_entry(entry: &EntryAnswer) -> String {
 }
 
 /// What a rule or a database says, fit for a terminal: no control characters, and not without end.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     const SHOWN_CHARS: usize = 300;
     let mut shown = String::new();
     for character in text.chars().take(SHOWN_CHARS) {

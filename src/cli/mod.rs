@@ -2,6 +2,7 @@
 
 mod api;
 mod check;
+mod click_id;
 mod explain;
 mod export;
 mod geo_target;
@@ -67,6 +68,9 @@ enum Action {
     /// Create, list and revoke keys of the embedded API.
     #[command(after_help = KEY_EXAMPLES)]
     Key(key::KeyArgs),
+    /// Look into click ids, and tell whether they are genuine.
+    #[command(after_help = click_id::EXAMPLES)]
+    ClickId(click_id::ClickIdArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  smartlink completions bash > /etc/bash_completion.d/smartlink")]
     Completions {
@@ -87,7 +91,7 @@ pub struct ServeArgs {
     /// Configuration file (TOML); config/smartlink.toml shows every key [default: none]
     #[arg(long, value_name = "FILE", env = "SMARTLINK_CONFIG", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// Where the last good snapshot, and the embedded API's database and key are kept [default: ./smartlink-data]
+    /// Where the last good snapshot, the embedded API's database, and keys are kept [default: ./smartlink-data]
     #[arg(long, value_name = "DIR", env = "SMARTLINK_DATA_DIR", value_hint = ValueHint::DirPath)]
     data_dir: Option<PathBuf>,
     /// Address for clicks; may be given several times [default: 0.0.0.0:8080]
@@ -157,6 +161,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Action::Export(args) => export::run(&args),
         Action::Import(args) => import::run(&args),
         Action::Key(args) => key::run(&args),
+        Action::ClickId(args) => click_id::run(&args),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut script);
@@ -227,6 +232,9 @@ logged to standard error: error, warn, info or debug.
 
 The API key comes from SMARTLINK_API_KEY, or from the file that SMARTLINK_API_KEY_FILE or upstream.api_key_file \
 names; without either, the embedded API makes one at its first start and keeps it in the data directory.
+
+Click ids are signed with the key in the file that SMARTLINK_CLICK_ID_KEY_FILE or edge.click_id_key_file names, the same \
+on all nodes of a network; without either, with one that the node makes at its first start.
 
 Signals:
   SIGTERM, SIGINT   drain and exit; a second one exits at once

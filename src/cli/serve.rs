@@ -64,6 +64,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
 
     let _lock = lock(&config.data_dir)?;
+    let click_ids = config.click_id_keys.read_or_make()?;
+    if let Some(warning) = &click_ids.warning {
+        tracing::warn!("{warning}");
+    }
 
     // Bind first: an address in use is the commonest mistake, and cheap to find.
     // The error says in its own words what the system said.
@@ -99,7 +103,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         geo_reload,
     );
     refresh.start_from_last_good();
-    let edge = bound.start(&table, &geo, &metrics).context("cannot start the click threads")?;
+    let edge =
+        bound.start(&click_ids.keys, &table, &geo, &metrics).context("cannot start the click threads")?;
     // Only now, when the start cannot fail any more.
     for address in click_addresses {
         tracing::info!("clicks on http://{address}/sl");

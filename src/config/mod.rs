@@ -3,6 +3,8 @@
 
 pub mod raw;
 
+mod click_id_key;
+
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,12 +16,14 @@ use url::Url;
 use crate::admin;
 use crate::backoffice::{Limits, Rate};
 use crate::cake::{ClientOptions, Key, KeyError, KeySource, parse_upstream};
+use crate::click_id::WORKERS_MAX;
 use crate::edge::{self, ClickOptions, ConnectionOptions};
 use crate::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern, parse_net,
 };
 use crate::sync::{GeoFiles, GuardOptions, RefreshOptions};
 
+pub use click_id_key::{ClickIdKeyError, ClickIdKeyFile, KeptKeys};
 use raw::Raw;
 
 /// What the command line (or, for each flag, its variable) says. `None` and empty: nothing was said.
@@ -43,6 +47,7 @@ pub struct Flags {
 pub struct Config {
     pub data_dir: PathBuf,
     pub edge: edge::Options,
+    pub click_id_keys: ClickIdKeyFile,
     /// How long a node that was told to stop still accepts connections.
     pub goodbye: Duration,
     /// How long it then waits for what has begun.
@@ -114,6 +119,12 @@ pub fn data_dir(flags: &Flags) -> Result<PathBuf, ConfigError> {
     Ok(chosen_data_dir(&raw, flags))
 }
 
+/// The file of the click ids' keys alone, for the same reason.
+pub fn click_id_keys(flags: &Flags) -> Result<ClickIdKeyFile, ConfigError> {
+    let raw = flags.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    Ok(chosen_click_id_keys(&raw, &chosen_data_dir(&raw, flags)))
+}
+
 impl Config {
     /// The client's options for an upstream.
     pub fn client(&self, upstream: Url, key: KeySource) -> ClientOptions {
@@ -172,6 +183,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
     };
     let config = Config {
         edge: edge_options(raw, flags)?,
+        click_id_keys: chosen_click_id_keys(raw, &data_dir),
         goodbye: seconds("edge.goodbye_seconds", raw.edge.goodbye_seconds, 0.0)?,
         drain_timeout: seconds("edge.drain_timeout_seconds", raw.edge.drain_timeout_seconds, 0.0)?,
         admin: admin_options(raw, flags)?,
@@ -197,6 +209,11 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
 
 fn chosen_data_dir(raw: &Raw, flags: &Flags) -> PathBuf {
     flags.data_dir.clone().unwrap_or_else(|| PathBuf::from(&raw.data_dir.0))
+}
+
+fn chosen_click_id_keys(raw: &Raw, data_dir: &Path) -> ClickIdKeyFile {
+    let named = variable(CLICK_ID_KEY_FILE).or_else(|| path(&raw.edge.click_id_key_file));
+    named.map_or_else(|| ClickIdKeyFile::Own(data_dir.join(CLICK_ID_KEYS)), ClickIdKeyFile::Named)
 }
 
 /// What each key alone cannot tell.
@@ -412,13 +429,17 @@ fn public_base_url(text: &str) -> Result<Option<String>, ConfigError> {
 
 /// Where a secret is kept: in a variable, in the file that another variable names, or in the file that the
 /// configuration names.
-fn secret_source(variable: &str, file_key: &str, file_variable: &str) -> Option<KeySource> {
-    let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    if set(variable).is_some() {
-        return Some(KeySource::Environment(variable.to_owned()));
+fn secret_source(secret: &str, file_key: &str, file_variable: &str) -> Option<KeySource> {
+    if variable(secret).is_some() {
+        return Some(KeySource::Environment(secret.to_owned()));
     }
-    let file = (!file_variable.is_empty()).then(|| set(file_variable)).flatten();
-    file.map(PathBuf::from).or_else(|| path(file_key)).map(KeySource::File)
+    let file = (!file_variable.is_empty()).then(|| variable(file_variable)).flatten();
+    file.or_else(|| path(file_key)).map(KeySource::File)
+}
+
+/// A variable of the environment that is set, and not to nothing.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from)
 }
 
 fn read_admin_token(source: &KeySource) -> Result<Key, ConfigError> {
@@ -479,6 +500,9 @@ pub const API_KEY: &str = "SMARTLINK_API_KEY";
 /// The variable that names a file which holds it.
 pub const API_KEY_FILE: &str = "SMARTLINK_API_KEY_FILE";
 
+/// The variable that names the file of the keys which sign click ids.
+pub const CLICK_ID_KEY_FILE: &str = "SMARTLINK_CLICK_ID_KEY_FILE";
+
 /// The variable that holds the admin token.
 pub const ADMIN_TOKEN: &str = "SMARTLINK_ADMIN_TOKEN";
 
@@ -491,7 +515,11 @@ pub const DATABASE: &str = "smartlink.sqlite3";
 /// In the data directory: the embedded API's key, where the operator keeps none.
 pub const KEY_FILE: &str = "api-key";
 
-const THREADS_MAX: usize = 1024;
+/// In the data directory: the keys that sign click ids, where the operator keeps none.
+pub const CLICK_ID_KEYS: &str = "click-id-key";
+
+/// A click id tells threads apart, up to as many as these.
+const THREADS_MAX: usize = WORKERS_MAX;
 
 /// More than one node answers; a higher one is a mistake in units.
 const RATE_MAX: f64 = 1_000_000.0;

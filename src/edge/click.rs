@@ -7,12 +7,12 @@ use http::header::{ACCEPT_LANGUAGE, REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 
+use crate::click_id::ClickId;
 use crate::lookup::Hints;
 use crate::routing::{BotPolicy, Decision, Outcome, Template, Values, decide};
 use crate::state::{ClickCount, now};
 use crate::types::{Click, Language, referrer_host};
 
-use super::click_id::ClickId;
 use super::client_ip::client_ip;
 use super::probe::is_probe;
 use super::query::{self, QueryError};
@@ -78,6 +78,8 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
             Ok(()) => true,
             Err(_) => {
                 too_long = true;
+                // No id of the offer: a postback with it would be a conversion of an offer that nobody was sent to.
+                let click_id = worker.click_ids.next(click.at, click.link, click.affiliate, None);
                 fill_fallback(table.fallback(click.link), &click, &click_id, &mut worker.scratch)
             }
         });

@@ -14,10 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
+use crate::click_id::{ClickIdKeys, NodeIdentity, WORKERS_MAX, WorkerIndex};
 use crate::state::{ClickCount, CloseReason, Counters, LiveGeo, LiveTable, Metrics};
 
+use super::click_ids::ClickIds;
 use super::connection::{self, ConnectionOptions, Phase};
-use super::worker::{ClickOptions, Worker};
+use super::worker::{ClickOptions, Worker, system_random};
 
 /// Where and how clicks are taken.
 #[derive(Clone, Debug)]
@@ -89,18 +91,23 @@ impl Bound {
         &self.addresses
     }
 
-    /// Begins to accept.
+    /// Begins to accept. The keys sign click ids, as a node that nobody has been before.
     pub fn start(
         self,
+        keys: &ClickIdKeys,
         table: &Arc<LiveTable>,
         geo: &Arc<LiveGeo>,
         metrics: &Arc<Metrics>,
     ) -> io::Result<Edge> {
         let (phase, _) = watch::channel(Phase::Serving);
         let click_options = Arc::new(self.options.click);
+        let node = NodeIdentity::new(system_random()?);
+        tracing::info!("click ids made by this process carry node {node}");
         let mut threads = Vec::new();
         for (index, sockets) in self.sockets.into_iter().enumerate() {
-            let worker = Worker::new(Arc::clone(&click_options), table, geo, metrics)?;
+            let index_of_worker = WorkerIndex::new(index).ok_or_else(too_many_threads)?;
+            let click_ids = ClickIds::new(keys.clone(), node, index_of_worker);
+            let worker = Worker::new(Arc::clone(&click_options), click_ids, table, geo, metrics)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (options, phase) = (self.options.connection.clone(), phase.subscribe());
             threads.push(thread::Builder::new().name(format!("edge-{index}")).spawn(move || {
@@ -294,6 +301,11 @@ fn listen(address: SocketAddr) -> io::Result<StdListener> {
 /// `[::]` is IPv6 alone, so that `0.0.0.0` can be listed beside it on every system.
 fn only_v6(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() { socket.set_only_v6(true) } else { Ok(()) }
+}
+
+/// The configuration allows no more than these.
+fn too_many_threads() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("more than {WORKERS_MAX} threads"))
 }
 
 fn explain_bind(error: &io::Error) -> String {

@@ -4,7 +4,7 @@
 //! cached pointers, and no request waits for anything but its socket.
 
 mod click;
-mod click_id;
+mod click_ids;
 mod client_ip;
 mod connection;
 mod last_word;
@@ -16,6 +16,7 @@ mod request_line;
 mod worker;
 
 pub use click::handle;
+pub use click_ids::ClickIds;
 pub use connection::ConnectionOptions;
 pub use listener::{BindError, Bound, Drained, Edge, Options, bind};
 pub use reply::Reply;

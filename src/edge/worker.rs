@@ -13,7 +13,7 @@ use crate::routing::NetSet;
 use crate::state::{Counters, Geo, LiveGeo, LiveTable, Metrics, Published, Reader};
 use crate::types::Draw;
 
-use super::click_id::ClickIds;
+use super::click_ids::ClickIds;
 
 /// What clicks depend on beside the live values: fixed while the process runs.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ pub struct Worker {
 impl Worker {
     pub fn new(
         options: Arc<ClickOptions>,
+        click_ids: ClickIds,
         table: &LiveTable,
         geo: &LiveGeo,
         metrics: &Metrics,
@@ -53,7 +54,7 @@ impl Worker {
             table: table.reader(),
             geo: geo.reader(),
             devices: DeviceCache::new(system_random()?),
-            click_ids: ClickIds::new(system_random()?),
+            click_ids,
             counters: metrics.worker(),
             scratch: Vec::with_capacity(1024),
             draws: Xoshiro256PlusPlus::from_seed(seed),
@@ -83,6 +84,6 @@ impl Worker {
     }
 }
 
-fn system_random() -> std::io::Result<u64> {
+pub(super) fn system_random() -> std::io::Result<u64> {
     SysRng.try_next_u64().map_err(std::io::Error::other)
 }

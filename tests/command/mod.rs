@@ -51,8 +51,19 @@ impl Desk {
     }
 
     pub fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Told {
+        self.run_to_the_end(variables, Stdio::null(), arguments)
+    }
+
+    /// With one of the desk's files as standard input.
+    pub fn run_reading(&self, name: &str, arguments: &[&str]) -> Told {
+        let input = std::fs::File::open(self.path(name)).unwrap();
+        self.run_to_the_end(&[], input.into(), arguments)
+    }
+
+    fn run_to_the_end(&self, variables: &[(&str, &str)], stdin: Stdio, arguments: &[&str]) -> Told {
         let begun = Instant::now();
-        let mut child = command(self.directory.path(), variables, arguments).spawn().unwrap();
+        let mut command = command(self.directory.path(), variables, arguments);
+        let mut child = command.stdin(stdin).spawn().unwrap();
         let stdout = read_aside(child.stdout.take().unwrap());
         let stderr = read_aside(child.stderr.take().unwrap());
         let mut text = |of: &mpsc::Receiver<String>| {
