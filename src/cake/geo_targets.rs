@@ -12,7 +12,8 @@ use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 
-use super::client::{Answered, Client, FetchError, Reading};
+use super::client::{Answered, Client, Reading};
+use super::fetch_error::FetchError;
 use super::key::Key;
 use super::network::Network;
 use super::page::{Fields, List, read_envelope};

@@ -4,6 +4,7 @@ pub mod wire;
 
 mod calls;
 mod client;
+mod fetch_error;
 mod geo_targets;
 mod key;
 mod lenient;
@@ -15,9 +16,8 @@ mod tls;
 mod update;
 
 pub use calls::{CallError, Envelope, Rows};
-pub use client::{
-    Client, ClientOptions, FetchError, Fetched, REVISION_HEADER, ROWS_MAX, Routing, parse_upstream,
-};
+pub use client::{Client, ClientOptions, Fetched, REVISION_HEADER, ROWS_MAX, Routing, parse_upstream};
+pub use fetch_error::FetchError;
 pub use key::{Key, KeyError, KeySource};
 pub use lines::{End, Head, Line, LineError, Lines};
 pub use network::{Network, RuleReader, RuleRow, RuleWriter, rule_id};

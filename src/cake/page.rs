@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::client::FetchError;
+use super::fetch_error::FetchError;
 use super::key::Key;
 use super::lenient;
 

@@ -10,7 +10,8 @@ use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::client::{Client, FetchError, Fetched, causes};
+use super::client::{Client, Fetched, causes};
+use super::fetch_error::FetchError;
 use super::key::Key;
 use super::lines::Lines;
 use super::network::Network;

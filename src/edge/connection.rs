@@ -20,7 +20,7 @@ use crate::state::CloseReason;
 
 use super::click;
 use super::last_word::LastWord;
-use super::request_line::RequestLines;
+use super::request_line::{HEAD_BYTES_MAX, RequestLines};
 use super::worker::Worker;
 
 /// How far the edge is on its way out.
@@ -98,6 +98,3 @@ fn reason(ended: Result<(), hyper::Error>) -> CloseReason {
         Err(_) => CloseReason::Broken,
     }
 }
-
-/// A longer head is answered with 431 by hyper.
-pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;

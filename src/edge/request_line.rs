@@ -434,7 +434,10 @@ const IN_TARGET: u8 = 1;
 const IN_METHOD: u8 = 2;
 
 /// A longer line is hyper's, which refuses a head of this size.
-const HELD_BYTES_MAX: usize = super::connection::HEAD_BYTES_MAX;
+const HELD_BYTES_MAX: usize = HEAD_BYTES_MAX;
+
+/// A longer head is answered with 431 by hyper.
+pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Enough for `Content-Length: 0` with blanks around it.
 const HEADER_BYTES_MAX: usize = 64;
