@@ -189,6 +189,25 @@ fn an_item_as_long_as_an_import_takes_is_told() {
 }
 
 #[test]
+fn who_has_the_state_is_told_no_more() {
+    let api = start();
+    let bearer = format!("Bearer {KEY}");
+    let ask = |tag: &str| {
+        let headers = [("authorization", &*bearer), ("if-none-match", tag)];
+        api.send(Method::GET, "/api/2/network.json", &headers, "")
+    };
+    let tag = ask("\"another\"").headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!(tag, format!("\"{}\"", revision(&api)));
+    for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
+        let reply = ask(&known);
+        assert_eq!((reply.status.as_u16(), &*reply.text), (304, ""), "{known}");
+        assert_eq!(reply.headers["etag"], tag);
+    }
+    api.post("update_smart_link.json", json!({"smart_link_id": 2, "affiliate_id": 8})).success();
+    assert_eq!(ask(&tag).status, 200);
+}
+
+#[test]
 fn the_key_and_the_method_are_asked_for() {
     let api = start();
     api.send(Method::GET, "/api/2/network.json", &[], "").refused(401, &["api_key"]);

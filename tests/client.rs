@@ -254,6 +254,28 @@ async fn an_answer_that_is_not_whole_counts_for_nothing() {
     }
 }
 
+/// A refresh that finds nothing new costs one answer without a body.
+#[tokio::test]
+async fn an_upstream_that_is_in_the_same_state_is_asked_by_its_entity_tag() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&asked);
+    let answer = move |headers: axum::http::HeaderMap, uri: Uri| {
+        told.lock().unwrap().push((uri.path().to_owned(), headers.get("if-none-match").cloned()));
+        async { StatusCode::NOT_MODIFIED }
+    };
+    let (client, _key) = client_of(Router::new().fallback(answer)).await;
+    let update = client.update(Some(&"one".parse().unwrap())).await.unwrap();
+    assert!(
+        matches!(update, Update::Changes(changes) if changes.links.is_empty() && changes.revision == "one")
+    );
+    assert_eq!(
+        *asked.lock().unwrap(),
+        [("/api/2/network.json".to_owned(), Some("\"one\"".parse().unwrap()))]
+    );
+    // Nobody has anything of it yet.
+    assert!(client.update(None).await.is_err());
+}
+
 /// An older smartlink tells states and has no `network.json`: while the state is the same, nothing is read.
 #[tokio::test]
 async fn an_upstream_that_tells_states_alone_is_read_when_its_state_is_another() {

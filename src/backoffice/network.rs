@@ -13,9 +13,9 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::request::Parts;
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -57,6 +57,12 @@ async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusa
         Ok((backoffice, reading))
     })
     .await?;
+    let tag = tag_of(&reading.head);
+    if is_known(&head.headers, &tag) {
+        return Ok(
+            (StatusCode::NOT_MODIFIED, [(ETAG, tag), (CACHE_CONTROL, "no-store".to_owned())]).into_response()
+        );
+    }
     // A difference is little, and waits for nobody who reads the whole.
     let mut turn = None;
     if reading.head.since.is_none() {
@@ -65,8 +71,8 @@ async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusa
         let store = backoffice.clone();
         reading = api::blocking(move || Ok(Reading::begin(store.store(), None)?)).await?;
     }
-    let revision =
-        HeaderValue::try_from(&reading.head.revision).map_err(|error| Refusal::Broken(error.to_string()))?;
+    let header = |text: &str| HeaderValue::try_from(text).map_err(|error| Refusal::Broken(error.to_string()));
+    let (revision, tag) = (header(&reading.head.revision)?, header(&tag_of(&reading.head))?);
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
@@ -77,8 +83,23 @@ async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusa
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Strong: what is told without `since` depends on nothing but the state.
+    headers.insert(ETAG, tag);
     headers.insert(REVISION_HEADER, revision);
     Ok(response)
+}
+
+/// The state's name as an entity tag.
+fn tag_of(head: &Head) -> String {
+    format!("\"{}\"", head.revision)
+}
+
+/// Whether the caller has this state (RFC 9110, 13.1.2).
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let tags = headers.get_all(IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+    tags.flat_map(|tags| tags.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
 impl Readers {

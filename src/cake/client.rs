@@ -215,7 +215,7 @@ impl Client {
         call: &'static str,
         parameters: &[(&str, &str)],
     ) -> Result<Answered, FetchError> {
-        let answer = self.ask(key, call, parameters).await?;
+        let answer = self.ask(key, call, parameters, None).await?;
         let body_bytes_max = self.options.body_bytes_max;
         let revision = answer.headers().get(REVISION_HEADER).cloned();
         let body = Limited::new(answer.into_body(), body_bytes_max).collect().await;
@@ -226,15 +226,21 @@ impl Client {
         })
     }
 
-    /// Makes a call. Gives the answer, of which the body is not read yet, if it is one of success.
+    /// Makes a call, unless its answer is the one that is known by this entity tag. Gives the answer, of which the body
+    /// is not read yet, if it is one of success.
     pub(super) async fn ask(
         &self,
         key: &Key,
         call: &'static str,
         parameters: &[(&str, &str)],
+        known: Option<String>,
     ) -> Result<Response<Incoming>, FetchError> {
         let unreachable = |reason: String| FetchError::Unreachable { call, reason };
-        let request = Request::get(self.uri(key, call, parameters).map_err(unreachable)?)
+        let mut request = Request::get(self.uri(key, call, parameters).map_err(unreachable)?);
+        if let Some(known) = known {
+            request = request.header(header::IF_NONE_MATCH, known);
+        }
+        let request = request
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("smartlink/", env!("CARGO_PKG_VERSION")))
             .body(Outgoing::default())

@@ -80,9 +80,17 @@ impl Client {
     }
 
     async fn lines(&self, key: &Key, since: Option<&HeaderValue>) -> Result<Update, FetchError> {
+        let asked = since;
         let since = since.and_then(|since| since.to_str().ok());
         let parameters: Vec<_> = since.map(|since| ("since", since)).into_iter().collect();
-        let lines = self.read_lines(key, &parameters).await?;
+        // The state's name is the entity tag.
+        let known = since.map(|since| format!("\"{since}\""));
+        let lines = match (self.read_lines(key, &parameters, known).await, asked) {
+            (Err(FetchError::Status { status: StatusCode::NOT_MODIFIED, .. }), Some(known)) => {
+                return Ok(Update::Changes(Changes::none(known.clone())));
+            }
+            (read, _) => read?,
+        };
         let Lines { network, changed: links, head, .. } = lines;
         let incomplete = || FetchError::Incomplete { call: CALL, lines: 0 };
         let head = head.ok_or_else(incomplete)?;
@@ -104,11 +112,16 @@ impl Client {
         })
     }
 
-    async fn read_lines(&self, key: &Key, parameters: &[(&str, &str)]) -> Result<Lines, FetchError> {
+    async fn read_lines(
+        &self,
+        key: &Key,
+        parameters: &[(&str, &str)],
+        known: Option<String>,
+    ) -> Result<Lines, FetchError> {
         let patience = self.options().call_timeout;
         let late = |after| FetchError::Timeout { call: CALL, after };
         let began = Instant::now();
-        let answer = tokio::time::timeout(patience, self.ask(key, CALL, parameters))
+        let answer = tokio::time::timeout(patience, self.ask(key, CALL, parameters, known))
             .await
             .unwrap_or_else(|_| Err(late(patience)))?;
         let (mut body, mut lines, mut bytes_read) =
