@@ -213,7 +213,9 @@ fn the_key_and_the_method_are_asked_for() {
     api.send(Method::GET, "/api/2/network.json", &[], "").refused(401, &["api_key"]);
     api.send(Method::GET, "/api/2/network.json?api_key=wrong", &[], "").refused(401, &["api_key", "wrong"]);
     api.send(Method::POST, "/api/2/network.json", JSON, json!({"api_key": KEY}).to_string())
-        .refused(405, &["GET only"]);
+        .refused(405, &["GET, HEAD only"]);
+    let reply = api.send(Method::HEAD, &format!("/api/2/network.json?api_key={KEY}"), &[], "");
+    assert_eq!((reply.status.as_u16(), &*reply.text), (200, ""));
 }
 
 /// Any writes in any order, told in differences of any length: a reader has what the API has.

@@ -4,7 +4,10 @@
 mod support;
 
 use std::fs;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -64,6 +67,79 @@ fn a_change_through_the_api_is_reached_without_being_asked_for_on_every_node() {
             wait::until_equal("the destination", host.clone(), || node.click(CLICK).destination().to_owned());
         }
         first.post("remove_smart_link_offer.json", json!({"smart_link_id": 301, "offer_id": offer}));
+    }
+}
+
+/// No interval brings it: the next one is an hour away.
+#[test]
+fn an_upstream_that_was_away_is_followed_again_as_soon_as_it_is_back() {
+    let first = Setup::demo().start_ready();
+    let way = Way::to(first.admin);
+    let second = Setup::of_upstream(&format!("http://{}", way.address), &first.key()).start_ready();
+    for round in 1..=2 {
+        way.close();
+        second.wait_for_log(&["WARN", "refresh failed", "the live table stays"]);
+        let host = format!("round{round}.example.com");
+        let offer = first.create_offer(&format!("https://{host}/"));
+        let entry = json!({"smart_link_id": 301, "offer_id": offer, "priority": 0, "offer_weight": 1});
+        first.post("smart_link_offer.json", entry.clone());
+        assert_ne!(second.click(CLICK).destination(), host);
+        way.open();
+        wait::until_equal("the destination", host, || second.click(CLICK).destination().to_owned());
+        first.post("remove_smart_link_offer.json", json!({"smart_link_id": 301, "offer_id": offer}));
+        wait::until("the way back", || {
+            (!second.click(CLICK).destination().starts_with("round")).then_some(())
+        });
+    }
+}
+
+/// A way to a node that can be closed, and opened again on the same address.
+struct Way {
+    address: SocketAddr,
+    is_open: Arc<AtomicBool>,
+    /// Both ends of every connection.
+    ends: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Way {
+    fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let way = Self {
+            address: listener.local_addr().unwrap(),
+            is_open: Arc::new(AtomicBool::new(true)),
+            ends: Arc::default(),
+        };
+        let (is_open, ends) = (Arc::clone(&way.is_open), Arc::clone(&way.ends));
+        thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                if !is_open.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(far) = TcpStream::connect(target) else { continue };
+                for (mut from, mut to) in [
+                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
+                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
+                ] {
+                    thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                ends.lock().unwrap().extend([near, far]);
+            }
+        });
+        way
+    }
+
+    fn close(&self) {
+        self.is_open.store(false, Ordering::SeqCst);
+        for end in self.ends.lock().unwrap().drain(..) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
     }
 }
 

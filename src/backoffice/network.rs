@@ -44,8 +44,8 @@ pub async fn handle(State(backoffice): State<Backoffice>, request: Request) -> R
 }
 
 async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusal> {
-    if head.method != Method::GET {
-        return Err(Refusal::Method { allowed: "GET" });
+    if head.method != Method::GET && head.method != Method::HEAD {
+        return Err(Refusal::Method { allowed: "GET, HEAD" });
     }
     let (mut keys, mut parameters) = (PresentedKeys::default(), Parameters::default());
     parameters.add_query(head.uri.query().unwrap_or_default(), &mut keys)?;
@@ -78,7 +78,15 @@ async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusa
     tokio::task::spawn_blocking(move || {
         reading.send(backoffice.options(), Pieces::new(sender, runtime), turn)
     });
-    let pieces = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
+    let pieces = stream::unfold(Some(receiver), |receiver| async {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Piece::Last(bytes)) => Some((Ok(bytes), None)),
+            Some(Piece::Next(bytes)) => Some((Ok(bytes), Some(receiver))),
+            // The connection is closed, so that nobody takes the rest for the whole.
+            None => Some((Err(io::Error::other("the answer was given up")), None)),
+        }
+    });
     let mut response = Body::from_stream(pieces).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -136,10 +144,7 @@ impl Reading {
     fn send(self, options: &Options, mut pieces: Pieces, _turn: Option<OwnedSemaphorePermit>) {
         match self.write(options, &mut pieces) {
             Ok(()) | Err(WriteError::Caller) => {}
-            Err(WriteError::Store(error)) => {
-                tracing::error!(call = CALL, %error, "a call of the API failed");
-                pieces.break_off();
-            }
+            Err(WriteError::Store(error)) => tracing::error!(call = CALL, %error, "a call of the API failed"),
         }
     }
 
@@ -183,7 +188,7 @@ impl Reading {
         })?;
         self.each(rules::ALL, of_links, rules::read_line, |rule| Line::RoutingRule(&rule).write(out))?;
         Line::End(&End { lines: out.lines }).write(out)?;
-        Ok(out.flush()?)
+        Ok(out.finish()?)
     }
 
     /// Tells of each row of a query, which has a place for a condition.
@@ -234,7 +239,7 @@ fn gather_changes(connection: &Connection, since: &str) -> rusqlite::Result<bool
 
 /// Gathers lines into pieces, and hands them to the one who sends them.
 struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
+    sender: mpsc::Sender<Piece>,
     runtime: Handle,
     gathered: Vec<u8>,
     lines: u64,
@@ -242,23 +247,31 @@ struct Pieces {
     began: Instant,
 }
 
+/// Lines on their way.
+enum Piece {
+    Next(Bytes),
+    Last(Bytes),
+}
+
 impl Pieces {
-    fn new(sender: mpsc::Sender<io::Result<Bytes>>, runtime: Handle) -> Self {
+    fn new(sender: mpsc::Sender<Piece>, runtime: Handle) -> Self {
         let gathered = Vec::with_capacity(PIECE_BYTES + LINE_BYTES);
         Self { sender, runtime, gathered, lines: 0, bytes_sent: 0, began: Instant::now() }
     }
 
-    fn hand_over(&mut self, piece: io::Result<Bytes>) -> io::Result<()> {
-        self.bytes_sent += piece.as_ref().map_or(0, Bytes::len);
+    /// Without this the answer is not whole.
+    fn finish(&mut self) -> io::Result<()> {
+        let rest = std::mem::take(&mut self.gathered);
+        self.hand_over(Piece::Last(rest.into()))
+    }
+
+    fn hand_over(&mut self, piece: Piece) -> io::Result<()> {
+        let (Piece::Next(bytes) | Piece::Last(bytes)) = &piece;
+        self.bytes_sent += bytes.len();
         let allowed = PATIENCE + Duration::from_secs((self.bytes_sent / BYTES_PER_SECOND_MIN) as u64);
         let left = allowed.saturating_sub(self.began.elapsed());
         let sent = self.runtime.block_on(self.sender.send_timeout(piece, left));
         sent.map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error.to_string()))
-    }
-
-    fn break_off(&mut self) {
-        // If nobody listens any more, nobody needs to know.
-        let _ = self.hand_over(Err(io::Error::other("the store failed")));
     }
 }
 
@@ -276,7 +289,7 @@ impl Write for Pieces {
 
     fn flush(&mut self) -> io::Result<()> {
         let full = std::mem::replace(&mut self.gathered, Vec::with_capacity(PIECE_BYTES + LINE_BYTES));
-        self.hand_over(Ok(full.into()))
+        self.hand_over(Piece::Next(full.into()))
     }
 }
 

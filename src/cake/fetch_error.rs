@@ -51,6 +51,18 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// Whether the upstream did not answer, or not to the end: it may be back at any moment.
+    pub fn is_away(&self) -> bool {
+        matches!(
+            self,
+            FetchError::Unreachable { .. }
+                | FetchError::Timeout { .. }
+                | FetchError::Body { .. }
+                | FetchError::Broken { .. }
+                | FetchError::Incomplete { .. }
+        )
+    }
+
     /// How long the upstream asks to wait before the next call.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -63,6 +63,8 @@ pub struct Refresh {
     warnings: Vec<Warning>,
     quarantined: usize,
     failures: u32,
+    /// The last failure was that nothing came.
+    is_away: bool,
     keeper: Keeper,
     /// What was changed since the base of the live table was compiled.
     patch: Patch,
@@ -98,6 +100,7 @@ impl Refresh {
             warnings: Vec::new(),
             quarantined: 0,
             failures: 0,
+            is_away: false,
             keeper,
             patch: Patch::default(),
             fetched: String::new(),
@@ -160,6 +163,8 @@ impl Refresh {
                 () = tokio::time::sleep_until(next) => {}
                 // After a failure only the interval counts: a change that cannot be taken would come again at once.
                 () = changed(&self.client, self.revision.as_ref()), if self.failures == 0 => {}
+                // But where nothing came, the next answer is worth a look at once.
+                () = back(&self.client, self.revision.as_ref()), if self.is_away => {}
             }
             while let Some(asked) = self.asked.waiting() {
                 waiting.push(asked);
@@ -179,7 +184,9 @@ impl Refresh {
 
     async fn refresh(&mut self, force: bool) -> RefreshReport {
         self.geo.reload_if_changed(&self.metrics).await;
-        let (result, error) = match self.fetch_and_publish(force).await {
+        let done = self.fetch_and_publish(force).await;
+        self.is_away = matches!(&done, Err(Failure::Fetch(error)) if error.is_away());
+        let (result, error) = match done {
             Ok(result) => (result, None),
             Err(failure) => (failure.result(), Some(failure.to_string())),
         };
@@ -395,19 +402,34 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| Failure::Broken(error.to_string()))
 }
 
-/// Waits until the upstream tells of another state. An upstream that does not tell, or cannot be reached, is left to
-/// the interval.
+/// Waits until the upstream tells of another state, or goes away, which a refresh will tell. An upstream that does not
+/// tell states is left to the interval.
 async fn changed(client: &Client, revision: Option<&HeaderValue>) {
+    let Some(revision) = revision else { return std::future::pending().await };
     // Two upstreams behind one address may tell of different states for ever.
     tokio::time::sleep(BETWEEN_CHANGES).await;
-    if let Some(revision) = revision {
-        while let Ok(Some(now)) = client.revision(revision, CHANGE_WAIT).await {
-            if now != *revision {
-                return;
-            }
+    loop {
+        match client.revision(revision, CHANGE_WAIT).await {
+            Ok(Some(now)) if now != *revision => return,
+            Ok(Some(_)) => {}
+            Err(error) if error.is_away() => return tokio::time::sleep(BETWEEN_LOOKS).await,
+            Ok(None) | Err(_) => std::future::pending().await,
         }
     }
-    std::future::pending().await
+}
+
+/// Waits until an upstream that told states and went away answers again.
+async fn back(client: &Client, revision: Option<&HeaderValue>) {
+    let Some(revision) = revision else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        match client.revision(revision, Duration::ZERO).await {
+            Ok(_) => return,
+            Err(error) if error.is_away() => {}
+            // It answers, but asks to be left alone, or is another.
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 /// Why a refresh left the live table as it was.
@@ -437,6 +459,9 @@ const CHANGE_WAIT: Duration = Duration::from_secs(30);
 
 /// Short beside the second in which a change is to be live.
 const BETWEEN_CHANGES: Duration = Duration::from_millis(50);
+
+/// At an upstream that is away: one small call.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
 /// After so many failures in a row the whole is asked for: perhaps only the changes cannot be told.
 const CHANGES_FAILED_MAX: u32 = 3;
