@@ -102,6 +102,29 @@ fn every_call_touches_the_links_that_it_changes_and_no_others() {
 }
 
 #[test]
+fn a_call_that_changes_nothing_leaves_the_state_as_it_is() {
+    let api = start();
+    let targets = json!({"offer_id": 2, "countries": "US", "action": "allow"});
+    api.post("update_offer_geo_targets.json", targets.clone()).success();
+    let before = revision(&api);
+    for (call, fields) in [
+        (
+            "update_smart_link.json",
+            json!({"smart_link_id": 1, "smart_link_name": "Link 1", "affiliate_id": 7}),
+        ),
+        ("smart_link_offer.json", json!({"smart_link_id": 1, "offer_id": 1, "offer_weight": 1})),
+        ("update_offer.json", json!({"offer_id": 1, "offer_status": "Active"})),
+        ("update_offer_geo_targets.json", targets),
+        ("update_routing_rule.json", json!({"rule_id": 1, "priority": 1})),
+    ] {
+        api.post(call, fields).success();
+        assert_eq!(revision(&api), before, "{call}");
+    }
+    api.post("update_smart_link.json", json!({"smart_link_id": 1, "smart_link_name": "renamed"})).success();
+    assert_ne!(revision(&api), before, "a name is answered by lists");
+}
+
+#[test]
 fn what_an_import_removes_is_told() {
     let api = start();
     let before = revision(&api);

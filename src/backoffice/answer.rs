@@ -20,6 +20,8 @@ pub struct Answer {
     body: Vec<u8>,
     /// Which state of the network it tells of; known of lists.
     revision: Option<String>,
+    /// The call changed nothing.
+    is_idle: bool,
 }
 
 /// The list `noun` of a page, beside the number of rows of all pages.
@@ -80,7 +82,17 @@ impl Answer {
         let mut body = serde_json::to_vec(envelope).map_err(|error| Refusal::Broken(error.to_string()))?;
         // So that a shell's prompt does not stick to it.
         body.push(b'\n');
-        Ok(Self { body, revision: None })
+        Ok(Self { body, revision: None, is_idle: false })
+    }
+
+    /// Says whether everything was already as the call wants it. Then the network keeps its state, and nobody reads it
+    /// again for nothing.
+    pub fn idle_if(self, is_idle: bool) -> Self {
+        Self { is_idle, ..self }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.is_idle
     }
 
     /// Says of which state of the network the answer tells, so that a reader of many pages notices a change between

@@ -98,7 +98,11 @@ fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<
             let answer = (call.run)(transaction, options, parameters)?;
             Ok(answer.of_revision(store::revision(transaction)?))
         }),
-        Verb::Write => backoffice.store().write(|transaction| (call.run)(transaction, options, parameters)),
+        Verb::Write => backoffice.store().write_if(|transaction| {
+            let answer = (call.run)(transaction, options, parameters)?;
+            let has_changed = !answer.is_idle();
+            Ok((answer, has_changed))
+        }),
     }
 }
 

@@ -38,11 +38,11 @@ pub fn attach(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
     after.read()?;
     let message = match before {
         None => "attached",
-        Some(before) if before == after => "unchanged",
+        Some(before) if before == after => UNCHANGED,
         Some(_) => "changed",
     };
     save(transaction, &after)?;
-    Answer::with_message(message, Under { response: after })
+    Ok(Answer::with_message(message, Under { response: after })?.idle_if(message == UNCHANGED))
 }
 
 /// `POST remove_smart_link_offer.json`: answers what was attached.
@@ -135,7 +135,7 @@ pub const ATTACH: Call = Call {
         PRIORITY.default(Given::Number(1)),
     ],
     example: r##"{"smart_link_id": 301, "offer_id": 1042, "offer_weight": 60, "priority": 2}"##,
-    answer: Shape::Told { item: "SmartLinkOffer", messages: &["attached", "changed", "unchanged"] },
+    answer: Shape::Told { item: "SmartLinkOffer", messages: &["attached", "changed", UNCHANGED] },
     run: attach,
 };
 
@@ -149,6 +149,9 @@ pub const REMOVE: Call = Call {
     answer: Shape::Told { item: "SmartLinkOffer", messages: &["removed"] },
     run: remove,
 };
+
+/// What attaching says where the offer is attached just so.
+const UNCHANGED: &str = "unchanged";
 
 /// The share of a tier's clicks.
 pub const WEIGHT: Parameter = Parameter::new(

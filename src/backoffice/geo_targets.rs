@@ -44,6 +44,7 @@ pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
     if !["allow", "block", "remove"].contains(&action.as_str()) {
         return Err(expected("action", action.as_str(), ACTIONS_WANTED).into());
     }
+    let before = targets_of(transaction, offer)?;
     for country in &countries {
         if action == "remove" {
             transaction
@@ -59,9 +60,11 @@ pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
         }
     }
     // Read back as the sync will read them: what it would refuse is undone.
-    read_geo_targets(&targets_of(transaction, offer)?.geo_targets)?;
+    let after = targets_of(transaction, offer)?;
+    read_geo_targets(&after.geo_targets)?;
     let updated_countries = countries.iter().map(|country| country.as_str()).collect();
-    Answer::new(Updated { offer_id: offer, updated_countries, action })
+    let answer = Answer::new(Updated { offer_id: offer, updated_countries, action })?;
+    Ok(answer.idle_if(after == before))
 }
 
 /// One action of an offer in an import, and the countries that have it, as a list or with commas between them.

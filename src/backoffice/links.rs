@@ -63,10 +63,12 @@ pub fn update(
     asked: &Parameters,
 ) -> Result<Answer, Refusal> {
     let id = required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?;
-    let mut link = find(transaction, options, id)?.ok_or_else(|| Refusal::unknown("smart_link_id", id))?;
+    let before = find(transaction, options, id)?.ok_or_else(|| Refusal::unknown("smart_link_id", id))?;
+    let mut link = before.clone();
     change(&mut link, options, asked)?;
     save(transaction, &link)?;
-    Answer::new(Under { response: link })
+    let is_idle = link == before;
+    Ok(Answer::new(Under { response: link })?.idle_if(is_idle))
 }
 
 /// The id of a link that is there.

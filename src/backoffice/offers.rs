@@ -62,10 +62,12 @@ pub fn update(
     asked: &Parameters,
 ) -> Result<Answer, Refusal> {
     let id = required("offer_id", asked.whole_number("offer_id")?, "a whole number")?;
-    let mut offer = find(transaction, id)?.ok_or_else(|| Refusal::unknown("offer_id", id))?;
+    let before = find(transaction, id)?.ok_or_else(|| Refusal::unknown("offer_id", id))?;
+    let mut offer = before.clone();
     change(&mut offer, options, asked)?;
     save(transaction, &offer)?;
-    Answer::new(Wrapped { offer })
+    let is_idle = offer == before;
+    Ok(Answer::new(Wrapped { offer })?.idle_if(is_idle))
 }
 
 /// The id of an offer that is there.
@@ -76,7 +78,7 @@ pub fn existing(transaction: &Transaction<'_>, asked: &Parameters) -> Result<i64
 }
 
 /// What the API answers of an offer: what routing needs, and what else was given.
-#[derive(PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct Offer {
     #[serde(flatten)]
     item: OfferItem,

@@ -44,7 +44,8 @@ pub fn create(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
 
 /// `POST update_routing_rule.json`: what is left out stays as it is; conditions are replaced as a whole.
 pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
-    let mut rule = existing(transaction, asked)?;
+    let before = existing(transaction, asked)?;
+    let mut rule = before.clone();
     if asked.raw("smart_link_id").is_some() {
         rule.smart_link_id = links::existing(transaction, asked)?;
     }
@@ -53,7 +54,8 @@ pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
     }
     change(&mut rule, asked)?;
     save(transaction, &rule)?;
-    Answer::new(Under { response: rule })
+    let is_idle = rule == before;
+    Ok(Answer::new(Under { response: rule })?.idle_if(is_idle))
 }
 
 /// `POST remove_routing_rule.json`: answers the rule that was.
