@@ -19,6 +19,7 @@
 //! 3  admin       metrics, health, explain, refresh
 //! 2  state       the meeting place                 live table, live geo, counts, readiness
 //! 2  cake        the CAKE API on the wire          items as serde types, the client
+//! 2  ledger      who may spend how much of a cap   leases, windows, conversions
 //! 1  routing     snapshot → table → decision       pure
 //! 1  lookup      address → place, agent → device   pure
 //! 1  click_id    what a click id says, and its MAC   pure
@@ -70,6 +71,7 @@ pub mod routing;
 
 // What the planes share.
 pub mod cake;
+pub mod ledger;
 pub mod state;
 
 // The planes.

@@ -22,6 +22,6 @@ pub use destination::{
 pub use explain::{EntryStory, Explanation, Failure, TierStory, explain};
 pub use layers::{LayeredTable, LinkIds};
 pub use sets::{HostSet, NameSet, NetSet, SortedSet, TextSet, is_host_pattern, parse_net};
-pub use snapshot::{Attachment, Entry, Link, Offer, Rotation, Snapshot, Warning, Weight};
+pub use snapshot::{Attachment, Cap, Entry, Link, Offer, Rotation, Snapshot, Warning, Weight};
 pub use table::{BotPolicy, Table};
 pub use targeting::{Condition, DAY_NAMES, Flag, Flags, Hours, MinuteOfDay, Mode, ValueSet, Zone};

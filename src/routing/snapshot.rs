@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::types::{AffiliateId, LinkId, OfferId, RuleId, UnixMillis};
+use crate::types::{AffiliateId, CapKey, LinkId, OfferId, RuleId, UnixMillis};
 
-use super::targeting::Condition;
+use super::targeting::{Condition, Zone};
 
 /// A network: its links, its offers, and which offer hangs on which link. What there are millions of may be borrowed:
 /// a copy of it would be as large as the table.
@@ -22,6 +22,20 @@ pub struct Snapshot<'a> {
     pub attachments: Cow<'a, [Attachment]>,
     /// Rules; attachments may be here, too.
     pub entries: Cow<'a, [Entry]>,
+    /// No part of the table: they are kept by offer, beside it, so that a cap can change without it.
+    pub caps: Vec<Cap>,
+}
+
+/// How much an offer may take in a window.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cap {
+    pub key: CapKey,
+    /// Clicks or conversions.
+    pub amount: u64,
+    /// In which the windows begin and end.
+    pub zone: Zone,
+    /// Never closes the offer; somebody is told when the amount is reached.
+    pub alert_only: bool,
 }
 
 /// What `id` names.
