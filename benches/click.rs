@@ -48,9 +48,9 @@ use smartlink::cake::Network;
 use smartlink::click_id::{ClickIdKeys, NodeIdentity, WorkerIndex};
 use smartlink::edge::{ClickIds, ClickOptions, RequestLines, Worker, handle};
 use smartlink::lookup::GeoDb;
-use smartlink::routing::{BotPolicy, CompileOptions, NetSet, Table, Zone, compile};
-use smartlink::state::{Geo, LiveGeo, LiveTable, Metrics, now};
-use smartlink::types::{AffiliateId, LinkId, OfferId, UnixMillis};
+use smartlink::routing::{BotPolicy, Cap, CompileOptions, NetSet, Table, Zone, compile};
+use smartlink::state::{CapBook, CapCells, FOREVER, Geo, LiveGeo, LiveTable, Metrics, TOKENS_MAX, now};
+use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, LinkId, OfferId, UnixMillis};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// As in the program.
@@ -62,7 +62,7 @@ criterion_main!(benches);
 
 /// Each click comes from another random address, over links drawn at random.
 fn clicks(criterion: &mut Criterion) {
-    let mut worker = worker();
+    let mut worker = worker(Arc::default());
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let mut group = criterion.benchmark_group("click");
     for (name, targets, headers) in shapes() {
@@ -76,7 +76,44 @@ fn clicks(criterion: &mut Criterion) {
             });
         });
     }
+    // With a book: of offers that no link has, and of all, charged to a cap that does not run dry.
+    let cells = CapCells::default();
+    for (name, offers) in [("offer_beside_caps", LINKS..LINKS + OFFERS), ("offer_charged", 1..OFFERS + 1)] {
+        let mut worker = self::worker(Arc::new(book(&cells, offers)));
+        let (_, targets, headers) = shapes().swap_remove(0);
+        let requests: Vec<Parts> = targets.iter().map(|target| parts(target, headers)).collect();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let bits = random.next_u64();
+                let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
+                let request = &requests[(bits >> 32) as usize % requests.len()];
+                black_box(handle(&mut worker, black_box(request), peer))
+            });
+        });
+    }
     group.finish();
+}
+
+/// A daily cap on the clicks of each of these offers, with more tokens than a bench takes.
+fn book(cells: &CapCells, offers: std::ops::Range<u32>) -> CapBook {
+    let zone = Zone::parse("UTC").expect("UTC is a zone");
+    let cap = |offer| Cap {
+        key: CapKey {
+            offer: OfferId::new(offer).expect("not 0"),
+            affiliate: None,
+            kind: CapKind::Click,
+            interval: CapInterval::Daily,
+        },
+        amount: u64::MAX,
+        zone: zone.clone(),
+        alert_only: false,
+    };
+    let book = cells.book(&offers.map(cap).collect::<Vec<_>>());
+    for (_, cell) in cells.cells() {
+        cell.begin_round(FOREVER);
+        cell.add(TOKENS_MAX);
+    }
+    book
 }
 
 /// An id made, as each click does, and verified, as a postback is to: genuine, signed with the second key, forged.
@@ -152,7 +189,7 @@ fn shapes() -> Vec<Shape> {
     ]
 }
 
-fn worker() -> Worker {
+fn worker(caps: Arc<CapBook>) -> Worker {
     let options = CompileOptions::default();
     let network = network();
     let (snapshot, warnings) = network.to_snapshot(&Zone::parse("UTC").expect("UTC is a zone"));
@@ -160,7 +197,7 @@ fn worker() -> Worker {
     let (table, warnings) = compile(&snapshot, &options);
     assert_eq!(warnings, []);
     let live = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
-    live.publish(table, "bench".to_owned(), now());
+    live.publish(table, caps, "bench".to_owned(), now());
     let places = match std::env::var("SMARTLINK_BENCH_GEO") {
         Ok(path) => GeoDb::from_bytes(std::fs::read(path).expect("SMARTLINK_BENCH_GEO is a readable file"))
             .expect("SMARTLINK_BENCH_GEO is a Country or City database"),

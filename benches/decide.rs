@@ -26,12 +26,13 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use smartlink::routing::{
-    CompileOptions, Condition, Entry, Link, Mode, Offer, Rotation, Snapshot, Table, ValueSet, Weight,
-    compile, decide,
+    Cap, CompileOptions, Condition, Entry, Link, Mode, NoCaps, Offer, Rotation, Snapshot, Table, ValueSet,
+    Weight, Zone, compile, decide,
 };
+use smartlink::state::{CapBook, CapCells, Caps, FOREVER};
 use smartlink::types::{
-    AffiliateId, Browser, Click, Country, CountrySet, Device, DeviceKind, Draw, Language, LinkId, OfferId,
-    Os, Place, RuleId, UnixMillis,
+    AffiliateId, Browser, CapInterval, CapKey, CapKind, Click, Country, CountrySet, Device, DeviceKind, Draw,
+    Language, LinkId, OfferId, Os, Place, RuleId, UnixMillis,
 };
 
 /// How much of a tier takes the click, one entry in …
@@ -67,7 +68,7 @@ fn decisions(c: &mut Criterion) {
             group.bench_function(BenchmarkId::from_parameter(entries), |bencher| {
                 let mut draws = Xoshiro256PlusPlus::seed_from_u64(SEED);
                 let click = click(1);
-                bencher.iter(|| decide(&table, black_box(&click), Draw(draws.random())).outcome);
+                bencher.iter(|| decide(&table, &NoCaps, black_box(&click), Draw(draws.random())).outcome);
             });
         }
         group.finish();
@@ -84,14 +85,64 @@ fn many_links(c: &mut Criterion) {
             let mut click = click(1);
             bencher.iter(|| {
                 click.link = LinkId::new(draws.random_range(1..=links)).unwrap();
-                decide(&table, black_box(&click), Draw(draws.random())).outcome
+                decide(&table, &NoCaps, black_box(&click), Draw(draws.random())).outcome
             });
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, decisions, many_links);
+/// Caps beside the table: offers that have none, that have one with clicks to spend, and a tier of which all but one in ten
+/// offers are closed.
+fn caps(c: &mut Criterion) {
+    let mut group = c.benchmark_group("caps");
+    let shapes: [(&str, &dyn Fn(u32) -> Option<u64>); 4] = [
+        ("of_other_offers", &|_| None),
+        ("open", &|_| Some(1)),
+        ("one_in_10_open", &|index| Some(u64::from(index % 10 == 9))),
+        ("none_open", &|_| Some(0)),
+    ];
+    for (name, tokens) in shapes {
+        for entries in [8, 500] {
+            let table = table(1, entries, Open::All, Targeting::Distinct);
+            let cells = CapCells::default();
+            let book = book(&cells, entries as u32, tokens);
+            group.bench_function(BenchmarkId::new(name, entries), |bencher| {
+                let mut draws = Xoshiro256PlusPlus::seed_from_u64(SEED);
+                let click = click(1);
+                bencher.iter(|| {
+                    let caps = Caps::spending(black_box(&book));
+                    decide(&table, &caps, black_box(&click), Draw(draws.random())).outcome
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A daily cap on clicks for each offer that is to have one, with so many tokens; and for one that no link has.
+fn book(cells: &CapCells, offers: u32, tokens: impl Fn(u32) -> Option<u64>) -> CapBook {
+    let key = |offer| CapKey {
+        offer: OfferId::new(offer).unwrap(),
+        affiliate: None,
+        kind: CapKind::Click,
+        interval: CapInterval::Daily,
+    };
+    let capped = (0..offers).filter(|&index| tokens(index).is_some()).map(|index| index + 1);
+    let zone = Zone::parse("UTC").unwrap();
+    let caps: Vec<Cap> = capped
+        .chain([u32::MAX])
+        .map(|offer| Cap { key: key(offer), amount: 1000, zone: zone.clone(), alert_only: false })
+        .collect();
+    let book = cells.book(&caps);
+    for (key, cell) in cells.cells() {
+        cell.begin_round(FOREVER);
+        cell.add(tokens(key.offer.value() - 1).unwrap_or_default());
+    }
+    book
+}
+
+criterion_group!(benches, decisions, many_links, caps);
 criterion_main!(benches);
 
 fn table(links: u32, entries: usize, open: Open, targeting: Targeting) -> Table {

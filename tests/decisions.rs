@@ -10,7 +10,9 @@
 //! - `at` is RFC 3339. The click id in destinations is `CLICK`.
 //! - `expect.outcome` always; `offer` and `rule` are compared always, so that leaving one out says that there is none;
 //!   `priority`, `destination` (the finished URL, or `"none"`) and `failed` only where given. `failed` says why an
-//!   entry is not eligible, `"offer 1042: country must be"`, compared with the explanation.
+//!   entry cannot be drawn, `"offer 1042: country must be"`, compared with the explanation.
+//! - `closed` lists the caps that are full, `{ offer = 1042 }` for every affiliate or `{ offer = 1042, affiliate = 67890 }`; by
+//!   default daily caps on clicks.
 //! - `expect.warnings`: a part of each warning, in any order. All must be named; leaving it out says there is none.
 
 use std::collections::HashSet;
@@ -23,12 +25,12 @@ use smartlink::cake::wire::{
     Conditions, GeoTarget, OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer,
 };
 use smartlink::routing::{
-    BotPolicy, CompileOptions, DestinationPolicy, Explanation, HostSet, Outcome, Table, Template, Values,
-    Warning, Zone, compile, decide, explain,
+    BotPolicy, CapView, CompileOptions, DestinationPolicy, Explanation, HostSet, Outcome, Table, Template,
+    Values, Warning, Zone, compile, decide, explain,
 };
 use smartlink::types::{
-    AffiliateId, Browser, Click, Country, Device, DeviceKind, Draw, Language, LinkId, Os, Place, Region,
-    Subs, UnixMillis,
+    AffiliateId, Browser, CapInterval, CapKey, CapKind, Click, Country, Device, DeviceKind, Draw, Language,
+    LinkId, OfferId, Os, Place, Region, Subs, UnixMillis,
 };
 
 #[test]
@@ -101,6 +103,9 @@ struct Case {
     options: Options,
     #[serde(default)]
     click: Fields,
+    /// The caps that are full.
+    #[serde(default)]
+    closed: Vec<ClosedCap>,
     draw: Option<WrittenDraw>,
     expect: Expect,
 }
@@ -129,6 +134,8 @@ struct ShortLink {
     #[serde(default = "weighted")]
     rotation: String,
     fallback: Option<String>,
+    #[serde(default = "yes")]
+    cap_aware: bool,
 }
 
 #[derive(Clone, Deserialize)]
@@ -169,6 +176,18 @@ struct ShortRule {
     priority: i64,
     #[serde(default)]
     conditions: Conditions,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClosedCap {
+    offer: u32,
+    /// Left out, the cap counts every affiliate's clicks.
+    affiliate: Option<u32>,
+    #[serde(default = "click_cap")]
+    kind: String,
+    #[serde(default = "daily")]
+    interval: String,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -239,8 +258,10 @@ fn check(file: &File, case: &Case) -> Result<(), String> {
     let fields = case.click.clone().or(&file.click);
     let click = fields.click()?;
     let draw = case.draw.as_ref().map_or(Ok(Draw(0)), WrittenDraw::read)?;
-    let decision = decide(&table, &click, draw);
-    let explanation = explain(&table, &click, draw);
+    let closed = case.closed.iter().map(ClosedCap::key).collect::<Option<Vec<_>>>();
+    let caps = ClosedCaps(closed.ok_or("a closed cap is of no such offer, kind or interval")?);
+    let decision = decide(&table, &caps, &click, draw);
+    let explanation = explain(&table, &caps, &click, draw);
 
     let mut wrong = Vec::new();
     let mut compare = |what: &str, found: String, expected: String| {
@@ -304,6 +325,34 @@ fn compiled(network: &ShortNetwork, options: &Options) -> Result<(Table, Vec<War
     Ok((table, warnings))
 }
 
+/// Caps of which these are full, and no others.
+struct ClosedCaps(Vec<CapKey>);
+
+impl CapView for ClosedCaps {
+    fn is_open(&self, offer: OfferId, affiliate: AffiliateId) -> bool {
+        self.closed_caps(offer, affiliate).is_empty()
+    }
+
+    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<CapKey> {
+        let counts = |cap: &&CapKey| cap.offer == offer && cap.affiliate.is_none_or(|own| own == affiliate);
+        self.0.iter().filter(counts).copied().collect()
+    }
+}
+
+impl ClosedCap {
+    fn key(&self) -> Option<CapKey> {
+        Some(CapKey {
+            offer: OfferId::new(self.offer)?,
+            affiliate: match self.affiliate {
+                Some(affiliate) => Some(AffiliateId::new(affiliate)?),
+                None => None,
+            },
+            kind: CapKind::parse(&self.kind)?,
+            interval: CapInterval::parse(&self.interval)?,
+        })
+    }
+}
+
 /// Where the explanation does not fit the decision, or itself.
 fn disagreements(explanation: &Explanation<'_>, decision: &smartlink::routing::Decision<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -317,11 +366,14 @@ fn disagreements(explanation: &Explanation<'_>, decision: &smartlink::routing::D
             if entry.chosen {
                 chosen.push(id);
             }
-            if entry.chosen && (!entry.eligible || entry.failed.is_some()) {
+            if entry.chosen && (!entry.open || entry.failed.is_some()) {
                 wrong.push(format!("{id:?} is chosen, yet explain says {:?}", entry.failed));
             }
-            if !entry.eligible && entry.failed.is_none() {
-                wrong.push(format!("{id:?} is not eligible, and explain does not say why"));
+            if !entry.open && entry.failed.is_none() {
+                wrong.push(format!("{id:?} is not open, and explain does not say why"));
+            }
+            if entry.open && !entry.eligible {
+                wrong.push(format!("{id:?} is open, yet not eligible"));
             }
         }
     }
@@ -405,7 +457,7 @@ impl ShortLink {
             affiliate_id: self.aff_id,
             smart_link_status: self.status.clone(),
             rotation_type: self.rotation.clone(),
-            cap_aware: true,
+            cap_aware: self.cap_aware,
             fallback_url: self.fallback.clone(),
             tracking_url: None,
         }
@@ -572,6 +624,18 @@ fn active() -> String {
 
 fn weighted() -> String {
     "weighted".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn click_cap() -> String {
+    "click".to_owned()
+}
+
+fn daily() -> String {
+    "daily".to_owned()
 }
 
 fn one() -> i64 {

@@ -4,7 +4,8 @@
 //! Every failure prints the seed it came from; `PROPTEST_RNG_SEED=<seed> cargo test --test properties` runs it again.
 //! Frequencies are drawn from a fixed seed, so that they fail always or never.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 
 use proptest::collection::vec;
@@ -15,14 +16,14 @@ use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use smartlink::routing::{
-    Attachment, BotPolicy, Choice, CompileOptions, Condition, DestinationPolicy, Entry, Flags, HostSet,
-    Hours, LayeredTable, Link, LinkIds, MinuteOfDay, Mode, NameSet, NetSet, Offer, Outcome, Rotation,
-    Snapshot, TEMPLATE_BYTES_MAX, Table, Template, TextSet, ValueSet, Values, Weight, Zone, compile, decide,
-    explain,
+    Attachment, BotPolicy, CapView, Choice, CompileOptions, Condition, DestinationPolicy, Entry, Flags,
+    HostSet, Hours, LayeredTable, Link, LinkIds, MinuteOfDay, Mode, NameSet, NetSet, NoCaps, Offer, Outcome,
+    Rotation, Snapshot, TEMPLATE_BYTES_MAX, Table, Template, TextSet, ValueSet, Values, Weight, Zone,
+    compile, decide, explain,
 };
 use smartlink::types::{
-    AffiliateId, Browser, Click, Country, CountrySet, Device, DeviceKind, Draw, Language, LinkId, OfferId,
-    Os, Place, Region, RuleId, SUB_BYTES_MAX, UnixMillis,
+    AffiliateId, Browser, CapInterval, CapKey, CapKind, Click, Country, CountrySet, Device, DeviceKind, Draw,
+    Language, LinkId, OfferId, Os, Place, Region, RuleId, SUB_BYTES_MAX, UnixMillis,
 };
 use url::Url;
 
@@ -37,7 +38,12 @@ struct Verdict<'s> {
 }
 
 /// The decision as SPEC 3 words it, over the snapshot itself: no table, no alias slots, no draw. Items are unique.
-fn naive<'s>(snapshot: &'s Snapshot<'_>, options: &CompileOptions, click: &Click<'_>) -> Verdict<'s> {
+fn naive<'s>(
+    snapshot: &'s Snapshot<'_>,
+    options: &CompileOptions,
+    closed: &Closed,
+    click: &Click<'_>,
+) -> Verdict<'s> {
     let network = options.network_fallback.clone();
     let without_entry = |outcome, fallback| Verdict { outcome, entries: Vec::new(), fallback };
     let Some(link) = snapshot.links.iter().find(|link| link.id == click.link) else {
@@ -62,7 +68,7 @@ fn naive<'s>(snapshot: &'s Snapshot<'_>, options: &CompileOptions, click: &Click
             tiers.entry(entry.priority).or_default().push((entry, offer));
         }
     }
-    let no_entry = if tiers.is_empty() { Outcome::NoOffers } else { Outcome::NoMatch };
+    let mut no_entry = if tiers.is_empty() { Outcome::NoOffers } else { Outcome::NoMatch };
     for tier in tiers.into_values() {
         let mut open: Vec<(&Entry, u32)> = Vec::new();
         for (entry, offer) in tier {
@@ -70,7 +76,12 @@ fn naive<'s>(snapshot: &'s Snapshot<'_>, options: &CompileOptions, click: &Click
                 entry.conditions.iter().chain(&offer.targeting).all(|condition| condition.holds(click));
             let alive = offer.active && offer.expires_at.is_none_or(|moment| click.at < moment);
             let weight = entry.weight.value().into();
-            if holds && alive && weight > 0 {
+            let eligible = holds && alive && weight > 0;
+            let capped = link.cap_aware && closed.closes(entry.offer, link.affiliate);
+            if eligible && capped {
+                no_entry = Outcome::Capped;
+            }
+            if eligible && !capped {
                 open.push((entry, if link.rotation == Rotation::Weighted { weight } else { 1 }));
             }
         }
@@ -85,6 +96,41 @@ fn naive<'s>(snapshot: &'s Snapshot<'_>, options: &CompileOptions, click: &Click
     without_entry(no_entry, own)
 }
 
+/// Offers that a cap closes, for everybody or for one affiliate.
+#[derive(Clone, Debug, Default)]
+struct Closed(BTreeSet<(u32, Option<u32>)>);
+
+impl Closed {
+    fn closes(&self, offer: OfferId, affiliate: AffiliateId) -> bool {
+        [None, Some(affiliate.value())].into_iter().any(|own| self.0.contains(&(offer.value(), own)))
+    }
+}
+
+impl CapView for Closed {
+    fn is_open(&self, offer: OfferId, affiliate: AffiliateId) -> bool {
+        !self.closes(offer, affiliate)
+    }
+
+    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<CapKey> {
+        let (kind, interval) = (CapKind::Click, CapInterval::Daily);
+        let key = CapKey { offer, affiliate: Some(affiliate), kind, interval };
+        self.closes(offer, affiliate).then_some(key).into_iter().collect()
+    }
+}
+
+/// Answers each question anew, as caps do that fill and are leased while it is decided.
+struct Fickle(RefCell<Xoshiro256PlusPlus>);
+
+impl CapView for Fickle {
+    fn is_open(&self, _: OfferId, _: AffiliateId) -> bool {
+        self.0.borrow_mut().random_bool(0.3)
+    }
+
+    fn closed_caps(&self, _: OfferId, _: AffiliateId) -> Vec<CapKey> {
+        Vec::new()
+    }
+}
+
 fn template(url: &str, options: &CompileOptions) -> Option<Template> {
     Template::parse(url, &options.policy).ok().map(|(template, _)| template)
 }
@@ -96,12 +142,42 @@ proptest! {
     fn the_fast_path_chooses_what_the_naive_router_allows(
         snapshot in snapshots().prop_map(unique),
         options in options(),
+        closed in closed(),
         clicks in vec(clicks(), 1..20),
         draws in vec(any::<u64>(), 4),
     ) {
         let (table, _) = compile(&snapshot, &options);
         for click in &clicks {
-            agree(&table, &snapshot, &options, &click.borrowed(), &draws)?;
+            agree(&table, &snapshot, &options, &closed, &click.borrowed(), &draws)?;
+        }
+    }
+
+    /// It ends, and chooses nothing that is not eligible; where nothing is, no cap is to blame.
+    #[test]
+    fn caps_that_change_under_a_decision_do_no_harm(
+        snapshot in snapshots().prop_map(unique),
+        options in options(),
+        clicks in vec(clicks(), 1..20),
+        draws in vec(any::<u64>(), 4),
+        seed in any::<u64>(),
+    ) {
+        let (table, _) = compile(&snapshot, &options);
+        let caps = Fickle(RefCell::new(Xoshiro256PlusPlus::seed_from_u64(seed)));
+        for (click, draw) in clicks.iter().flat_map(|click| draws.iter().map(move |draw| (click, draw))) {
+            let (click, draw) = (click.borrowed(), Draw(*draw));
+            let decision = decide(&table, &caps, &click, draw);
+            let without = explain(&table, &NoCaps, &click, draw);
+            match decision.choice {
+                None if decision.outcome == Outcome::Capped =>
+                    prop_assert_eq!(without.decision.outcome, Outcome::Offer),
+                None => prop_assert_eq!(decision, without.decision),
+                Some(choice) => {
+                    // Perhaps of a later tier than without caps.
+                    let tier = without.tiers.iter().find(|tier| tier.priority == choice.priority).unwrap();
+                    prop_assert!(tier.entries.iter().any(|entry| (entry.offer, entry.rule)
+                        == (choice.offer, choice.rule) && entry.eligible && entry.weight > 0));
+                }
+            }
         }
     }
 
@@ -112,6 +188,7 @@ proptest! {
         after in snapshots().prop_map(unique),
         changed in vec(1u32..6, 0..4),
         options in options(),
+        closed in closed(),
         clicks in vec(clicks(), 1..20),
         draws in vec(any::<u64>(), 4),
     ) {
@@ -130,14 +207,15 @@ proptest! {
         now.entries.to_mut().extend(patch.entries.into_owned());
         for click in &clicks {
             let click = click.borrowed();
-            agree(table.of(click.link), &now, &options, &click, &draws)?;
+            agree(table.of(click.link), &now, &options, &closed, &click, &draws)?;
         }
         // Not only one that is allowed, but the very same: a draw can be replayed on a table that was compiled at once.
         let whole = compile(&now, &options).0;
         for (click, draw) in clicks.iter().zip(draws.iter().cycle()) {
             let click = click.borrowed();
             prop_assert_eq!(
-                decide(table.of(click.link), &click, Draw(*draw)), decide(&whole, &click, Draw(*draw)));
+                decide(table.of(click.link), &closed, &click, Draw(*draw)),
+                decide(&whole, &closed, &click, Draw(*draw)));
         }
         prop_assert_eq!((table.links(), table.entries(), table.offers()),
             (whole.links(), whole.entries(), whole.offers()));
@@ -147,21 +225,23 @@ proptest! {
     fn the_story_fits_the_decision(
         snapshot in snapshots(),
         options in options(),
+        closed in closed(),
         click in clicks(),
         draw in any::<u64>(),
     ) {
         let (table, _) = compile(&snapshot, &options);
         let (click, draw) = (click.borrowed(), Draw(draw));
-        let explanation = explain(&table, &click, draw);
-        prop_assert_eq!(&explanation.decision, &decide(&table, &click, draw));
+        let explanation = explain(&table, &closed, &click, draw);
+        prop_assert_eq!(&explanation.decision, &decide(&table, &closed, &click, draw));
         let mut chosen = Vec::new();
         for tier in &explanation.tiers {
             for entry in &tier.entries {
                 if entry.chosen {
-                    prop_assert!(entry.eligible && entry.failed.is_none(), "{:?}", entry);
+                    prop_assert!(entry.open && entry.failed.is_none(), "{:?}", entry);
                     chosen.push(Choice { offer: entry.offer, rule: entry.rule, priority: tier.priority });
                 }
-                prop_assert_eq!(entry.failed.is_none(), entry.eligible && entry.weight > 0);
+                prop_assert!(entry.eligible || !entry.open);
+                prop_assert_eq!(entry.failed.is_none(), entry.open && entry.weight > 0);
             }
         }
         prop_assert_eq!(chosen, Vec::from_iter(explanation.decision.choice));
@@ -179,7 +259,7 @@ proptest! {
         prop_assert_eq!(format!("{table:?}"), format!("{other:?}"));
         prop_assert_eq!(warnings, other_warnings);
         let click = click.borrowed();
-        prop_assert_eq!(decide(&table, &click, Draw(draw)), decide(&other, &click, Draw(draw)));
+        prop_assert_eq!(decide(&table, &NoCaps, &click, Draw(draw)), decide(&other, &NoCaps, &click, Draw(draw)));
         prop_assert!(table.heap_bytes() > 0);
     }
 }
@@ -189,17 +269,20 @@ fn agree(
     table: &Table,
     snapshot: &Snapshot<'_>,
     options: &CompileOptions,
+    closed: &Closed,
     click: &Click<'_>,
     draws: &[u64],
 ) -> Result<(), TestCaseError> {
-    let verdict = naive(snapshot, options, click);
+    let verdict = naive(snapshot, options, closed, click);
     for &draw in draws.iter().chain(&[0, u64::MAX]) {
-        let decision = decide(table, click, Draw(draw));
+        let decision = decide(table, closed, click, Draw(draw));
         prop_assert_eq!(decision.outcome, verdict.outcome);
         prop_assert_eq!(decision.choice.is_some(), !verdict.entries.is_empty());
         match decision.choice {
             None => prop_assert_eq!(decision.destination, verdict.fallback.as_ref()),
             Some(choice) => {
+                let link = snapshot.links.iter().find(|link| link.id == click.link).unwrap();
+                prop_assert_eq!(decision.charges, link.cap_aware);
                 let allowed = |entry: &Entry| choice == choice_of(entry);
                 prop_assert!(verdict.entries.iter().any(|(entry, _)| allowed(entry)), "{:?}", choice);
                 let offer = snapshot.offers.iter().find(|offer| offer.id == choice.offer).unwrap();
@@ -217,9 +300,9 @@ fn choice_of(entry: &Entry) -> Choice {
 
 // ---- frequencies ----------------------------------------------------------------------------------------------------
 
-/// Nineteen chi-square tests, each at p < 1e-8: a right router fails one of them with p < 1e-6. The seed is fixed.
+/// 31 chi-square tests, each at p < 1e-8: a right router fails one of them with p < 1e-6. The seed is fixed.
 #[test]
-fn shares_are_the_weights_of_the_eligible() {
+fn shares_are_the_weights_of_the_open() {
     let mut tests = 0;
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let all: Vec<u8> = (1..=100).collect();
@@ -249,7 +332,20 @@ fn shares_are_the_weights_of_the_eligible() {
             tests += 1;
         }
     }
-    assert_eq!(tests, 19);
+    // Closed by caps, alone or beside those that are not eligible.
+    for (size, open_one_in) in [(10, 2), (10, 10), (100, 10), (400, 100)] {
+        for (rotation, sharing) in [
+            (Rotation::Weighted, Sharing::Always),
+            (Rotation::Weighted, Sharing::Capped),
+            (Rotation::Even, Sharing::Capped),
+        ] {
+            let entries =
+                (0..size).map(|index| ((index * 37 % 100 + 1) as u8, index % open_one_in == 0)).collect();
+            check_shares(rotation, entries, sharing, 30_000, &mut random);
+            tests += 1;
+        }
+    }
+    assert_eq!(tests, 31);
 }
 
 #[test]
@@ -258,7 +354,7 @@ fn by_priority_the_lowest_eligible_offer_takes_all() {
     let table = tier(Rotation::Priority, &entries, Sharing::Own);
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     for _ in 0..10_000 {
-        assert_eq!(chosen(&table, random.random()), 9);
+        assert_eq!(chosen(&table, &NoCaps, random.random()), 9);
     }
 }
 
@@ -276,7 +372,7 @@ fn shares_are_exact_over_a_grid_of_draws() {
             let table = tier(Rotation::Weighted, &entries, Sharing::Own);
             let mut counts = vec![0u64; weights.len()];
             for step in 0..DRAWS {
-                counts[chosen(&table, step * (1 << 48) + offset)] += 1;
+                counts[chosen(&table, &NoCaps, step * (1 << 48) + offset)] += 1;
             }
             let total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
             let expected = |weight: u8| (u64::from(weight) * DRAWS) as f64 / total as f64;
@@ -292,6 +388,29 @@ enum Sharing {
     Own,
     /// There are two targetings, the open and the closed.
     Common,
+    /// Every entry has a targeting that holds; caps close those that are not open.
+    Always,
+    /// As `Common`, but half of those that are not open are eligible, and closed by caps.
+    Capped,
+}
+
+impl Sharing {
+    /// Whether the entry's targeting holds.
+    fn holds(self, index: usize, open: bool) -> bool {
+        match self {
+            Sharing::Own | Sharing::Common => open,
+            Sharing::Always => true,
+            Sharing::Capped => open || index % 2 == 1,
+        }
+    }
+
+    /// What closes the entries that are not open and whose targeting holds.
+    fn caps(self, entries: &[(u8, bool)]) -> Closed {
+        let closed = |(index, &(_, open)): (usize, &(u8, bool))| {
+            (!open && self.holds(index, open)).then_some((index as u32 + 1, None))
+        };
+        Closed(entries.iter().enumerate().filter_map(closed).collect())
+    }
 }
 
 fn check_shares(
@@ -302,9 +421,10 @@ fn check_shares(
     random: &mut Xoshiro256PlusPlus,
 ) {
     let table = tier(rotation, &entries, sharing);
+    let caps = sharing.caps(&entries);
     let mut counts = vec![0u32; entries.len()];
     for _ in 0..draws {
-        counts[chosen(&table, random.random())] += 1;
+        counts[chosen(&table, &caps, random.random())] += 1;
     }
     let share = |&(weight, open): &(u8, bool)| match rotation {
         _ if !open => 0.0,
@@ -343,7 +463,7 @@ fn tier(rotation: Rotation, entries: &[(u8, bool)], sharing: Sharing) -> Table {
     for (index, &(weight, open)) in entries.iter().enumerate() {
         let number = index as u32 + 1;
         let value = if sharing == Sharing::Own { number.to_string() } else { "common".to_owned() };
-        let texts = if open { vec![value, "click".to_owned()] } else { vec![value] };
+        let texts = if sharing.holds(index, open) { vec![value, "click".to_owned()] } else { vec![value] };
         snapshot.offers.push(Offer {
             id: OfferId::new(number).unwrap(),
             active: true,
@@ -365,10 +485,10 @@ fn tier(rotation: Rotation, entries: &[(u8, bool)], sharing: Sharing) -> Table {
 }
 
 /// Which entry of such a tier a draw falls on.
-fn chosen(table: &Table, draw: u64) -> usize {
+fn chosen(table: &Table, caps: &impl CapView, draw: u64) -> usize {
     let mut click = ClickParts::plain();
     click.subs[0] = Some("click".to_owned());
-    decide(table, &click.borrowed(), Draw(draw)).choice.unwrap().offer.value() as usize - 1
+    decide(table, caps, &click.borrowed(), Draw(draw)).choice.unwrap().offer.value() as usize - 1
 }
 
 // ---- templates ------------------------------------------------------------------------------------------------------
@@ -476,13 +596,14 @@ fn unique(mut snapshot: Snapshot<'static>) -> Snapshot<'static> {
 }
 
 fn links() -> impl Strategy<Value = Link> {
-    (1u32..4, 1u32..3, prop::bool::weighted(0.9), select(&Rotation::ALL[..]), option::of(urls())).prop_map(
-        |(id, affiliate, active, rotation, fallback_url)| Link {
+    let flags = (prop::bool::weighted(0.9), prop::bool::weighted(0.8));
+    (1u32..4, 1u32..3, flags, select(&Rotation::ALL[..]), option::of(urls())).prop_map(
+        |(id, affiliate, (active, cap_aware), rotation, fallback_url)| Link {
             id: LinkId::new(id).unwrap(),
             affiliate: AffiliateId::new(affiliate).unwrap(),
             active,
             rotation,
-            cap_aware: true,
+            cap_aware,
             fallback_url: fallback_url.map(String::into_boxed_str),
         },
     )
@@ -497,6 +618,10 @@ fn offers() -> impl Strategy<Value = Offer> {
             url,
             targeting,
         })
+}
+
+fn closed() -> impl Strategy<Value = Closed> {
+    vec((1u32..9, option::of(1u32..3)), 0..10).prop_map(|closed| Closed(closed.into_iter().collect()))
 }
 
 fn entries() -> impl Strategy<Value = Entry> {

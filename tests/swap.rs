@@ -173,7 +173,10 @@ fn publish(live: &LiveTable, generation: u64) {
     }
     let (table, warnings) = compile(&snapshot, &CompileOptions::default());
     assert_eq!(warnings, []);
-    assert_eq!(live.publish(table, generation.to_string(), UnixMillis(generation as i64)), generation);
+    assert_eq!(
+        live.publish(table, Arc::default(), generation.to_string(), UnixMillis(generation as i64)),
+        generation
+    );
 }
 
 /// In odd generations the first link has the greater offer id, so that the order of rows differs too.

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::lookup::{Hints, device};
 use crate::routing::{TierStory, Values, explain};
-use crate::state::{Geo, Published, now};
-use crate::types::{AffiliateId, Click, Draw, Language, LinkId, UnixMillis, referrer_host};
+use crate::state::{Caps, Geo, Published, now};
+use crate::types::{AffiliateId, CapKey, Click, Draw, Language, LinkId, UnixMillis, referrer_host};
 
 use super::Admin;
 
@@ -93,9 +93,22 @@ pub struct EntryAnswer {
     pub rule_id: Option<u32>,
     pub offer_weight: u8,
     pub eligible: bool,
+    /// Eligible, and not closed by a cap.
+    pub open: bool,
+    /// The caps of the offer that are full for the link's affiliate.
+    pub closed_caps: Vec<CapAnswer>,
     pub chosen: bool,
     /// Why it could not be drawn.
     pub failed: Option<String>,
+}
+
+/// A cap, in the words of the API.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CapAnswer {
+    pub offer_id: u32,
+    pub affiliate_id: Option<u32>,
+    pub cap_type: String,
+    pub cap_interval: String,
 }
 
 /// A parameter that cannot be read.
@@ -147,7 +160,7 @@ pub fn answer(
         subs: [&query.s1, &query.s2, &query.s3, &query.s4, &query.s5].map(text),
     };
     let draw = draw.unwrap_or_else(|| Draw(SysRng.try_next_u64().unwrap_or_default()));
-    let explanation = explain(published.table.of(click.link), &click, draw);
+    let explanation = explain(published.table.of(click.link), &Caps::looking(&published.caps), &click, draw);
     let decision = explanation.decision;
     let offer = decision.choice.map(|choice| choice.offer);
     let mut location = Vec::new();
@@ -191,10 +204,21 @@ fn tier(story: &TierStory) -> TierAnswer {
         rule_id: entry.rule.map(|rule| rule.value()),
         offer_weight: entry.weight,
         eligible: entry.eligible,
+        open: entry.open,
+        closed_caps: entry.closed_caps.iter().map(cap).collect(),
         chosen: entry.chosen,
         failed: entry.failed.as_ref().map(ToString::to_string),
     });
     TierAnswer { priority: story.priority, entries: entries.collect() }
+}
+
+fn cap(key: &CapKey) -> CapAnswer {
+    CapAnswer {
+        offer_id: key.offer.value(),
+        affiliate_id: key.affiliate.map(AffiliateId::value),
+        cap_type: key.kind.as_str().to_owned(),
+        cap_interval: key.interval.as_str().to_owned(),
+    }
 }
 
 fn required<T>(

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -114,7 +115,9 @@ fn ask_snapshot(path: &Path, args: &ExplainArgs, query: &ExplainQuery) -> anyhow
         eprintln!("smartlink: warning: {problem}; the answer is that of the snapshot before them");
     }
     let (table, _) = compile(&network.to_snapshot(&config.refresh.zone).0, &config.refresh.compile);
-    let published = Published { generation: 0, snapshot, published_at: now(), table: table.into() };
+    // How caps stand is known to a node, and not to a file.
+    let published =
+        Published { generation: 0, snapshot, published_at: now(), table: table.into(), caps: Arc::default() };
     Ok(admin::explain(query, &published, &config.geo.load()?)?)
 }
 
@@ -196,7 +199,7 @@ fn tell(answer: &ExplainAnswer) -> String {
 }
 
 fn tell_entry(entry: &EntryAnswer) -> String {
-    let mark = match (entry.chosen, entry.eligible) {
+    let mark = match (entry.chosen, entry.open) {
         (true, _) => "→",
         (false, true) => "·",
         (false, false) => "✗",

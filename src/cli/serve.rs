@@ -22,7 +22,7 @@ use crate::cake::{Client, KeySource};
 use crate::config::{Config, DATABASE, Flags, KEY_FILE, Upstream};
 use crate::edge::{self, Drained};
 use crate::routing::Table;
-use crate::state::{LiveTable, Metrics, Readiness, RefreshHandle};
+use crate::state::{CapCells, LiveTable, Metrics, Readiness, RefreshHandle};
 use crate::sync::{GeoReload, Overlay, Refresh};
 
 /// Serves until told to stop.
@@ -98,6 +98,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         client,
         config.refresh.clone(),
         Arc::clone(&table),
+        Arc::new(CapCells::default()),
         Arc::clone(&readiness),
         Arc::clone(&metrics),
         geo_reload,

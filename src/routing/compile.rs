@@ -172,7 +172,8 @@ impl<'s> Compiler<'s> {
         }
         let tiers = first_tier..self.table.tiers.len() as u32;
         self.table.links.insert(link.id, self.table.rows.len() as u32);
-        self.table.rows.push(LinkRow { affiliate: link.affiliate, active: link.active, fallback, tiers });
+        let &Link { affiliate, active, cap_aware, .. } = link;
+        self.table.rows.push(LinkRow { affiliate, active, cap_aware, fallback, tiers });
     }
 
     /// One tier. `entries` share link and priority and are sorted by offer and rule.

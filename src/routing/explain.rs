@@ -4,10 +4,11 @@
 
 use std::fmt;
 
-use crate::types::{Click, Draw, OfferId, RuleId};
+use crate::types::{CapKey, Click, Draw, OfferId, RuleId};
 
+use super::caps::CapView;
 use super::decide::{Choice, Decision, decide};
-use super::table::{EntryRow, Table, Tier};
+use super::table::{EntryRow, LinkRow, Table, Tier};
 use super::targeting::{Condition, DAY_NAMES, Mode, ValueSet};
 
 /// Why a click goes where it goes.
@@ -34,6 +35,10 @@ pub struct EntryStory {
     pub weight: u8,
     /// All conditions hold, the offer is active and not expired.
     pub eligible: bool,
+    /// Eligible, and its caps are open, or the link does not look at them.
+    pub open: bool,
+    /// The full caps of the offer for the link's affiliate, whether or not they matter.
+    pub closed_caps: Vec<CapKey>,
     /// Why the entry is not eligible, or cannot be drawn: the first thing that failed.
     pub failed: Option<Failure>,
     /// The entry that took the click.
@@ -54,6 +59,10 @@ pub enum Failure {
         /// The click's value; `None` if it is unknown.
         found: Option<String>,
     },
+    /// It is eligible, and these are full.
+    Capped {
+        caps: Vec<CapKey>,
+    },
 }
 
 impl fmt::Display for Failure {
@@ -65,26 +74,32 @@ impl fmt::Display for Failure {
                 let found = found.as_deref().unwrap_or("unknown");
                 write!(f, "{name} must be {wanted}; the click's is {found}")
             }
+            Failure::Capped { caps } => {
+                let names: Vec<String> = caps.iter().map(|cap| format!("the {cap}")).collect();
+                write!(f, "closed by {}", names.join(" and "))
+            }
         }
     }
 }
 
 /// Decides a click and says why.
-pub fn explain<'t>(table: &'t Table, click: &Click<'_>, draw: Draw) -> Explanation<'t> {
-    let decision = decide(table, click, draw);
-    let tiers = table.row(click.link).map_or(&[][..], |row| table.tiers_of(row));
+pub fn explain<'t>(table: &'t Table, caps: &impl CapView, click: &Click<'_>, draw: Draw) -> Explanation<'t> {
+    let decision = decide(table, caps, click, draw);
+    let Some(row) = table.row(click.link) else { return Explanation { decision, tiers: Vec::new() } };
     let story = |tier: &Tier| {
-        let tell = |entry| tell(table, tier.priority, entry, click, decision.choice);
+        let tell = |entry| tell(table, row, caps, tier.priority, entry, click, decision.choice);
         let mut entries: Vec<EntryStory> = table.all_entries(tier).iter().map(tell).collect();
         // As an operator knows them; the table has an order of its own.
         entries.sort_by_key(|entry| (entry.offer, entry.rule));
         TierStory { priority: tier.priority, entries }
     };
-    Explanation { decision, tiers: tiers.iter().map(story).collect() }
+    Explanation { decision, tiers: table.tiers_of(row).iter().map(story).collect() }
 }
 
 fn tell(
     table: &Table,
+    row: &LinkRow,
+    caps: &impl CapView,
     priority: u32,
     entry: &EntryRow,
     click: &Click<'_>,
@@ -93,6 +108,9 @@ fn tell(
     let offer = &table.offers[entry.offer as usize];
     let conditions = table.conditions_of(entry.targeting);
     let failed_condition = conditions.iter().find(|condition| !condition.holds(click));
+    let eligible = offer.active && failed_condition.is_none();
+    let closed_caps = caps.closed_caps(offer.id, row.affiliate);
+    let open = eligible && (closed_caps.is_empty() || !row.cap_aware);
     let failed = if !offer.active {
         Some(Failure::OfferNotActive)
     } else if let Some(condition) = failed_condition {
@@ -103,6 +121,8 @@ fn tell(
         })
     } else if entry.weight == 0 {
         Some(Failure::NoWeight)
+    } else if !open {
+        Some(Failure::Capped { caps: closed_caps.clone() })
     } else {
         None
     };
@@ -110,7 +130,9 @@ fn tell(
         offer: offer.id,
         rule: entry.rule,
         weight: entry.weight,
-        eligible: offer.active && failed_condition.is_none(),
+        eligible,
+        open,
+        closed_caps,
         failed,
         chosen: choice == Some(Choice { offer: offer.id, rule: entry.rule, priority }),
     }

@@ -15,11 +15,11 @@ use super::table::{IdHasher, Table};
 /// Ids of links.
 pub type LinkIds = HashSet<LinkId, BuildHasherDefault<IdHasher>>;
 
-/// A table, perhaps with a patch. Immutable; replaced whole.
-#[derive(Debug)]
+/// A table, perhaps with a patch. Immutable; replaced whole. A copy shares both.
+#[derive(Clone, Debug)]
 pub struct LayeredTable {
     base: Arc<Table>,
-    patch: Option<Patch>,
+    patch: Option<Arc<Patch>>,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl LayeredTable {
             changed,
             table,
         };
-        Self { base: Arc::clone(&self.base), patch: Some(patch) }
+        Self { base: Arc::clone(&self.base), patch: Some(Arc::new(patch)) }
     }
 
     /// The table that decides clicks on this link, and knows its fallback.
@@ -78,7 +78,7 @@ impl LayeredTable {
 
     /// Bytes on the heap of both.
     pub fn heap_bytes(&self) -> usize {
-        let of_patch = |patch: &Patch| {
+        let of_patch = |patch: &Arc<Patch>| {
             patch.table.heap_bytes() + patch.changed.capacity() * 8 / 7 * (size_of::<LinkId>() + 1)
         };
         self.base.heap_bytes() + self.patch.as_ref().map_or(0, of_patch)

@@ -4,6 +4,7 @@
 //! are arguments, so that a decision can be replayed from its record.
 
 mod alias;
+mod caps;
 mod compile;
 mod decide;
 mod destination;
@@ -14,6 +15,7 @@ mod snapshot;
 mod table;
 mod targeting;
 
+pub use caps::{CapView, NoCaps};
 pub use compile::{CompileOptions, compile};
 pub use decide::{Choice, Decision, Outcome, decide};
 pub use destination::{
@@ -23,5 +25,5 @@ pub use explain::{EntryStory, Explanation, Failure, TierStory, explain};
 pub use layers::{LayeredTable, LinkIds};
 pub use sets::{HostSet, NameSet, NetSet, SortedSet, TextSet, is_host_pattern, parse_net};
 pub use snapshot::{Attachment, Cap, Entry, Link, Offer, Rotation, Snapshot, Warning, Weight};
-pub use table::{BotPolicy, Table};
+pub use table::{BotPolicy, IdHasher, Table};
 pub use targeting::{Condition, DAY_NAMES, Flag, Flags, Hours, MinuteOfDay, Mode, ValueSet, Zone};

@@ -71,6 +71,8 @@ impl BotPolicy {
 pub(super) struct LinkRow {
     pub affiliate: AffiliateId,
     pub active: bool,
+    /// Whether offers whose caps are full are passed over.
+    pub cap_aware: bool,
     /// Into `templates`.
     pub fallback: Option<u32>,
     /// Into `tiers`.

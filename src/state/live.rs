@@ -1,4 +1,4 @@
-//! The live table and the live geo databases: immutable values behind one swap each. The only file that names
+//! The live table with its caps, and the live geo databases: immutable values behind one swap each. The only file that names
 //! arc-swap, so that what we rely on can be checked in one place.
 //!
 //! Table and geo have a swap of their own because they share no index: a click may see a new table with an old
@@ -16,9 +16,10 @@ use arc_swap::{ArcSwap, Cache};
 use crate::routing::{LayeredTable, Table};
 use crate::types::UnixMillis;
 
+use super::caps::CapBook;
 use super::geo::Geo;
 
-/// A table and where it came from.
+/// A table, the caps of its offers, and where they came from.
 #[derive(Debug)]
 pub struct Published {
     /// 0 before the first publish, then 1, 2, 3 …
@@ -28,6 +29,8 @@ pub struct Published {
     pub snapshot: String,
     pub published_at: UnixMillis,
     pub table: LayeredTable,
+    /// Beside the table, so that they can change without it; in the same swap, so that a click sees both as of one moment.
+    pub caps: Arc<CapBook>,
 }
 
 /// The table that clicks see.
@@ -56,15 +59,41 @@ impl LiveTable {
             snapshot: String::new(),
             published_at: UnixMillis(0),
             table: empty.into(),
+            caps: Arc::default(),
         };
         Self { swap: Swap::new(first), publishing: Mutex::new(()), confirmed_at: AtomicI64::new(0) }
     }
 
     /// Makes a table live and answers its generation. Clicks that have begun finish on the old table.
-    pub fn publish(&self, table: impl Into<LayeredTable>, snapshot: String, now: UnixMillis) -> u64 {
+    pub fn publish(
+        &self,
+        table: impl Into<LayeredTable>,
+        caps: Arc<CapBook>,
+        snapshot: String,
+        now: UnixMillis,
+    ) -> u64 {
+        let table = table.into();
+        self.replace(|_| (table, caps), snapshot, now)
+    }
+
+    /// Makes other caps live beside the same table, and answers the generation of the two.
+    pub fn publish_caps(&self, caps: Arc<CapBook>, snapshot: String, now: UnixMillis) -> u64 {
+        self.replace(|live| (live.table.clone(), caps), snapshot, now)
+    }
+
+    fn replace(
+        &self,
+        next: impl FnOnce(&Published) -> (LayeredTable, Arc<CapBook>),
+        snapshot: String,
+        now: UnixMillis,
+    ) -> u64 {
         let _alone = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        let generation = self.swap.current().generation + 1;
-        self.swap.replace(Published { generation, snapshot, published_at: now, table: table.into() });
+        let live = self.swap.current();
+        let generation = live.generation + 1;
+        let (table, caps) = next(&live);
+        // Let go before the swap: what was replaced is freed by whoever asks for that.
+        drop(live);
+        self.swap.replace(Published { generation, snapshot, published_at: now, table, caps });
         generation
     }
 
@@ -180,7 +209,7 @@ mod tests {
         const PUBLISHERS: u64 = 4;
         const PUBLISHES: u64 = 2_000;
         let live = Arc::new(LiveTable::new(table()));
-        live.publish(table(), "0".to_owned(), UnixMillis(0));
+        live.publish(table(), Arc::default(), "0".to_owned(), UnixMillis(0));
         let done = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..4)
             .map(|_| {
@@ -203,7 +232,7 @@ mod tests {
                 thread::spawn(move || {
                     for publish in 0..PUBLISHES {
                         let moment = (publisher * PUBLISHES + publish) as i64;
-                        live.publish(table(), moment.to_string(), UnixMillis(moment));
+                        live.publish(table(), Arc::default(), moment.to_string(), UnixMillis(moment));
                     }
                 })
             })
@@ -224,9 +253,9 @@ mod tests {
         let (mut one, mut other) = (live.reader(), live.reader());
         assert_eq!(one.load().generation, 0);
         assert_eq!(live.free_replaced(), 0, "nothing was replaced");
-        live.publish(table(), "a".to_owned(), UnixMillis(1));
+        live.publish(table(), Arc::default(), "a".to_owned(), UnixMillis(1));
         assert_eq!((other.load().generation, live.free_replaced()), (1, 1), "one reader has the old table");
-        live.publish(table(), "b".to_owned(), UnixMillis(2));
+        live.publish(table(), Arc::default(), "b".to_owned(), UnixMillis(2));
         assert_eq!((one.load().generation, live.free_replaced()), (2, 1), "the other has the one after it");
         assert_eq!((other.load().generation, live.free_replaced()), (2, 0));
     }
@@ -235,8 +264,8 @@ mod tests {
     fn publish_counts_from_one() {
         let live = LiveTable::new(table());
         assert_eq!(live.current().generation, 0);
-        assert_eq!(live.publish(table(), "a".to_owned(), UnixMillis(1)), 1);
-        assert_eq!(live.publish(table(), "b".to_owned(), UnixMillis(2)), 2);
+        assert_eq!(live.publish(table(), Arc::default(), "a".to_owned(), UnixMillis(1)), 1);
+        assert_eq!(live.publish(table(), Arc::default(), "b".to_owned(), UnixMillis(2)), 2);
         assert_eq!(live.current().snapshot, "b");
     }
 }

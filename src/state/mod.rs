@@ -1,5 +1,7 @@
 //! The meeting place: what the control plane publishes and the click path reads, and the counts that flow back.
 
+mod cap_cell;
+mod caps;
 mod clock;
 mod collect;
 mod counters;
@@ -9,7 +11,9 @@ mod metrics;
 mod readiness;
 mod refresh;
 
-pub use clock::now;
+pub use cap_cell::{CapCell, CapRole, FOREVER, Round, TOKENS_MAX};
+pub use caps::{CapBook, CapCells, Caps, Charge, Shut};
+pub use clock::{now, uptime};
 pub use counters::{ClickCount, CloseReason, Counters};
 pub use geo::{Geo, GeoCount};
 pub use live::{LiveGeo, LiveTable, Published, Reader};

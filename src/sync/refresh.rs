@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use crate::cake::{Changes, Client, FetchError, Fetched, Update};
 use crate::routing::{CompileOptions, LayeredTable, Warning, Zone};
 use crate::state::{
-    Asked, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, now,
-    refresh_requests,
+    Asked, CapBook, CapCells, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests,
+    RefreshResult, now, refresh_requests,
 };
 
 use super::geo_reload::GeoReload;
@@ -55,6 +55,7 @@ pub struct Refresh {
     client: Client,
     options: RefreshOptions,
     live: Arc<LiveTable>,
+    caps: Arc<CapCells>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     geo: GeoReload,
@@ -82,6 +83,7 @@ impl Refresh {
         client: Client,
         options: RefreshOptions,
         live: Arc<LiveTable>,
+        caps: Arc<CapCells>,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
         geo: GeoReload,
@@ -93,6 +95,7 @@ impl Refresh {
             client,
             options,
             live,
+            caps,
             readiness,
             metrics,
             geo,
@@ -116,7 +119,7 @@ impl Refresh {
         let written_at = last_good::written_at(&self.options.last_good);
         match last_good::read_newest(&self.options.last_good) {
             Ok(Some(Kept { network, mut name, is_changed, unread_changes, passed_over })) => {
-                let Compiled { table, warnings } =
+                let Compiled { table, caps, warnings } =
                     Compiled::new(&network, &self.options.zone, &self.options.compile);
                 if let Some(problem) = &unread_changes {
                     tracing::error!("{problem}; this node starts from what was known before them");
@@ -132,7 +135,8 @@ impl Refresh {
                     self.keeper.keep(Box::new(network), hash);
                 }
                 self.fetched.clone_from(&name);
-                self.publish(table, name, warnings);
+                let caps = Arc::new(self.caps.book(&caps));
+                self.publish(table, caps, name, warnings);
                 self.live.confirm(written_at.unwrap_or_else(now));
                 tracing::info!(
                     snapshot = %self.live.current().snapshot,
@@ -296,13 +300,14 @@ impl Refresh {
             let compiled = Compiled::new(&patch.network, &zone, &options);
             Ok((patch, compiled, block, revision))
         };
-        let (patch, Compiled { table, warnings }, block, revision) = blocking(work).await?;
+        let (patch, Compiled { table, warnings, .. }, block, revision) = blocking(work).await?;
         if !warnings.is_empty() || !self.keeper.has_room_for(&block) {
             return Ok(false);
         }
-        let table = live.table.patched(patch.links.clone(), table);
+        // Changes are of links and what hangs on them: the caps stay as they are.
+        let (table, caps) = (live.table.patched(patch.links.clone(), table), Arc::clone(&live.caps));
         drop(live);
-        self.publish(table, block.name(), warnings);
+        self.publish(table, caps, block.name(), warnings);
         self.patch = patch;
         self.fetched.clear();
         self.revision = Some(revision);
@@ -346,20 +351,27 @@ impl Refresh {
         }
         self.fetched = fetched;
         self.patch = Patch::default();
-        let Compiled { table, warnings } = *compiled;
-        self.publish(table, last_good::name(&hash), warnings);
+        let Compiled { table, caps, warnings } = *compiled;
+        let caps = Arc::new(self.caps.book(&caps));
+        self.publish(table, caps, last_good::name(&hash), warnings);
         self.keeper.keep(network, hash);
         Ok(RefreshResult::Published)
     }
 
-    fn publish(&mut self, table: impl Into<LayeredTable>, snapshot: String, warnings: Vec<Warning>) {
-        let table = table.into();
+    fn publish(
+        &mut self,
+        table: impl Into<LayeredTable>,
+        caps: Arc<CapBook>,
+        snapshot: String,
+        warnings: Vec<Warning>,
+    ) {
+        let (table, cap_count) = (table.into(), caps.len());
         let (links, entries, offers) = (table.links(), table.entries(), table.offers());
         let changed_links = table.changed_links();
-        let generation = self.live.publish(table, snapshot.clone(), now());
+        let generation = self.live.publish(table, caps, snapshot.clone(), now());
         self.readiness.table_is_live();
         self.tell(&snapshot, warnings);
-        tracing::info!(generation, %snapshot, links, entries, offers, changed_links, "published");
+        tracing::info!(generation, %snapshot, links, entries, offers, caps = cap_count, changed_links, "published");
     }
 
     /// Logs what is not in the live table as the upstream has it, and keeps the first of it for whoever asks.
