@@ -5,5 +5,7 @@
 //! window: nobody can know whether it was spent.
 
 mod message;
+mod window;
 
 pub use message::{CapState, Conversion, Grant, LeaseItem, LeaseReply, LeaseRequest, Recorded, Standing};
+pub use window::Window;
