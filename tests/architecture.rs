@@ -42,6 +42,7 @@ const SERDE: &[&str] = &[
     "cake/",
     "config/raw.rs",
     "backoffice/",
+    "ledger/leases.rs",
     "ledger/message.rs",
     "admin/",
     "sync/last_good.rs",

@@ -3,7 +3,41 @@
 //! A node asks for leases and tells what became of those it has ([`LeaseRequest`]). The ledger grants only what it has
 //! durably written down, and never more than a cap's amount in a window. What a node that died held is lost for the
 //! window: nobody can know whether it was spent.
+//!
+//! ```text
+//! message      what nodes and the ledger say to each other
+//! window       which civil day, week or month it is
+//! local        the ledger of this process: a thread, and calls that are committed together
+//! sqlite       the ledger itself: one SQLite file, no clock, no thread
+//! leases       a request: settle, grant, tell what is new
+//! grant        how much of what is left one node gets
+//! holdings     what was granted and is not settled, and when it surely never will be spent
+//! nodes        who asks, and what it was answered last
+//! definitions  which caps are in force
+//! conversions  each counted once
+//! caps         a cap's row: window, count, standing
+//! turn         one piece of work in a transaction
+//! clock        the clocks of the machine
+//! ```
 
+mod caps;
+mod clock;
+mod conversions;
+mod definitions;
+mod error;
+mod grant;
+mod holdings;
+mod leases;
+mod local;
 mod message;
+mod nodes;
+mod sqlite;
+mod turn;
+mod window;
 
+pub use clock::LedgerTime;
+pub use error::LedgerError;
+pub use local::LocalLedger;
 pub use message::{CapState, Conversion, Grant, LeaseItem, LeaseReply, LeaseRequest, Recorded, Standing};
+pub use sqlite::SqliteLedger;
+pub use window::Window;

@@ -6,8 +6,8 @@
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
-use jiff::civil::{DateTime, Weekday};
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::civil::{Date, DateTime, Time, Weekday};
+use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 
 use crate::types::{Browser, Click, CountrySet, DeviceKind, Language, Os, Region, UnixMillis};
 
@@ -259,6 +259,21 @@ impl Zone {
     pub fn moment(&self, civil: DateTime) -> Option<UnixMillis> {
         let at = self.0.to_timestamp(civil).ok()?;
         Some(UnixMillis(at.as_millisecond()))
+    }
+
+    /// The first moment of the day: not midnight where the clocks skip it, and that of the next day where the whole day
+    /// was left out.
+    pub fn day_begins(&self, day: Date) -> Option<UnixMillis> {
+        let midnight = self.0.to_ambiguous_timestamp(day.to_datetime(Time::midnight()));
+        let begins = match midnight.offset() {
+            // By the clocks as they are afterwards, midnight was shortly before they were put forward.
+            AmbiguousOffset::Gap { after, .. } => {
+                let before = after.to_timestamp(day.to_datetime(Time::midnight())).ok()?;
+                self.0.following(before).next()?.timestamp()
+            }
+            _ => midnight.compatible().ok()?,
+        };
+        Some(UnixMillis(begins.as_millisecond()))
     }
 }
 

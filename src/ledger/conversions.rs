@@ -1,0 +1,86 @@
+//! Conversions: each written down once, and counted into the caps of its offer.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use rusqlite::Connection;
+
+use super::caps::CapRow;
+use super::clock::LedgerTime;
+use super::error::LedgerError;
+use super::message::{Conversion, Recorded};
+use super::turn::Turn;
+
+/// Counts those that are not known yet, in the window at hand.
+pub(super) fn record(
+    connection: &Connection,
+    conversions: &[Conversion],
+    now: LedgerTime,
+) -> Result<Vec<Recorded>, LedgerError> {
+    if conversions.len() > CONVERSIONS_MAX {
+        return Err(LedgerError::Invalid(format!(
+            "{} conversions at once; at most {CONVERSIONS_MAX} are taken",
+            conversions.len()
+        )));
+    }
+    let mut turn = Turn::begin(connection, now)?;
+    // Read once and written once for the whole batch, however many conversions an offer has in it.
+    let mut caps: BTreeMap<u32, Vec<CapRow>> = BTreeMap::new();
+    let mut recorded = Vec::with_capacity(conversions.len());
+    for conversion in conversions {
+        if !write_down(&turn, conversion)? {
+            recorded.push(Recorded::Repeated);
+            continue;
+        }
+        recorded.push(Recorded::Counted);
+        let of_offer = match caps.entry(conversion.offer_id) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => unread.insert(caps_of(&turn, conversion.offer_id)?),
+        };
+        for cap in of_offer {
+            if cap.key.affiliate.is_none_or(|affiliate| affiliate.value() == conversion.affiliate_id) {
+                cap.count(1);
+            }
+        }
+    }
+    for mut cap in caps.into_values().flatten() {
+        cap.stand(&mut turn, 0);
+        cap.save(&turn)?;
+    }
+    turn.finish()?;
+    Ok(recorded)
+}
+
+/// Whether the conversion was not known yet.
+fn write_down(turn: &Turn<'_>, conversion: &Conversion) -> Result<bool, LedgerError> {
+    let written = turn
+        .connection
+        .prepare_cached(
+            "INSERT INTO conversions (click_id, event, transaction_id, offer_id, affiliate_id, smart_link_id, clicked_at,
+                                      converted_at, amount)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )?
+        .execute((
+            &conversion.click_id,
+            conversion.event,
+            &conversion.transaction,
+            conversion.offer_id,
+            conversion.affiliate_id,
+            conversion.smart_link_id,
+            conversion.clicked_at,
+            turn.now.wall.0,
+            &conversion.amount,
+        ))?;
+    Ok(written == 1)
+}
+
+/// The offer's conversion caps. One that was removed goes on counting, so that it is right when it is set again.
+fn caps_of(turn: &Turn<'_>, offer: u32) -> Result<Vec<CapRow>, LedgerError> {
+    let mut caps = CapRow::all(turn, "offer_id = ? AND kind = 'conversion'", [offer])?;
+    for cap in &mut caps {
+        cap.roll(turn.now.wall)?;
+    }
+    Ok(caps)
+}
+
+const CONVERSIONS_MAX: usize = 10_000;
