@@ -13,6 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use url::Url;
@@ -265,6 +267,15 @@ impl Envelope {
     /// The whole answer as a value; null if it is none, which [`Client`] has excluded.
     pub fn value(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// What stands under `response`.
+    pub fn response<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        #[derive(Deserialize)]
+        struct Wrapped<T> {
+            response: T,
+        }
+        serde_json::from_str(&self.text).map(|wrapped: Wrapped<T>| wrapped.response)
     }
 
     /// A list under `response` or beside the status: both published dialects.

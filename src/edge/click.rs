@@ -106,7 +106,7 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
 
 /// Decides, and charges the click to the caps of what was chosen. If they closed in between, it is decided anew, a bounded
 /// number of times.
-fn decide_and_charge<'p>(
+pub fn decide_and_charge<'p>(
     table: &'p Table,
     caps: &Caps<'p>,
     click: &Click<'_>,

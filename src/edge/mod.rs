@@ -15,7 +15,7 @@ mod reply;
 mod request_line;
 mod worker;
 
-pub use click::handle;
+pub use click::{decide_and_charge, handle};
 pub use click_ids::ClickIds;
 pub use connection::ConnectionOptions;
 pub use listener::{BindError, Bound, Drained, Edge, Options, bind};

@@ -196,6 +196,16 @@ impl CapCell {
         u64::from(tokens_of(drained))
     }
 
+    /// Takes tokens out until so many are left, and answers how many.
+    pub fn drain_to(&self, keep: u64) -> u64 {
+        let kept = |word| tokens_of(word).min(u32::try_from(keep).unwrap_or(u32::MAX));
+        let less = |word| Some(word & !u64::from(u32::MAX) | u64::from(kept(word)));
+        // As `drain`.
+        let old = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        // Never refused: there is a word for every word.
+        old.map_or(0, |old| u64::from(tokens_of(old) - kept(old)))
+    }
+
     /// How many tokens are left.
     pub fn tokens(&self) -> u64 {
         // Acquire: what is answered to the ledger comes after the takes that it counts.

@@ -103,6 +103,11 @@ impl CapCells {
         cells
     }
 
+    /// What is held of this cap, if it was ever in a book.
+    pub fn cell(&self, key: CapKey) -> Option<Arc<CapCell>> {
+        self.lock().get(&key).map(Arc::clone)
+    }
+
     /// Waits until a cell calls: its tokens run low, or a click missed one.
     pub async fn called(&self) {
         self.keeper.notified().await;
@@ -193,6 +198,11 @@ impl<'a> Caps<'a> {
     /// For a person's click, which spends.
     pub fn spending(book: &'a CapBook) -> Self {
         Self { book, spends: true, now: Cell::new(None) }
+    }
+
+    /// As [`Caps::spending`], at an uptime that the caller knows: nothing reads the clock.
+    pub fn spending_at(book: &'a CapBook, now: u64) -> Self {
+        Self { book, spends: true, now: Cell::new(Some(now)) }
     }
 
     /// For whoever only wants to know: a probe, a bot, an explanation.

@@ -24,6 +24,8 @@ pub struct Metrics {
     refreshes: IntCounterVec,
     /// `snapshot_quarantined`: items left out of the live table.
     pub snapshot_quarantined: IntGauge,
+    /// `ledger_reachable`: 1 while the ledger answers; without it, capped offers close when their leases are spent.
+    pub ledger_reachable: IntGauge,
     /// `geo_database_build_timestamp_seconds`: when the geo database in use was made; 0 for none.
     pub geo_database_build: IntGauge,
     /// `geo_reloads_total{result}`: attempts to load a changed geo database.
@@ -40,6 +42,7 @@ impl Metrics {
             workers: Arc::clone(&workers),
             refreshes: counter_vec("snapshot_refreshes_total", "Attempts to refresh the snapshot.", "result"),
             snapshot_quarantined: gauge("snapshot_quarantined", "Items left out of the live table."),
+            ledger_reachable: gauge("ledger_reachable", "Whether the ledger of caps answers."),
             geo_database_build: gauge(
                 "geo_database_build_timestamp_seconds",
                 "When the geo database in use was made; 0 for none.",
@@ -61,6 +64,7 @@ impl Metrics {
         metrics.register(metrics.snapshot_quarantined.clone());
         metrics.register(metrics.geo_database_build.clone());
         metrics.register(metrics.geo_reloads.clone());
+        metrics.register(metrics.ledger_reachable.clone());
         metrics.register(WorkerCollector::new(workers));
         metrics.register(TableCollector::new(live));
         metrics.register(build_info());

@@ -2,10 +2,12 @@
 //!
 //! Nothing here is on the click path. Whatever fails, the live table stays as it is.
 
+mod cap_keeper;
 mod geo_reload;
 mod guard;
 mod keeper;
 mod last_good;
+mod leases;
 mod overlay;
 mod patch;
 mod prepare;
@@ -14,8 +16,10 @@ mod refresh;
 mod routing_file;
 mod unreadable;
 
+pub use cap_keeper::{CapKeeper, LEASE, LedgerAt};
 pub use geo_reload::{GeoFiles, GeoLoadError, GeoReload};
 pub use guard::GuardOptions;
 pub use last_good::{Kept, LastGoodError, read as read_last_good};
+pub use leases::Leases;
 pub use overlay::{Overlay, OverlayError, OverlayProblem};
 pub use refresh::{Refresh, RefreshOptions};

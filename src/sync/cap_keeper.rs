@@ -1,0 +1,165 @@
+//! Carries what [`Leases`] have to say to the ledger, and what it answers back: a few times a second, and at once when a
+//! click finds no token. Nothing on the path of a click waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::leases::Leases;
+use crate::cake::{CallError, Client};
+use crate::ledger::{LeaseReply, LeaseRequest, LedgerError, LocalLedger};
+use crate::routing::Cap;
+use crate::state::{CapCells, Metrics, uptime};
+
+/// Where the ledger is.
+#[derive(Clone)]
+pub enum LedgerAt {
+    /// In this process.
+    Here(LocalLedger),
+    /// In the process whose API the upstream is.
+    Upstream(Arc<Client>),
+}
+
+/// Why the ledger did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("its answer cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    #[error("there is no answer within {:.0} s", .0.as_secs_f32())]
+    Late(Duration),
+}
+
+/// Keeps the node's leases until it is told to stop.
+pub struct CapKeeper {
+    ledger: LedgerAt,
+    leases: Leases,
+    cells: Arc<CapCells>,
+    /// The caps in force, whenever they have changed.
+    caps: watch::Receiver<Arc<[Cap]>>,
+    metrics: Arc<Metrics>,
+    is_reachable: bool,
+}
+
+impl CapKeeper {
+    pub fn new(
+        ledger: LedgerAt,
+        leases: Leases,
+        cells: Arc<CapCells>,
+        caps: watch::Receiver<Arc<[Cap]>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { ledger, leases, cells, caps, metrics, is_reachable: true }
+    }
+
+    /// Runs until `stop` comes or is dropped; then returns what the node holds, if the ledger answers.
+    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        self.caps.mark_changed();
+        loop {
+            tokio::select! {
+                _ = &mut stop => break,
+                changed = self.caps.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.learn().await;
+                }
+                () = self.cells.called() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+            self.exchange().await;
+            // However many clicks miss a token: the disk of the ledger writes for all nodes.
+            tokio::select! {
+                _ = &mut stop => break,
+                () = tokio::time::sleep(BETWEEN) => {}
+            }
+        }
+        self.leases.end();
+        let deadline = Instant::now() + FAREWELL;
+        while !self.leases.is_settled() && Instant::now() < deadline {
+            self.exchange().await;
+        }
+        if !self.leases.is_settled() {
+            tracing::warn!(
+                "the ledger does not answer; the clicks that this node holds of caps are lost for their windows"
+            );
+        }
+    }
+
+    /// Takes up the caps that are in force now. The ledger that is here learns of them from here.
+    async fn learn(&mut self) {
+        let caps = Arc::clone(&self.caps.borrow_and_update());
+        if let LedgerAt::Here(ledger) = &self.ledger
+            && let Err(error) = ledger.define(caps.to_vec()).await
+        {
+            tracing::error!("the caps in force cannot be written down: {error}");
+            // Tried again with the next exchange.
+            self.caps.mark_changed();
+        }
+        self.leases.know(&self.cells);
+    }
+
+    async fn exchange(&mut self) {
+        let sent_at = uptime();
+        let request = self.leases.request(sent_at);
+        match self.ledger.lease(request).await {
+            Ok(reply) => {
+                self.leases.answered(&reply, sent_at, uptime());
+                self.reached(true);
+            }
+            Err(error) => {
+                if self.is_reachable {
+                    tracing::warn!(
+                        "the ledger does not grant: {error}; offers with caps on clicks close when their leases are spent"
+                    );
+                }
+                self.reached(false);
+                tokio::time::sleep(TICK).await;
+            }
+        }
+    }
+
+    fn reached(&mut self, is_reachable: bool) {
+        if is_reachable && !self.is_reachable {
+            tracing::info!("the ledger answers again");
+        }
+        self.is_reachable = is_reachable;
+        self.metrics.ledger_reachable.set(is_reachable.into());
+    }
+}
+
+impl LedgerAt {
+    async fn lease(&self, request: &LeaseRequest) -> Result<LeaseReply, Unanswered> {
+        let answered = async {
+            match self {
+                LedgerAt::Here(ledger) => Ok(ledger.lease(request.clone()).await?),
+                LedgerAt::Upstream(client) => {
+                    let body = Bytes::from(serde_json::to_vec(request)?);
+                    Ok(client.send(LEASE, body, Arc::new(|_| {})).await?.response()?)
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, answered).await.unwrap_or(Err(Unanswered::Late(PATIENCE)))
+    }
+}
+
+/// The call of the API behind which a ledger is.
+pub const LEASE: &str = "cap_lease.json";
+
+/// How often the ledger is asked for news: a cap that others have closed is closed here within it.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Between two requests.
+const BETWEEN: Duration = Duration::from_millis(2);
+
+/// How long one request may take, before it is sent again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the node may take to return what it holds.
+const FAREWELL: Duration = Duration::from_secs(2);

@@ -1,0 +1,335 @@
+//! The node's side of the caps: what it holds of each, what it tells the ledger, and what it asks for.
+//!
+//! A state machine without clock and without network, so that what runs here is what the simulation runs
+//! (`tests/simulation.rs`). Whoever drives it carries [`Leases::request`] to the ledger, again and again until there is an
+//! answer, and hands the answer to [`Leases::answered`]. Moments are nanoseconds of the machine's uptime, as the cells'.
+//!
+//! What keeps a cap whole, whatever is lost, repeated or late on the way:
+//!
+//! - One request is under way. What it tells is settled when it is made, and it is repeated word for word, so that the
+//!   ledger, which counts each sequence number once, hears everything once.
+//! - Tokens that are returned are taken out of the cell before it is told.
+//! - A lease is over when the node's own monotonic clock says so, counted from when the request was sent, with a margin for
+//!   clocks that do not run alike. Its tokens are of one window; the next window's are never put beside them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ledger::{Grant, LeaseItem, LeaseReply, LeaseRequest, Standing};
+use crate::state::{CapCell, CapCells, CapRole};
+use crate::types::{CapKey, CapKind};
+
+/// All that a node holds of caps.
+#[derive(Debug)]
+pub struct Leases {
+    node: String,
+    epoch: u64,
+    sequence: u64,
+    /// Up to where the ledger has told.
+    news: u64,
+    held: HashMap<CapKey, Held>,
+    under_way: Option<LeaseRequest>,
+    is_ending: bool,
+}
+
+impl Leases {
+    /// `node`: a name for people, 1 to 64 characters. `epoch`: random, another at every start.
+    pub fn new(node: String, epoch: u64) -> Self {
+        Self { node, epoch, sequence: 0, news: 0, held: HashMap::new(), under_way: None, is_ending: false }
+    }
+
+    /// Looks which caps there are now. What is held of others is returned.
+    pub fn know(&mut self, cells: &CapCells) {
+        for (key, cell) in cells.cells() {
+            self.held.entry(key).or_insert_with(|| Held::new(cell));
+        }
+    }
+
+    /// What is to be carried to the ledger: the request that is under way, word for word, or the next one.
+    pub fn request(&mut self, now: u64) -> &LeaseRequest {
+        let next = || {
+            let mut items = Vec::new();
+            for (&cap, held) in &mut self.held {
+                held.is_ending = self.is_ending;
+                held.tell(cap, now, &mut items);
+            }
+            self.sequence += 1;
+            let (node, epoch, sequence) = (self.node.clone(), self.epoch, self.sequence);
+            LeaseRequest { node, epoch, sequence, news_since: self.news, items }
+        };
+        self.under_way.get_or_insert_with(next)
+    }
+
+    /// From now on, everything that is held is returned: the node ends.
+    pub fn end(&mut self) {
+        self.is_ending = true;
+    }
+
+    /// Whether the ledger knows all that there is to tell.
+    pub fn is_settled(&self) -> bool {
+        self.under_way.is_none() && !self.held.values().any(Held::has_something_to_tell)
+    }
+
+    /// Takes the answer to a request that was sent at `sent_at`. An answer to any other request than the one that is under
+    /// way says nothing new.
+    pub fn answered(&mut self, reply: &LeaseReply, sent_at: u64, now: u64) {
+        if self.under_way.as_ref().is_none_or(|request| request.sequence != reply.sequence) {
+            return;
+        }
+        self.under_way = None;
+        self.news = reply.news;
+        for grant in &reply.grants {
+            if let Some(held) = self.held.get_mut(&grant.cap) {
+                held.granted(grant, sent_at);
+            }
+        }
+        for standing in &reply.standings {
+            if let Some(held) = self.held.get_mut(&standing.cap) {
+                held.stands(standing, now);
+            }
+        }
+    }
+
+    /// Gives up the request that is under way: the ledger has forgotten this epoch, or never heard of it. All tokens are
+    /// worthless; `epoch` is the one to go on with.
+    pub fn begin_anew(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        self.sequence = 0;
+        self.news = 0;
+        self.under_way = None;
+        for held in self.held.values_mut() {
+            held.cell.drain();
+            held.window = None;
+            held.tokens = 0;
+            held.owed.clear();
+        }
+    }
+}
+
+/// What is held of one cap.
+#[derive(Debug)]
+struct Held {
+    cell: Arc<CapCell>,
+    /// Of which the tokens in the cell are.
+    window: Option<i64>,
+    /// When they are worthless; `None`: never.
+    deadline: Option<u64>,
+    /// When the ledger last told how long the window lasts.
+    told_at: u64,
+    /// Tokens that the ledger thinks are here.
+    tokens: u64,
+    /// What is to be told of windows that are over.
+    owed: Vec<LeaseItem>,
+    /// How many clicks were told of a cap that only counts them.
+    counted: u64,
+    /// The node ends.
+    is_ending: bool,
+    /// How the cap stands, as the ledger last told.
+    closed_until: Option<u64>,
+    wanted: bool,
+    recalled: bool,
+    demand: Demand,
+}
+
+impl Held {
+    fn new(cell: Arc<CapCell>) -> Self {
+        // What was counted before was told by another.
+        let counted = cell.counted();
+        Self {
+            cell,
+            window: None,
+            deadline: None,
+            told_at: 0,
+            tokens: 0,
+            owed: Vec::new(),
+            counted,
+            is_ending: false,
+            closed_until: None,
+            wanted: false,
+            recalled: false,
+            demand: Demand::default(),
+        }
+    }
+
+    fn has_something_to_tell(&self) -> bool {
+        self.tokens > 0 || !self.owed.is_empty() || (self.only_counts() && self.cell.counted() > self.counted)
+    }
+
+    /// Nothing is leased; clicks are counted.
+    fn only_counts(&self) -> bool {
+        self.cell.role() == CapRole::Alert
+    }
+
+    /// Adds what is to be told and asked now.
+    fn tell(&mut self, cap: CapKey, now: u64, items: &mut Vec<LeaseItem>) {
+        if cap.kind == CapKind::Conversion {
+            return;
+        }
+        if self.deadline.is_some_and(|deadline| now > deadline) {
+            self.close_window(cap);
+        }
+        items.append(&mut self.owed);
+        if self.only_counts() && self.tokens == 0 {
+            let counted = self.cell.counted();
+            // A click that was counted, told and then sent elsewhere makes it one less for a moment.
+            let spent = counted.saturating_sub(self.counted);
+            self.counted += spent;
+            if spent > 0 {
+                items.push(LeaseItem { cap, window: None, spent, returned: 0, wants: 0 });
+            }
+            return;
+        }
+        self.cell.heard();
+        let before = self.cell.tokens();
+        self.demand.measure(self.tokens.saturating_sub(before), self.cell.take_missed(), now);
+        let stock = self.stock(now);
+        // What is drained can no longer be spent, so the rest of what is not in the cell was.
+        let drained = if self.wanted || self.must_return_all() { self.cell.drain_to(stock) } else { 0 };
+        let left = self.cell.tokens();
+        // A charge that was given back after it was told is here, though the ledger counts it as spent: it may be spent
+        // once more, but not be returned.
+        let returned = drained.min(self.tokens);
+        let spent = self.tokens.saturating_sub(returned + left);
+        self.tokens -= spent + returned;
+        let wants = if left < stock.div_ceil(2) { stock - left } else { 0 };
+        self.cell.call_below((stock / 2) as u32);
+        if spent + returned + wants > 0 || self.must_ask_for_the_end(now) {
+            items.push(LeaseItem { cap, window: self.window, spent, returned, wants });
+        }
+    }
+
+    /// How many tokens would be right to hold.
+    fn stock(&self, now: u64) -> u64 {
+        let is_closed = self.closed_until.is_some_and(|until| now < until);
+        if is_closed || self.must_return_all() {
+            return 0;
+        }
+        let of_rate = |ahead: Duration| (self.demand.rate * ahead.as_secs_f64()).min(STOCK_MAX as f64) as u64;
+        match self.wanted {
+            false => of_rate(STOCK_AHEAD).max(STOCK_MIN),
+            // Where there is not enough for all, nobody holds what they do not use.
+            true if self.demand.is_idle(now) => 0,
+            true => of_rate(SCARCE_AHEAD).max(1),
+        }
+    }
+
+    fn must_return_all(&self) -> bool {
+        self.is_ending || self.recalled || self.cell.role() != CapRole::Lease
+    }
+
+    /// Whether to ask again how long the window lasts: the margin shrinks with what is left, so that at the end of a day
+    /// it is not the seconds that clocks may differ by over a whole one.
+    fn must_ask_for_the_end(&self, now: u64) -> bool {
+        let Some(deadline) = self.deadline else { return false };
+        self.tokens > 0 && now.saturating_sub(self.told_at) > deadline.saturating_sub(now).max(ASK_AGAIN)
+    }
+
+    /// Takes the tokens of a window that is over out of the cell.
+    fn close_window(&mut self, cap: CapKey) {
+        let returned = self.cell.drain().min(self.tokens);
+        let spent = self.tokens - returned;
+        if self.tokens > 0 {
+            self.owed.push(LeaseItem { cap, window: self.window, spent, returned, wants: 0 });
+        }
+        self.tokens = 0;
+        self.window = None;
+        self.deadline = None;
+    }
+
+    fn granted(&mut self, grant: &Grant, sent_at: u64) {
+        // The ledger wrote this after the request was sent.
+        let deadline = grant.ends_in_ms.map(|ends_in| sent_at.saturating_add(life_of(ends_in)));
+        let in_cell = deadline.unwrap_or(u64::MAX);
+        if self.window == Some(grant.window) {
+            self.cell.extend(in_cell);
+        } else {
+            self.close_window(grant.cap);
+            self.cell.begin_round(in_cell);
+            self.window = Some(grant.window);
+            // It is told only to end a window that was full.
+            self.closed_until = None;
+        }
+        self.deadline = deadline;
+        self.told_at = sent_at;
+        if grant.granted > 0 {
+            self.cell.add(grant.granted);
+            self.tokens += grant.granted;
+        }
+    }
+
+    fn stands(&mut self, standing: &Standing, now: u64) {
+        let until = standing.ends_in_ms.map_or(u64::MAX, |ends_in| now.saturating_add(nanos(ends_in)));
+        self.closed_until = standing.closed.then_some(until);
+        self.wanted = standing.wanted;
+        self.recalled = standing.recalled;
+        if standing.cap.kind == CapKind::Conversion {
+            self.cell.close_until(self.closed_until.unwrap_or(0));
+        }
+    }
+}
+
+/// How fast clicks come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Demand {
+    /// Clicks a second.
+    rate: f64,
+    measured_at: u64,
+    /// When a click was last sent to the offer, or refused for want of a token.
+    busy_at: Option<u64>,
+}
+
+impl Demand {
+    fn measure(&mut self, spent: u64, missed: bool, now: u64) {
+        if spent > 0 || missed {
+            self.busy_at = Some(now);
+        }
+        let elapsed = Duration::from_nanos(now.saturating_sub(self.measured_at)).as_secs_f64().max(0.001);
+        let rate = spent as f64 / elapsed;
+        self.measured_at = now;
+        // Up at once, down slowly: to hold too little sends clicks away.
+        self.rate += (rate - self.rate) * if rate > self.rate { 1.0 } else { (elapsed / 2.0).min(1.0) };
+        if missed {
+            // Nobody knows how many more would have come.
+            self.rate = (self.rate * 2.0).clamp(1.0, STOCK_MAX as f64);
+        }
+    }
+
+    fn is_idle(&self, now: u64) -> bool {
+        self.busy_at.is_none_or(|busy_at| now.saturating_sub(busy_at) > IDLE_AFTER)
+    }
+}
+
+/// For how many nanoseconds a lease is good that the ledger says to last `ends_in` milliseconds.
+fn life_of(ends_in: u64) -> u64 {
+    let life = nanos(ends_in);
+    life.saturating_sub(MARGIN + life / DRIFT)
+}
+
+fn nanos(millis: u64) -> u64 {
+    millis.saturating_mul(1_000_000)
+}
+
+/// What a node holds of a cap of which nobody is short.
+const STOCK_MIN: u64 = 100;
+
+/// A token count is half a word.
+const STOCK_MAX: u64 = 1 << 30;
+
+/// How long a stock lasts while nobody is short …
+const STOCK_AHEAD: Duration = Duration::from_secs(2);
+
+/// … and when somebody is.
+const SCARCE_AHEAD: Duration = Duration::from_millis(250);
+
+/// In nanoseconds, as the rest.
+const IDLE_AFTER: u64 = 500_000_000;
+
+/// The end of a window is asked for no more often.
+const ASK_AGAIN: u64 = 200_000_000;
+
+/// The least by which a lease ends early …
+const MARGIN: u64 = 10_000_000;
+
+/// … and by what part of its life beside that: the clocks of two machines differ by less than 200 parts a million.
+const DRIFT: u64 = 5_000;
