@@ -109,7 +109,10 @@ fn explain_names_the_caps_that_are_closed_and_spends_nothing() {
     assert_eq!((closed.eligible, closed.open, closed.chosen), (true, false, false));
     assert_eq!((open.eligible, open.open, open.chosen), (true, true, true));
     let told = serde_json::to_value(&closed.closed_caps).unwrap();
-    let named = |affiliate: Option<u32>, interval: &str| serde_json::json!({"offer_id": 1, "affiliate_id": affiliate, "cap_type": "click", "cap_interval": interval});
+    let named = |affiliate: Option<u32>, interval: &str| {
+        serde_json::json!({"offer_id": 1, "affiliate_id": affiliate,
+            "cap_type": "click", "cap_interval": interval})
+    };
     assert_eq!(told, serde_json::json!([named(None, "daily"), named(Some(7), "monthly")]));
     assert_eq!(
         closed.failed.as_deref(),
