@@ -92,15 +92,18 @@ fn many_links(c: &mut Criterion) {
     group.finish();
 }
 
+/// What a node holds of the cap of the n-th offer; `None` if that has none.
+type Tokens = fn(u32) -> Option<u64>;
+
 /// Caps beside the table: offers that have none, that have one with clicks to spend, and a tier of which all but one in ten
 /// offers are closed.
 fn caps(c: &mut Criterion) {
     let mut group = c.benchmark_group("caps");
-    let shapes: [(&str, &dyn Fn(u32) -> Option<u64>); 4] = [
-        ("of_other_offers", &|_| None),
-        ("open", &|_| Some(1)),
-        ("one_in_10_open", &|index| Some(u64::from(index % 10 == 9))),
-        ("none_open", &|_| Some(0)),
+    let shapes: [(&str, Tokens); 4] = [
+        ("of_other_offers", |_| None),
+        ("open", |_| Some(1)),
+        ("one_in_10_open", |index| Some(u64::from(index % 10 == 9))),
+        ("none_open", |_| Some(0)),
     ];
     for (name, tokens) in shapes {
         for entries in [8, 500] {
@@ -121,7 +124,7 @@ fn caps(c: &mut Criterion) {
 }
 
 /// A daily cap on clicks for each offer that is to have one, with so many tokens; and for one that no link has.
-fn book(cells: &CapCells, offers: u32, tokens: impl Fn(u32) -> Option<u64>) -> CapBook {
+fn book(cells: &CapCells, offers: u32, tokens: Tokens) -> CapBook {
     let key = |offer| CapKey {
         offer: OfferId::new(offer).unwrap(),
         affiliate: None,

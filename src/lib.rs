@@ -17,7 +17,7 @@
 //! 3  sync        keeps a node current              snapshot, geo databases
 //! 3  backoffice  the embedded CAKE                 its API over SQLite
 //! 3  admin       metrics, health, explain, refresh
-//! 2  state       the meeting place                 live table, live geo, counts, readiness
+//! 2  state       the meeting place                 live table, caps, live geo, counts, readiness
 //! 2  cake        the CAKE API on the wire          items as serde types, the client
 //! 2  ledger      who may spend how much of a cap   leases, windows, conversions
 //! 1  routing     snapshot → table → decision       pure
@@ -36,12 +36,14 @@
 //! edge::request_line bytes that a URI may not have are encoded, what cannot be mended is refused
 //! edge::connection   hyper reads the head
 //! edge::click        query → address → place → device → Click
-//!                    → the live table, loaded once → routing::decide → click id, signed → destination
-//!                    → reply → counters
+//!                    → the live table and its caps, loaded once → routing::decide → charged to the caps
+//!                    → click id, signed → destination → reply → counters
 //! edge::connection   hyper writes
 //! ```
 //!
-//! [`edge::handle`] is a plain function. It waits for nothing, and a worker shares nothing that it writes.
+//! [`edge::handle`] is a plain function. It waits for nothing, and a worker shares nothing that it writes, but for the tokens of
+//! caps ([`state::CapCell`]): of those it takes one for each cap of the offer, or none. A click that comes too late for one is
+//! decided again.
 //!
 //! # The path of a snapshot
 //!
@@ -51,7 +53,7 @@
 //! cake::client       pages of 500, bounded in bytes and time; from smartlink's own API all of it in one answer
 //! cake::wire         JSON → items → routing::Snapshot, with a warning for each item left out
 //! routing::compile   snapshot → table, total
-//! state::live        publish: one swap; readers finish on the old table
+//! state::live        publish, with the caps: one swap; readers finish on the old table
 //! sync::last_good    temporary file, fsync, rename
 //! ```
 //!

@@ -211,8 +211,8 @@ fn holds(table: &Table, targeting: u32, click: &Click<'_>) -> bool {
     targeting == ALWAYS || table.conditions_of(targeting).iter().all(|condition| condition.holds(click))
 }
 
-/// How often to draw before a pass that asks so many questions: so often that a pass is rare while a tenth of a large tier is eligible,
-/// never so often that the draws cost more than the pass (`benches/decide.rs`).
+/// How often to draw before a pass that asks so many questions: so often that a pass is rare while a tenth of a large tier
+/// is open, never so often that the draws cost more than the pass (`benches/decide.rs`).
 #[inline]
 fn attempts(questions: u32) -> u64 {
     u64::from(questions).div_ceil(QUESTIONS_PER_ATTEMPT).min(ATTEMPTS_MAX)

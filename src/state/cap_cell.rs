@@ -381,7 +381,7 @@ mod tests {
                             assert!(round.0 % 2 == 1, "a token of round {} came too late", round.0);
                             taken[round.0 as usize] += 1;
                             takes += 1;
-                            if takes % (7 + taker) == 0 {
+                            if takes.is_multiple_of(7 + taker) {
                                 cell.give_back(round);
                                 taken[round.0 as usize] -= 1;
                             }

@@ -223,10 +223,14 @@ impl<'a> Caps<'a> {
             true => self.book.of(offer, affiliate),
             false => (&[][..], &[][..]),
         };
-        let mut charge = Charge { every, campaign, rounds: [Round::default(); CAPS_MAX] };
         if every.is_empty() && campaign.is_empty() {
-            return Some(charge);
+            return Some(Charge::NOTHING);
         }
+        self.charge_all(every, campaign)
+    }
+
+    fn charge_all(&self, every: &'a [Member], campaign: &'a [Member]) -> Option<Charge<'a>> {
+        let mut charge = Charge { every, campaign, ..Charge::NOTHING };
         let now = self.now();
         for (index, member) in every.iter().chain(campaign).enumerate() {
             match member.charge(now) {
@@ -238,6 +242,15 @@ impl<'a> Caps<'a> {
             }
         }
         Some(charge)
+    }
+
+    fn all_open(&self, every: &[Member], campaign: &[Member]) -> bool {
+        let now = self.now();
+        let is_open = every.iter().chain(campaign).all(|member| member.is_open(now));
+        if !is_open && self.spends {
+            note_misses(every.iter().chain(campaign), now);
+        }
+        is_open
     }
 
     fn now(&self) -> u64 {
@@ -253,15 +266,7 @@ impl CapView for Caps<'_> {
     #[inline]
     fn is_open(&self, offer: OfferId, affiliate: AffiliateId) -> bool {
         let (every, campaign) = self.book.of(offer, affiliate);
-        if every.is_empty() && campaign.is_empty() {
-            return true;
-        }
-        let now = self.now();
-        let is_open = every.iter().chain(campaign).all(|member| member.is_open(now));
-        if !is_open && self.spends {
-            note_misses(every.iter().chain(campaign), now);
-        }
-        is_open
+        (every.is_empty() && campaign.is_empty()) || self.all_open(every, campaign)
     }
 
     fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<CapKey> {

@@ -197,11 +197,19 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::thread;
 
+    use super::super::caps::CapCells;
     use super::*;
-    use crate::routing::BotPolicy;
+    use crate::routing::{BotPolicy, Cap, Zone};
+    use crate::types::{CapInterval, CapKey, CapKind, OfferId};
 
     fn table() -> Table {
         Table::empty(None, BotPolicy::Fallback)
+    }
+
+    fn cap() -> Cap {
+        let offer = OfferId::new(1).unwrap();
+        let key = CapKey { offer, affiliate: None, kind: CapKind::Click, interval: CapInterval::Daily };
+        Cap { key, amount: 1, zone: Zone::parse("UTC").unwrap(), alert_only: false }
     }
 
     #[test]
@@ -210,6 +218,8 @@ mod tests {
         const PUBLISHES: u64 = 2_000;
         let live = Arc::new(LiveTable::new(table()));
         live.publish(table(), Arc::default(), "0".to_owned(), UnixMillis(0));
+        // Caps beside odd moments, none beside even ones.
+        let books = [Arc::default(), Arc::new(CapCells::default().book(&[cap()]))];
         let done = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..4)
             .map(|_| {
@@ -221,6 +231,7 @@ mod tests {
                         assert!(published.generation >= last, "{} after {last}", published.generation);
                         // What was published together is seen together.
                         assert_eq!(published.snapshot, published.published_at.0.to_string());
+                        assert_eq!(published.caps.len() as i64, published.published_at.0 % 2);
                         last = published.generation;
                     }
                 })
@@ -228,11 +239,15 @@ mod tests {
             .collect();
         let publishers: Vec<_> = (0..PUBLISHERS)
             .map(|publisher| {
-                let live = Arc::clone(&live);
+                let (live, books) = (Arc::clone(&live), books.clone());
                 thread::spawn(move || {
                     for publish in 0..PUBLISHES {
                         let moment = (publisher * PUBLISHES + publish) as i64;
-                        live.publish(table(), Arc::default(), moment.to_string(), UnixMillis(moment));
+                        let caps = Arc::clone(&books[moment as usize % 2]);
+                        match publish % 3 {
+                            0 => live.publish_caps(caps, moment.to_string(), UnixMillis(moment)),
+                            _ => live.publish(table(), caps, moment.to_string(), UnixMillis(moment)),
+                        };
                     }
                 })
             })

@@ -371,7 +371,7 @@ impl Refresh {
         let generation = self.live.publish(table, caps, snapshot.clone(), now());
         self.readiness.table_is_live();
         self.tell(&snapshot, warnings);
-        tracing::info!(generation, %snapshot, links, entries, offers, caps = cap_count, changed_links, "published");
+        tracing::info!(generation, %snapshot, links, entries, offers, changed_links, caps = cap_count, "published");
     }
 
     /// Logs what is not in the live table as the upstream has it, and keeps the first of it for whoever asks.
