@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::cake::{Network, Unreadable};
-use crate::routing::{CompileOptions, Table, Warning, Zone, compile};
+use crate::routing::{Cap, CompileOptions, Table, Warning, Zone, compile};
 
 use super::last_good::{self, name};
 use super::quarantine::{Standard, restore};
@@ -43,6 +43,8 @@ pub enum Prepared {
 /// A table, and what was left out of it or put back into it.
 pub struct Compiled {
     pub table: Table,
+    /// No part of the table.
+    pub caps: Vec<Cap>,
     pub warnings: Vec<Warning>,
 }
 
@@ -122,6 +124,6 @@ impl Compiled {
         let (snapshot, mut warnings) = network.to_snapshot(zone);
         let (table, compile_warnings) = compile(&snapshot, options);
         warnings.extend(compile_warnings);
-        Self { table, warnings }
+        Self { table, caps: snapshot.caps, warnings }
     }
 }

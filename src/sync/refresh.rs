@@ -2,7 +2,8 @@
 //!
 //! An upstream that can tell what has changed since a state is asked for that alone: the changed links are compiled
 //! into a patch over the table, and appended to the last good snapshot. Where it cannot, where the patch would become
-//! large, or where anything about the changes is doubtful, the whole network is read.
+//! large, or where anything about the changes is doubtful, the whole network is read. Caps are no part of the table: a
+//! change of them alone compiles nothing.
 //!
 //! The owner is a task; the rest of the process holds a [`RefreshHandle`] and asks. Waiting askers are answered by
 //! one refresh that began after they asked.
@@ -17,8 +18,8 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::time::Instant;
 
-use crate::cake::{Changes, Client, FetchError, Fetched, Update};
-use crate::routing::{CompileOptions, LayeredTable, Warning, Zone};
+use crate::cake::{Changes, Client, FetchError, Fetched, Update, read_caps};
+use crate::routing::{Cap, CompileOptions, LayeredTable, Warning, Zone};
 use crate::state::{
     Asked, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, now,
     refresh_requests,
@@ -44,7 +45,7 @@ pub struct RefreshOptions {
     pub compile: CompileOptions,
     /// The last good file.
     pub last_good: PathBuf,
-    /// Where entries and rules are, if the upstream has no calls for them.
+    /// Where entries, rules and caps are, if the upstream has no calls for them.
     pub overlay: Option<PathBuf>,
     /// When a loss is suspicious.
     pub guard: GuardOptions,
@@ -68,6 +69,10 @@ pub struct Refresh {
     keeper: Keeper,
     /// What was changed since the base of the live table was compiled.
     patch: Patch,
+    /// The caps that are in force, beside the live table.
+    caps: Vec<Cap>,
+    /// The name of the snapshot that is live: of the live table, and of the caps.
+    snapshot: String,
     /// The name of the network that was fetched last, as it came. Empty if it was changed since.
     fetched: String,
     /// The state of the upstream's network that was taken last, if it tells.
@@ -103,6 +108,8 @@ impl Refresh {
             is_away: false,
             keeper,
             patch: Patch::default(),
+            caps: Vec::new(),
+            snapshot: String::new(),
             fetched: String::new(),
             revision: None,
             asked_to_wait: None,
@@ -116,7 +123,7 @@ impl Refresh {
         let written_at = last_good::written_at(&self.options.last_good);
         match last_good::read_newest(&self.options.last_good) {
             Ok(Some(Kept { network, mut name, is_changed, unread_changes, passed_over })) => {
-                let Compiled { table, warnings } =
+                let Compiled { table, caps, warnings } =
                     Compiled::new(&network, &self.options.zone, &self.options.compile);
                 if let Some(problem) = &unread_changes {
                     tracing::error!("{problem}; this node starts from what was known before them");
@@ -133,6 +140,7 @@ impl Refresh {
                 }
                 self.fetched.clone_from(&name);
                 self.publish(table, name, warnings);
+                self.caps_changed(caps);
                 self.live.confirm(written_at.unwrap_or_else(now));
                 tracing::info!(
                     snapshot = %self.live.current().snapshot,
@@ -212,7 +220,7 @@ impl Refresh {
         RefreshReport {
             result,
             generation: live.generation,
-            snapshot: live.snapshot.clone(),
+            snapshot: self.snapshot.clone(),
             links: live.table.links(),
             entries: live.table.entries(),
             offers: live.table.offers(),
@@ -238,7 +246,7 @@ impl Refresh {
         let fetched = self.fetch(force).await;
         let mut update = fetched.inspect_err(|failure| self.heed(failure))?;
         if let Update::Changes(changes) = update {
-            if changes.links.is_empty() {
+            if changes.is_empty() {
                 self.revision = Some(changes.revision);
                 return Ok(RefreshResult::Unchanged);
             }
@@ -286,9 +294,14 @@ impl Refresh {
         if self.quarantined > 0 || !self.patch.has_room_for(&changes) {
             return Ok(false);
         }
+        let caps = changes.caps.as_deref().map(|caps| read_caps(caps, &self.options.zone)).transpose();
+        let Ok(caps) = caps else { return Ok(false) };
+        if changes.links.is_empty() {
+            return self.take_caps(caps.unwrap_or_default(), &changes);
+        }
         let (patch, zone, options) =
             (self.patch.clone(), self.options.zone.clone(), self.options.compile.clone());
-        let before = live.snapshot.clone();
+        let before = self.snapshot.clone();
         let work = move || -> io::Result<_> {
             let block = Block::new(&before, &changes)?;
             let revision = changes.revision.clone();
@@ -296,19 +309,47 @@ impl Refresh {
             let compiled = Compiled::new(&patch.network, &zone, &options);
             Ok((patch, compiled, block, revision))
         };
-        let (patch, Compiled { table, warnings }, block, revision) = blocking(work).await?;
+        let (patch, Compiled { table, warnings, .. }, block, revision) = blocking(work).await?;
         if !warnings.is_empty() || !self.keeper.has_room_for(&block) {
             return Ok(false);
         }
         let table = live.table.patched(patch.links.clone(), table);
         drop(live);
         self.publish(table, block.name(), warnings);
+        if let Some(caps) = caps {
+            self.caps_changed(caps);
+        }
         self.patch = patch;
+        self.changes_taken(revision, block);
+        Ok(true)
+    }
+
+    /// As [`Self::take_changes`], for changes of caps alone: the live table stays as it is.
+    fn take_caps(&mut self, caps: Vec<Cap>, changes: &Changes) -> Result<bool, Failure> {
+        let block =
+            Block::new(&self.snapshot, changes).map_err(|error| Failure::Broken(error.to_string()))?;
+        if !self.keeper.has_room_for(&block) {
+            return Ok(false);
+        }
+        self.snapshot = block.name();
+        self.caps_changed(caps);
+        self.changes_taken(changes.revision.clone(), block);
+        Ok(true)
+    }
+
+    fn changes_taken(&mut self, revision: HeaderValue, block: Block) {
         self.fetched.clear();
         self.revision = Some(revision);
         self.guard.interrupted();
         self.keeper.append(block);
-        Ok(true)
+    }
+
+    /// Here caps become live. [`Self::snapshot`] names the snapshot that they are of.
+    fn caps_changed(&mut self, caps: Vec<Cap>) {
+        if caps != self.caps {
+            tracing::info!(snapshot = %self.snapshot, caps = caps.len(), "caps changed");
+            self.caps = caps;
+        }
     }
 
     /// Prepares and publishes. `trusted`: a loss is meant.
@@ -320,7 +361,7 @@ impl Refresh {
             zone: self.options.zone.clone(),
             compile: self.options.compile.clone(),
             last_good: self.options.last_good.clone(),
-            live: self.live.current().snapshot.clone(),
+            live: self.snapshot.clone(),
             fetched: self.fetched.clone(),
         };
         let prepared = blocking(move || preparation.run(fetched.network, &fetched.unreadable)).await?;
@@ -332,7 +373,7 @@ impl Refresh {
             Prepared::SameAsLive { fetched, warnings } => {
                 self.guard.interrupted();
                 self.fetched = fetched;
-                let snapshot = self.live.current().snapshot.clone();
+                let snapshot = self.snapshot.clone();
                 self.tell(&snapshot, warnings);
                 return Ok(RefreshResult::Unchanged);
             }
@@ -346,8 +387,9 @@ impl Refresh {
         }
         self.fetched = fetched;
         self.patch = Patch::default();
-        let Compiled { table, warnings } = *compiled;
+        let Compiled { table, caps, warnings } = *compiled;
         self.publish(table, last_good::name(&hash), warnings);
+        self.caps_changed(caps);
         self.keeper.keep(network, hash);
         Ok(RefreshResult::Published)
     }
@@ -357,6 +399,7 @@ impl Refresh {
         let (links, entries, offers) = (table.links(), table.entries(), table.offers());
         let changed_links = table.changed_links();
         let generation = self.live.publish(table, snapshot.clone(), now());
+        self.snapshot.clone_from(&snapshot);
         self.readiness.table_is_live();
         self.tell(&snapshot, warnings);
         tracing::info!(generation, %snapshot, links, entries, offers, changed_links, "published");
