@@ -101,6 +101,67 @@ fn every_call_touches_the_links_that_it_changes_and_no_others() {
     }
 }
 
+/// An offer may hang on half a million links, and its cap touches none of them.
+#[test]
+fn a_changed_cap_is_told_with_all_caps_and_without_any_link() {
+    let api = start();
+    let cap = |offer: u32, amount: u32| json!({"offer_id": offer, "cap_type": "click", "cap_interval": "daily", "cap_amount": amount});
+    /// Offers and amounts, if caps were changed.
+    type Amounts = Option<Vec<(i64, i64)>>;
+    let amounts = |lines: &Lines| -> Amounts {
+        let caps = lines.network.offer_caps.iter().map(|cap| (cap.offer_id, cap.cap_amount));
+        lines.caps_changed.then(|| caps.collect())
+    };
+    let cases: [(&str, Value, Amounts); 7] = [
+        ("offer_cap.json", cap(1, 5), Some(vec![(1, 5)])),
+        ("offer_cap.json", cap(2, 6), Some(vec![(1, 5), (2, 6)])),
+        ("offer_cap.json", cap(1, 7), Some(vec![(1, 7), (2, 6)])),
+        ("offer_cap.json", cap(1, 7), None),
+        (
+            "offer_cap.json",
+            json!({"offer_id": 2, "affiliate_id": 9, "cap_type": "conversion", "cap_interval": "lifetime",
+                                  "cap_amount": 0, "send_alert_only": true}),
+            Some(vec![(1, 7), (2, 6), (2, 0)]),
+        ),
+        ("remove_offer_cap.json", json!({"cap_id": 2}), Some(vec![(1, 7), (2, 0)])),
+        ("update_smart_link.json", json!({"smart_link_id": 1, "affiliate_id": 8}), None),
+    ];
+    for (call, fields, caps) in cases {
+        let before = revision(&api);
+        api.post(call, fields.clone()).success();
+        let lines = since(&api, &before);
+        assert_eq!(amounts(&lines), caps, "{call} {fields}");
+        assert!(caps.is_none() || lines.changed.is_empty(), "{call} {fields}");
+        assert!(caps.is_none() || lines.network.smart_links.is_empty(), "{call} {fields}");
+        assert_eq!(
+            api.lines("network.json").network.canonical(),
+            api.network().canonical(),
+            "{call} {fields}"
+        );
+    }
+    let before = revision(&api);
+    let remove = |id: u32| api.post("remove_offer_cap.json", json!({"cap_id": id})).success();
+    remove(1);
+    remove(3);
+    assert_eq!(amounts(&since(&api, &before)), Some(Vec::new()), "that there are none is told, too");
+}
+
+#[test]
+fn who_only_asks_about_the_network_starts_no_reading() {
+    let api = start();
+    let ask = |known: &str| {
+        let headers = [("authorization", &*format!("Bearer {KEY}")), ("if-none-match", known)];
+        api.send(Method::HEAD, "/api/2/network.json", &headers, "")
+    };
+    let now = revision(&api);
+    let asked = ask("\"other\"");
+    assert_eq!((asked.status.as_u16(), asked.text.as_str()), (200, ""));
+    assert_eq!(asked.headers["smartlink-revision"], now.as_str());
+    assert_eq!(asked.headers["content-type"], "application/x-ndjson");
+    assert_eq!(ask(&format!("\"{now}\"")).status.as_u16(), 304);
+    api.send(Method::HEAD, "/api/2/network.json", &[], "");
+}
+
 #[test]
 fn a_call_that_changes_nothing_leaves_the_state_as_it_is() {
     let api = start();
@@ -131,7 +192,7 @@ fn what_an_import_removes_is_told() {
     let rest = json!({
         "replace": true, "offers": [{"offer_id": 1, "offer_name": "Offer 1", "offer_url": "https://o1.example.com/"}],
         "smart_links": [{"smart_link_id": 2, "smart_link_name": "Link 2", "affiliate_id": 7}],
-        "offer_geo_targets": [], "routing_rules": [],
+        "offer_geo_targets": [], "routing_rules": [], "offer_caps": [],
         "smart_link_offers": [{"smart_link_id": 2, "offer_id": 1}],
     });
     api.post_raw("import_network.json", "application/json", rest.to_string()).success();
