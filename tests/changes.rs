@@ -147,7 +147,7 @@ fn a_changed_cap_is_told_with_all_caps_and_without_any_link() {
 }
 
 #[test]
-fn who_only_asks_about_the_network_starts_no_reading() {
+fn who_only_asks_about_the_network_hears_its_state() {
     let api = start();
     let ask = |known: &str| {
         let headers = [("authorization", &*format!("Bearer {KEY}")), ("if-none-match", known)];
@@ -159,7 +159,7 @@ fn who_only_asks_about_the_network_starts_no_reading() {
     assert_eq!(asked.headers["smartlink-revision"], now.as_str());
     assert_eq!(asked.headers["content-type"], "application/x-ndjson");
     assert_eq!(ask(&format!("\"{now}\"")).status.as_u16(), 304);
-    api.send(Method::HEAD, "/api/2/network.json", &[], "");
+    assert_eq!(api.send(Method::HEAD, "/api/2/network.json", &[], "").status.as_u16(), 401);
 }
 
 #[test]
@@ -322,9 +322,13 @@ fn one_difference_after_another_gives_the_whole() {
         if random.random_range(0..4) > 0 {
             continue;
         }
-        let lines = since(&api, &state);
+        let mut lines = since(&api, &state);
         differences += usize::from(!lines.changed.is_empty());
         state = lines.head.unwrap().revision;
+        if lines.caps_changed {
+            known.offer_caps = std::mem::take(&mut lines.network.offer_caps);
+        }
+        assert!(lines.network.offer_caps.is_empty(), "caps are told where some were changed, and only there");
         known.replace(&lines.changed, lines.network);
         assert_eq!(routed(known.clone()), routed(api.lines("network.json").network));
     }
@@ -334,7 +338,7 @@ fn one_difference_after_another_gives_the_whole() {
 fn some_write(random: &mut Xoshiro256PlusPlus) -> (&'static str, Value) {
     let (link, offer) = (random.random_range(1..6), random.random_range(1..5));
     let number = random.random_range(0..4);
-    match random.random_range(0..10) {
+    match random.random_range(0..12) {
         0 => ("smart_link.json", json!({"smart_link_name": "new", "affiliate_id": 1 + number})),
         1 => ("update_smart_link.json", json!({"smart_link_id": link, "affiliate_id": 1 + number})),
         2 => ("smart_link_offer.json", json!({"smart_link_id": link, "offer_id": offer, "priority": number})),
@@ -353,6 +357,14 @@ fn some_write(random: &mut Xoshiro256PlusPlus) -> (&'static str, Value) {
         }
         7 => ("routing_rule.json", json!({"smart_link_id": link, "offer_id": offer, "conditions": {}})),
         8 => ("update_routing_rule.json", json!({"rule_id": link, "priority": number})),
+        9 => (
+            "offer_cap.json",
+            json!({"offer_id": offer, "cap_type": "click", "cap_interval": "daily", "cap_amount": number}),
+        ),
+        10 => (
+            "remove_offer_cap.json",
+            json!({"offer_id": offer, "cap_type": "click", "cap_interval": "daily"}),
+        ),
         _ => ("remove_routing_rule.json", json!({"rule_id": link})),
     }
 }
