@@ -49,7 +49,7 @@
 //!
 //! ```text
 //! sync::refresh      tick with jitter, or asked; one owner, never two at once
-//! sync::overlay      routing.toml → entries and rules, where the upstream is a real CAKE and cannot list them
+//! sync::overlay      routing.toml → entries, rules and caps, where the upstream is a real CAKE and cannot list them
 //! cake::client       pages of 500, bounded in bytes and time; from smartlink's own API all of it in one answer
 //! cake::wire         JSON → items → routing::Snapshot, with a warning for each item left out
 //! routing::compile   snapshot → table, total

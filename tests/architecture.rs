@@ -49,6 +49,7 @@ const SERDE: &[&str] = &[
     "sync/routing_file.rs",
     "cli/explain.rs",
     "cli/api.rs",
+    "cli/cap.rs",
     "cli/link.rs",
     "cli/offer.rs",
     "cli/rule.rs",

@@ -101,6 +101,67 @@ fn every_call_touches_the_links_that_it_changes_and_no_others() {
     }
 }
 
+/// An offer may hang on half a million links, and its cap touches none of them.
+#[test]
+fn a_changed_cap_is_told_with_all_caps_and_without_any_link() {
+    let api = start();
+    let cap = |offer: u32, amount: u32| json!({"offer_id": offer, "cap_type": "click", "cap_interval": "daily", "cap_amount": amount});
+    /// Offers and amounts, if caps were changed.
+    type Amounts = Option<Vec<(i64, i64)>>;
+    let amounts = |lines: &Lines| -> Amounts {
+        let caps = lines.network.offer_caps.iter().map(|cap| (cap.offer_id, cap.cap_amount));
+        lines.caps_changed.then(|| caps.collect())
+    };
+    let cases: [(&str, Value, Amounts); 7] = [
+        ("offer_cap.json", cap(1, 5), Some(vec![(1, 5)])),
+        ("offer_cap.json", cap(2, 6), Some(vec![(1, 5), (2, 6)])),
+        ("offer_cap.json", cap(1, 7), Some(vec![(1, 7), (2, 6)])),
+        ("offer_cap.json", cap(1, 7), None),
+        (
+            "offer_cap.json",
+            json!({"offer_id": 2, "affiliate_id": 9, "cap_type": "conversion", "cap_interval": "lifetime",
+                                  "cap_amount": 0, "send_alert_only": true}),
+            Some(vec![(1, 7), (2, 6), (2, 0)]),
+        ),
+        ("remove_offer_cap.json", json!({"cap_id": 2}), Some(vec![(1, 7), (2, 0)])),
+        ("update_smart_link.json", json!({"smart_link_id": 1, "affiliate_id": 8}), None),
+    ];
+    for (call, fields, caps) in cases {
+        let before = revision(&api);
+        api.post(call, fields.clone()).success();
+        let lines = since(&api, &before);
+        assert_eq!(amounts(&lines), caps, "{call} {fields}");
+        assert!(caps.is_none() || lines.changed.is_empty(), "{call} {fields}");
+        assert!(caps.is_none() || lines.network.smart_links.is_empty(), "{call} {fields}");
+        assert_eq!(
+            api.lines("network.json").network.canonical(),
+            api.network().canonical(),
+            "{call} {fields}"
+        );
+    }
+    let before = revision(&api);
+    let remove = |id: u32| api.post("remove_offer_cap.json", json!({"cap_id": id})).success();
+    remove(1);
+    remove(3);
+    assert_eq!(amounts(&since(&api, &before)), Some(Vec::new()), "that there are none is told, too");
+}
+
+#[test]
+fn who_only_asks_about_the_network_hears_its_state() {
+    let api = start();
+    let ask = |known: &str| {
+        let headers = [("authorization", &*format!("Bearer {KEY}")), ("if-none-match", known)];
+        api.send(Method::HEAD, "/api/2/network.json", &headers, "")
+    };
+    let now = revision(&api);
+    let asked = ask("\"other\"");
+    assert_eq!((asked.status.as_u16(), asked.text.as_str()), (200, ""));
+    assert_eq!(asked.headers["smartlink-revision"], now.as_str());
+    assert_eq!(asked.headers["content-type"], "application/x-ndjson");
+    assert_eq!(ask(&format!("\"{now}\"")).status.as_u16(), 304);
+    assert_eq!(api.send(Method::HEAD, "/api/2/network.json", &[], "").status.as_u16(), 401);
+}
+
 #[test]
 fn a_call_that_changes_nothing_leaves_the_state_as_it_is() {
     let api = start();
@@ -131,7 +192,7 @@ fn what_an_import_removes_is_told() {
     let rest = json!({
         "replace": true, "offers": [{"offer_id": 1, "offer_name": "Offer 1", "offer_url": "https://o1.example.com/"}],
         "smart_links": [{"smart_link_id": 2, "smart_link_name": "Link 2", "affiliate_id": 7}],
-        "offer_geo_targets": [], "routing_rules": [],
+        "offer_geo_targets": [], "routing_rules": [], "offer_caps": [],
         "smart_link_offers": [{"smart_link_id": 2, "offer_id": 1}],
     });
     api.post_raw("import_network.json", "application/json", rest.to_string()).success();
@@ -261,9 +322,13 @@ fn one_difference_after_another_gives_the_whole() {
         if random.random_range(0..4) > 0 {
             continue;
         }
-        let lines = since(&api, &state);
+        let mut lines = since(&api, &state);
         differences += usize::from(!lines.changed.is_empty());
         state = lines.head.unwrap().revision;
+        if lines.caps_changed {
+            known.offer_caps = std::mem::take(&mut lines.network.offer_caps);
+        }
+        assert!(lines.network.offer_caps.is_empty(), "caps are told where some were changed, and only there");
         known.replace(&lines.changed, lines.network);
         assert_eq!(routed(known.clone()), routed(api.lines("network.json").network));
     }
@@ -273,7 +338,7 @@ fn one_difference_after_another_gives_the_whole() {
 fn some_write(random: &mut Xoshiro256PlusPlus) -> (&'static str, Value) {
     let (link, offer) = (random.random_range(1..6), random.random_range(1..5));
     let number = random.random_range(0..4);
-    match random.random_range(0..10) {
+    match random.random_range(0..12) {
         0 => ("smart_link.json", json!({"smart_link_name": "new", "affiliate_id": 1 + number})),
         1 => ("update_smart_link.json", json!({"smart_link_id": link, "affiliate_id": 1 + number})),
         2 => ("smart_link_offer.json", json!({"smart_link_id": link, "offer_id": offer, "priority": number})),
@@ -292,6 +357,14 @@ fn some_write(random: &mut Xoshiro256PlusPlus) -> (&'static str, Value) {
         }
         7 => ("routing_rule.json", json!({"smart_link_id": link, "offer_id": offer, "conditions": {}})),
         8 => ("update_routing_rule.json", json!({"rule_id": link, "priority": number})),
+        9 => (
+            "offer_cap.json",
+            json!({"offer_id": offer, "cap_type": "click", "cap_interval": "daily", "cap_amount": number}),
+        ),
+        10 => (
+            "remove_offer_cap.json",
+            json!({"offer_id": offer, "cap_type": "click", "cap_interval": "daily"}),
+        ),
         _ => ("remove_routing_rule.json", json!({"rule_id": link})),
     }
 }

@@ -176,13 +176,13 @@ async fn an_upstream_without_revisions_is_read_once() {
     assert_eq!(answered.load(Ordering::SeqCst), LISTS);
 }
 
-const LISTS: usize = 5;
+const LISTS: usize = 6;
 
 const LINK: &str = r#"{"smart_link_id":301,"affiliate_id":67890,"smart_link_status":"active"}"#;
 
 const BODY: &str = r#"{"request_status":"Success","response":{"total_rows":1,
     "smart_links":[{"smart_link_id":301,"affiliate_id":67890,"smart_link_status":"active"}],
-    "offers":[],"offer_geo_targets":[],"smart_link_offers":[],"routing_rules":[]}}"#;
+    "offers":[],"offer_geo_targets":[],"smart_link_offers":[],"routing_rules":[],"offer_caps":[]}}"#;
 
 /// An upstream that tells states, whose `network.json` answers these lines, and the lists [`BODY`].
 async fn telling(lines: String) -> (Client, Arc<Mutex<Vec<String>>>, tempfile::TempDir) {
@@ -234,7 +234,7 @@ async fn changes_are_taken_of_the_state_that_was_asked_about_alone() {
     let more = format!("{SINCE}\n{LINK_LINE}\n{{\"end\":{{\"lines\":2}}}}\n");
     let (client, _, _key) = telling(more).await;
     let error = client.update(Some(&"old".parse().unwrap())).await.unwrap_err().to_string();
-    assert!(error.contains("beside those that it says"), "{error}");
+    assert!(error.contains("more than it says was changed"), "{error}");
 }
 
 #[tokio::test]
@@ -319,12 +319,9 @@ async fn lines_that_cannot_be_read_are_read_as_lists() {
                 panic!("the whole was asked for");
             };
             assert_eq!(fetched.network.smart_links[0].id.value(), 301);
-            assert!(
-                asked
-                    .lock()
-                    .unwrap()
-                    .ends_with(&["routing_rules.json", "offer_geo_targets.json"].map(str::to_owned))
-            );
+            assert!(asked.lock().unwrap().ends_with(
+                &["routing_rules.json", "offer_caps.json", "offer_geo_targets.json"].map(str::to_owned)
+            ));
         }
     }
 }

@@ -444,6 +444,7 @@ impl ShortNetwork {
             offer_geo_targets: self.offer.iter().filter_map(ShortOffer::wire_geo_targets).collect(),
             smart_link_offers,
             routing_rules,
+            offer_caps: Vec::new(),
         };
         (network, warnings)
     }

@@ -97,6 +97,7 @@ fn routing() -> Routing {
     Routing {
         smart_link_offers: (1..=OFFERS).map(|offer| entry(offer).read().unwrap()).collect(),
         routing_rules: Vec::new(),
+        offer_caps: Vec::new(),
     }
 }
 

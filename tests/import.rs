@@ -45,6 +45,11 @@ fn network() -> Value {
                 "hours": {"days": ["mon", "fri"], "from": "09:00", "to": "17:30", "time_zone": "America/New_York"}}},
             {"rule_id": 3, "smart_link_id": 12, "offer_id": 7, "conditions": {}},
         ],
+        "offer_caps": [
+            {"offer_id": 1042, "cap_type": "click", "cap_interval": "daily", "cap_amount": 1000, "time_zone": "UTC"},
+            {"offer_id": 1042, "affiliate_id": 67890, "cap_type": "click", "cap_interval": "daily", "cap_amount": 0,
+             "send_alert_only": true},
+        ],
     })
 }
 
@@ -126,7 +131,7 @@ fn what_is_not_named_stays_or_is_replaced() {
 
     part["replace"] = true.into();
     import_into(&api, &part).refused(400, &["`smart_links` is missing", "removed"]);
-    for list in ["smart_links", "offer_geo_targets", "smart_link_offers", "routing_rules"] {
+    for list in ["smart_links", "offer_geo_targets", "smart_link_offers", "routing_rules", "offer_caps"] {
         part[list] = json!([]);
     }
     part["smart_link_offers"] = json!([{"smart_link_id": 12, "offer_id": 7}]);
@@ -143,6 +148,7 @@ fn what_is_not_named_stays_or_is_replaced() {
     );
     let left = api.network();
     assert_eq!((left.offers.len(), left.smart_links.len(), left.routing_rules.len()), (1, 0, 0));
+    assert_eq!((&answer["response"]["offer_caps"]["removed"], left.offer_caps.len()), (&json!(2), 0));
 }
 
 #[test]
@@ -210,6 +216,24 @@ fn one_bad_item_among_many_refuses_everything() {
             json!({"rule_id": 5, "smart_link_id": 301, "offer_id": 7, "conditions": {"os": {"in": []}}}),
             "conditions.os.in",
             "is empty",
+        ),
+        (
+            "offer_caps",
+            json!({"offer_id": 7, "cap_type": "click", "cap_interval": "daily"}),
+            "cap_amount",
+            "(the daily click cap of offer 7)",
+        ),
+        (
+            "offer_caps",
+            json!({"offer_id": 99, "cap_type": "click", "cap_interval": "daily", "cap_amount": 1}),
+            "offer_id",
+            "99 does not exist (daily click cap of offer 99)",
+        ),
+        (
+            "offer_caps",
+            json!({"cap_id": 3, "offer_id": 7, "cap_type": "click", "cap_interval": "daily", "cap_amount": 1}),
+            "cap_id",
+            "not a parameter",
         ),
     ];
     let before = revision(&api);

@@ -1,4 +1,4 @@
-//! `smartlink link`, `offer`, `rule` and `geo-target`, the real binary against a running node.
+//! `smartlink link`, `offer`, `rule`, `geo-target` and `cap`, the real binary against a running node.
 
 #[path = "support/terminal.rs"]
 mod support;
@@ -224,4 +224,71 @@ fn the_key_of_the_node_here_is_sent_to_no_other() {
         .args(["link", "list", "--upstream", "http://192.0.2.1:9180", "--data-dir"])
         .arg(node.directory.path()));
     elsewhere.failed(&["no API key for http://192.0.2.1:9180/", "SMARTLINK_API_KEY"]);
+}
+
+#[test]
+fn a_cap_from_setting_to_removal() {
+    let node = small();
+    let name = ["--offer-id", "1", "--cap-type", "click", "--cap-interval", "daily"];
+    let set = |more: &[&str]| node.ok(&[&["cap", "set"], &name[..], more].concat());
+    let berlin = ["--cap-amount", "1000", "--time-zone", "Europe/Berlin"];
+    assert_eq!(set(&berlin), "cap 1 created: daily click cap of offer 1, 1000 in Europe/Berlin\n");
+    assert_eq!(
+        set(&["--cap-amount", "5", "--send-alert-only", "true"]),
+        "cap 1 changed: daily click cap of offer 1, 5 in Europe/Berlin, only alerts\n"
+    );
+    set(&["--cap-amount", "7", "--affiliate-id", "67890", "--time-zone", "UTC"]);
+    let table = node.ok(&["cap", "list", "--affiliate-id", "67890"]);
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0][5..10], ["cap_amount", "used", "leased", "remaining", "window_ends_at"], "{table}");
+    assert_eq!(lines[1..], [["2", "1", "67890", "click", "daily", "7", "0", "0", "7", "-", "UTC", "false"]]);
+    let all = json(&node.ok(&["cap", "list", "--json"]));
+    assert_eq!(all["response"]["total_rows"], 2);
+
+    node.fails(
+        &[
+            "cap",
+            "set",
+            "--offer-id",
+            "9",
+            "--cap-type",
+            "click",
+            "--cap-interval",
+            "daily",
+            "--cap-amount",
+            "1",
+        ],
+        &["`offer_id` 9 does not exist", "404"],
+    );
+    let by_name = node.ok(&[&["cap", "remove"], &name[..]].concat());
+    assert!(by_name.starts_with("cap 1 removed: daily click cap of offer 1, 5 in"), "{by_name}");
+    let by_id = node.ok(&["cap", "remove", "--cap-id", "2", "--json"]);
+    assert_eq!(json(&by_id)["response"]["affiliate_id"], 67890);
+    let incomplete = run(command().args(["cap", "remove", "--offer-id", "1"]));
+    assert!(incomplete.code != 0 && incomplete.error.contains("--cap-id"), "{incomplete:?}");
+}
+
+#[test]
+fn a_watched_cap_is_a_line_for_each_change() {
+    let node = small();
+    let set = |amount: &str| {
+        let name = ["cap", "set", "--offer-id", "1", "--cap-type", "click", "--cap-interval", "daily"];
+        node.ok(&[&name[..], &["--cap-amount", amount]].concat());
+    };
+    set("5");
+    let mut watch = command();
+    watch
+        .args(["cap", "watch", "--json", "--upstream", &node.admin, "--data-dir"])
+        .arg(node.directory.path());
+    let mut watch = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
+    let mut next = || json(&lines.next().unwrap().unwrap());
+    assert_eq!(next()["cap_amount"], 5);
+    set("6");
+    assert_eq!(next()["cap_amount"], 6);
+    node.ok(&["cap", "remove", "--cap-id", "1"]);
+    let last = next();
+    assert_eq!((&last["cap_id"], &last["removed"]), (&json!(1), &json!(true)));
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }

@@ -36,7 +36,7 @@ fn clicks_go_where_the_overlay_says_and_a_changed_one_is_taken_at_the_next_refre
     let cake = Cake::start(1, &[10, 11, 12]);
     let node = following(&cake, PHONES_APART).start_ready();
     node.wait_for_log(&[
-        "entries and rules come from the overlay routing.toml alone",
+        "entries, rules and caps come from the overlay routing.toml alone",
         "entries=1",
         "rules=1",
     ]);
@@ -47,7 +47,7 @@ fn clicks_go_where_the_overlay_says_and_a_changed_one_is_taken_at_the_next_refre
     assert_eq!(node.ask(&phone).destination(), "offer11.example.com");
     let calls = cake.calls();
     assert!(calls.iter().any(|call| call.starts_with("smart_links.json?")), "{calls:?}");
-    for ours in ["smart_link_offers.json", "routing_rules.json", "revision.json"] {
+    for ours in ["smart_link_offers.json", "routing_rules.json", "offer_caps.json", "revision.json"] {
         assert!(!calls.iter().any(|call| call.starts_with(ours)), "{ours} is not CAKE's: {calls:?}");
     }
 
@@ -79,7 +79,7 @@ fn a_damaged_overlay_leaves_the_table_and_the_joined_network_outlives_its_upstre
         ),
         (
             format!("{PHONES_APART}[[offer_caps]]\noffer_id = 10\n"),
-            "line 12: `offer_caps` cannot be given yet",
+            "line 12: `cap_type` is missing; write one of click, conversion",
         ),
     ] {
         write(&node, &damage);
@@ -221,10 +221,12 @@ fn serve_refuses_an_overlay_that_it_cannot_use() {
 #[test]
 fn check_reads_the_overlay_with_its_lines() {
     let desk = Desk::new();
-    desk.file("good.toml", PHONES_APART);
+    let cap =
+        "[[offer_caps]]\noffer_id = 12\ncap_type = \"click\"\ncap_interval = \"daily\"\ncap_amount = 5\n";
+    desk.file("good.toml", format!("{PHONES_APART}\n{cap}"));
     let told = desk.run(&["check", "--overlay", "good.toml"]);
     assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.stdout.contains("overlay          good.toml: 1 entry, 1 rule\n"), "{told:?}");
+    assert!(told.stdout.contains("overlay          good.toml: 1 entry, 1 rule, 1 cap\n"), "{told:?}");
 
     desk.file("bad.toml", PHONES_APART.replace("priority = 2", "prioritty = 2").replace("mobile", "phone"));
     let told = desk.run(&["check", "--overlay", "bad.toml"]);
@@ -253,6 +255,34 @@ fn check_reads_the_overlay_with_its_lines() {
     assert_eq!(told.code, Some(0), "{told:?}");
     let warning = "warning: the overlay good.toml, line 7: rule 7: the upstream has no offer 11\n";
     assert!(told.stdout.contains(warning), "{told:?}");
+    let warning = "warning: the overlay good.toml, line 13: daily click cap of offer 12: the upstream has no offer 12\n";
+    assert!(told.stdout.contains(warning), "{told:?}");
+}
+
+#[test]
+fn caps_come_from_the_overlay() {
+    let cake = Cake::start(1, &[10, 11]);
+    let cap = |offer: u32, amount: u32| {
+        format!(
+            "{PHONES_APART}\n[[offer_caps]]\noffer_id = {offer}\ncap_type = \"click\"\ncap_interval = \"daily\"\n\
+             cap_amount = {amount}\n"
+        )
+    };
+    let node = following(&cake, &cap(10, 5)).start_ready();
+    node.wait_for_log(&["caps changed", "caps=1"]);
+    assert_eq!(node.refresh()["result"], "unchanged");
+    write(&node, &cap(10, 6));
+    assert_eq!(node.refresh()["result"], "published");
+    write(&node, &cap(99, 6));
+    let report = node.refresh();
+    assert_eq!(
+        report["warnings"][0],
+        "daily click cap of offer 99: `offer_id` 99 does not exist; it is left out"
+    );
+    node.wait_for_log(&["caps changed", "caps=0"]);
+    cake.go_away();
+    let node = node.kill().start_ready();
+    node.wait_for_log(&["routing from the last good snapshot"]);
 }
 
 #[test]
@@ -277,7 +307,7 @@ fn the_example_can_be_used() {
     let desk = Desk::new();
     let told = desk.run(&["check", "--overlay", desk.file("routing.toml", EXAMPLE)]);
     assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.stdout.contains("overlay          routing.toml: 3 entries, 2 rules\n"), "{told:?}");
+    assert!(told.stdout.contains("overlay          routing.toml: 3 entries, 2 rules, 1 cap\n"), "{told:?}");
     // What is only shown in comments is as good: without the marks it is still an overlay.
     let shown = EXAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line));
     let whole = shown.collect::<Vec<_>>().join("\n");

@@ -8,11 +8,12 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::Method;
 use http_body_util::BodyExt;
+use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
 use super::call::{Call, Verb};
 use super::parameters::{Parameters, PresentedKeys};
-use super::{Backoffice, CALLS, revision, store};
+use super::{Backoffice, CALLS, caps, revision, store};
 
 /// Answers `/api/openapi.json`.
 pub async fn describe() -> impl IntoResponse {
@@ -94,16 +95,26 @@ fn check_names(call: &Call, in_query: Option<&str>, parameters: &Parameters) -> 
 fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<Answer, Refusal> {
     let options = backoffice.options();
     match call.verb {
-        Verb::Read => backoffice.store().read(|transaction| {
-            let answer = (call.run)(transaction, options, parameters)?;
-            Ok(answer.of_revision(store::revision(transaction)?))
-        }),
+        Verb::Read if call.name == caps::LIST.name => {
+            // Asked before the store is held: the ledger may be elsewhere.
+            let states = backoffice.cap_states();
+            read(backoffice, |transaction| caps::list(transaction, parameters, &states))
+        }
+        Verb::Read => read(backoffice, |transaction| (call.run)(transaction, options, parameters)),
         Verb::Write => backoffice.store().write_if(|transaction| {
             let answer = (call.run)(transaction, options, parameters)?;
             let has_changed = !answer.is_idle();
             Ok((answer, has_changed))
         }),
     }
+}
+
+/// A list, and which state of the network it shows.
+fn read(
+    backoffice: &Backoffice,
+    list: impl FnOnce(&Transaction<'_>) -> Result<Answer, Refusal>,
+) -> Result<Answer, Refusal> {
+    backoffice.store().read(|transaction| Ok(list(transaction)?.of_revision(store::revision(transaction)?)))
 }
 
 fn find_call(path: &str, method: &Method) -> Result<&'static Call, Refusal> {

@@ -11,6 +11,8 @@ pub struct Parameter {
     /// Whether null takes the value away.
     pub removable: bool,
     pub default: Option<Given>,
+    /// One that may be given instead of all of these.
+    pub instead_of: &'static [&'static str],
 }
 
 /// What a value must be.
@@ -62,7 +64,7 @@ pub enum Shape {
 
 impl Parameter {
     pub const fn new(name: &'static str, kind: Kind, about: &'static str) -> Self {
-        Self { name, kind, about, required: false, removable: false, default: None }
+        Self { name, kind, about, required: false, removable: false, default: None, instead_of: &[] }
     }
 
     pub const fn required(self) -> Self {
@@ -76,6 +78,10 @@ impl Parameter {
 
     pub const fn removable(self) -> Self {
         Self { removable: true, ..self }
+    }
+
+    pub const fn instead_of(self, others: &'static [&'static str]) -> Self {
+        Self { instead_of: others, ..self }
     }
 
     pub const fn default(self, default: Given) -> Self {

@@ -1,6 +1,6 @@
 //! `POST import_network.json`: a whole network at once, all of it or nothing.
 //!
-//! Every item of the five lists is read by the functions that read it in a call of its own, before anything is
+//! Every item of the six lists is read by the functions that read it in a call of its own, before anything is
 //! written; then all are put in their places by id, in one transaction. An item is whole: what it does not name has the
 //! value of a new one. What no item names stays, unless `replace` is true. Where nothing changes, nothing is written,
 //! and the network keeps its revision.
@@ -25,8 +25,8 @@ use super::api::{self, BODY_BYTES_MAX};
 use super::contract::Parameter;
 use super::parameters::{Parameters, PresentedKeys};
 use super::store::Put;
-use super::{Backoffice, Options, attachments, geo_targets, json, links, offers, rules};
-use crate::cake::wire::{FieldError, RoutingRule, SmartLink, SmartLinkOffer};
+use super::{Backoffice, Options, attachments, cap_rows, caps, geo_targets, json, links, offers, rules};
+use crate::cake::wire::{FieldError, OfferCap, RoutingRule, SmartLink, SmartLinkOffer};
 use crate::types::Country;
 
 /// The path behind `/api/2/`.
@@ -89,6 +89,8 @@ struct Body<'a> {
     smart_link_offers: Option<Vec<&'a RawValue>>,
     #[serde(borrow)]
     routing_rules: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    offer_caps: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +108,7 @@ struct Items {
     geo_targets_named: HashMap<i64, usize>,
     smart_link_offers: Vec<SmartLinkOffer>,
     routing_rules: Vec<RoutingRule>,
+    offer_caps: Vec<OfferCap>,
 }
 
 /// What the answer says of each list.
@@ -116,6 +119,7 @@ struct Counts {
     offer_geo_targets: Count,
     smart_link_offers: Count,
     routing_rules: Count,
+    offer_caps: Count,
 }
 
 #[derive(Default, Serialize)]
@@ -155,6 +159,7 @@ impl Body<'_> {
             ("offer_geo_targets", &self.offer_geo_targets),
             ("smart_link_offers", &self.smart_link_offers),
             ("routing_rules", &self.routing_rules),
+            ("offer_caps", &self.offer_caps),
         ];
         match lists.into_iter().find(|(_, list)| list.is_none()) {
             None => Ok(()),
@@ -178,6 +183,8 @@ impl Items {
         })?;
         let once = Noun { list: RULES, label: label_rule, known: rules::UPDATE.parameters };
         let routing_rules = once.read(&body.routing_rules, options, rules::item, |rule| rule.rule_id)?;
+        let once = Noun { list: CAPS, label: label_cap, known: caps::SET.parameters };
+        let offer_caps = once.read(&body.offer_caps, options, caps::item, OfferCap::id)?;
 
         let once = Noun { list: GEO_TARGETS, label: label_offer, known: geo_targets::UPDATE.parameters };
         let all =
@@ -200,7 +207,15 @@ impl Items {
                 }
             }
         }
-        Ok(Self { offers, smart_links, geo_targets, geo_targets_named, smart_link_offers, routing_rules })
+        Ok(Self {
+            offers,
+            smart_links,
+            geo_targets,
+            geo_targets_named,
+            smart_link_offers,
+            routing_rules,
+            offer_caps,
+        })
     }
 
     /// Removes, then puts, in the order in which items refer to each other.
@@ -222,6 +237,8 @@ impl Items {
                 remove(transaction, RULES, "rule_id, 0", |&(id, _)| !rules.contains(&id))?;
             counts.smart_link_offers.removed =
                 remove(transaction, ENTRIES, "smart_link_id, offer_id", |ids| !entries.contains(ids))?;
+            let caps = self.offer_caps.iter().map(OfferCap::id).collect();
+            counts.offer_caps.removed = cap_rows::remove_others(transaction, &caps)?;
             let untargeted = |&(id, _): &(i64, i64)| !self.geo_targets.contains_key(&id);
             counts.offer_geo_targets.removed = remove(transaction, GEO_TARGETS, "offer_id, 0", untargeted)?;
         }
@@ -239,6 +256,9 @@ impl Items {
         }
         for rule in &self.routing_rules {
             counts.routing_rules.add(rules::put(transaction, rule)?);
+        }
+        for cap in &self.offer_caps {
+            counts.offer_caps.add(cap_rows::put(transaction, cap)?);
         }
         if replace {
             counts.smart_links.removed =
@@ -284,6 +304,10 @@ impl Items {
             check(RULES, index, &label, "smart_link_id", rule.smart_link_id, links, stored_link)?;
             check(RULES, index, &label, "offer_id", rule.offer_id, offers, stored_offer)?;
         }
+        for (index, cap) in self.offer_caps.iter().enumerate() {
+            let label = || cap.label();
+            check(CAPS, index, &label, "offer_id", cap.offer_id, offers, stored_offer)?;
+        }
         Ok(())
     }
 }
@@ -296,6 +320,7 @@ impl Counts {
             &self.offer_geo_targets,
             &self.smart_link_offers,
             &self.routing_rules,
+            &self.offer_caps,
         ];
         lists.iter().any(|count| count.created + count.changed + count.removed > 0)
     }
@@ -406,6 +431,13 @@ fn label_rule(asked: &Parameters) -> String {
     format!("rule {}", id(asked, "rule_id"))
 }
 
+fn label_cap(asked: &Parameters) -> String {
+    let text = |name| asked.text(name).ok().flatten().unwrap_or("?");
+    let affiliate = asked.whole_number("affiliate_id").ok().flatten();
+    let whose = affiliate.map(|id| format!(" for affiliate {id}")).unwrap_or_default();
+    format!("the {} {} cap of {}{whose}", text("cap_interval"), text("cap_type"), label_offer(asked))
+}
+
 /// An id as far as one was given.
 fn id(asked: &Parameters, name: &str) -> String {
     asked.whole_number(name).ok().flatten().map_or("without id".to_owned(), |id| id.to_string())
@@ -416,6 +448,8 @@ const GEO_TARGETS: &str = "offer_geo_targets";
 const ENTRIES: &str = "smart_link_offers";
 
 const RULES: &str = "routing_rules";
+
+const CAPS: &str = "offer_caps";
 
 /// Half a gigabyte over a slow line.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);

@@ -1,8 +1,8 @@
 //! The embedded CAKE: the API of an affiliate network over one SQLite file.
 //!
 //! The edge refreshes from it over HTTP exactly as from a real CAKE, so it keeps CAKE's calls, parameters, defaults
-//! and envelopes, and adds the calls that CAKE does not document: entries, rules, and the geo targets of all offers
-//! in pages ([`CALLS`]).
+//! and envelopes, and adds the calls that CAKE does not document: entries, rules, caps, and the geo targets of all
+//! offers in pages ([`CALLS`]).
 //!
 //! What the room promises, each with a test in `tests/api.rs` or in [`store`]:
 //!
@@ -21,6 +21,8 @@ mod answer;
 mod api;
 mod attachments;
 mod call;
+mod cap_rows;
+mod caps;
 mod contract;
 mod demo;
 mod gate;
@@ -50,6 +52,7 @@ pub use rate::Rate;
 pub use store::OpenError;
 
 use call::Call;
+use caps::CapStates;
 use gate::Gate;
 use network::Readers;
 use store::Store;
@@ -129,6 +132,11 @@ impl Backoffice {
         &self.0.readers
     }
 
+    /// How full the caps are. Without a ledger nobody knows of any.
+    fn cap_states(&self) -> CapStates {
+        CapStates::new()
+    }
+
     fn gate(&self) -> &Gate {
         &self.0.gate
     }
@@ -189,4 +197,7 @@ static CALLS: &[Call] = &[
     offers::UPDATE,
     geo_targets::LIST,
     geo_targets::UPDATE,
+    caps::LIST,
+    caps::SET,
+    caps::REMOVE,
 ];

@@ -24,8 +24,8 @@ use super::answer::Refusal;
 use super::api;
 use super::parameters::{Parameters, PresentedKeys};
 use super::store::Store;
-use super::{Backoffice, Options, attachments, geo_targets, links, offers, rules, store};
-use crate::cake::{End, Head, Line, REVISION_HEADER};
+use super::{Backoffice, Options, attachments, cap_rows, geo_targets, links, offers, rules, store};
+use crate::cake::{End, Head, Line, REVISION_HEADER, time_for};
 
 /// The path behind `/api/2/`.
 pub const CALL: &str = "network.json";
@@ -51,17 +51,23 @@ async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusa
     parameters.add_query(head.uri.query().unwrap_or_default(), &mut keys)?;
     keys.add_bearer(&head.headers);
     let since = parameters.text("since")?.map(str::to_owned);
+    // Nobody reads what is only asked about.
+    if head.method == Method::HEAD {
+        let revision = api::blocking(move || {
+            api::check_key(&backoffice, &keys)?;
+            Ok(backoffice.store().read(|transaction| store::revision(transaction))?)
+        })
+        .await?;
+        return respond(&head.headers, &Head { revision, since: None }, Body::empty);
+    }
     let (backoffice, mut reading) = api::blocking(move || {
         api::check_key(&backoffice, &keys)?;
         let reading = Reading::begin(backoffice.store(), since)?;
         Ok((backoffice, reading))
     })
     .await?;
-    let tag = tag_of(&reading.head);
-    if is_known(&head.headers, &tag) {
-        return Ok(
-            (StatusCode::NOT_MODIFIED, [(ETAG, tag), (CACHE_CONTROL, "no-store".to_owned())]).into_response()
-        );
+    if is_known(&head.headers, &tag_of(&reading.head)) {
+        return respond(&head.headers, &reading.head, Body::empty);
     }
     // A difference is little, and waits for nobody who reads the whole.
     let mut turn = None;
@@ -71,8 +77,7 @@ async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusa
         let store = backoffice.clone();
         reading = api::blocking(move || Ok(Reading::begin(store.store(), None)?)).await?;
     }
-    let header = |text: &str| HeaderValue::try_from(text).map_err(|error| Refusal::Broken(error.to_string()));
-    let (revision, tag) = (header(&reading.head.revision)?, header(&tag_of(&reading.head))?);
+    let told = reading.head.clone();
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
@@ -87,13 +92,26 @@ async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusa
             None => Some((Err(io::Error::other("the answer was given up")), None)),
         }
     });
-    let mut response = Body::from_stream(pieces).into_response();
+    respond(&head.headers, &told, || Body::from_stream(pieces))
+}
+
+/// The answer with this body, or none for a caller who has it.
+fn respond(asked: &HeaderMap, told: &Head, body: impl FnOnce() -> Body) -> Result<Response, Refusal> {
+    let header = |text: &str| HeaderValue::try_from(text).map_err(|error| Refusal::Broken(error.to_string()));
+    let tag = tag_of(told);
+    let mut response = if is_known(asked, &tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let mut response = body().into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        headers.insert(REVISION_HEADER, header(&told.revision)?);
+        response
+    };
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Strong: what is told without `since` depends on nothing but the state.
-    headers.insert(ETAG, tag);
-    headers.insert(REVISION_HEADER, revision);
+    headers.insert(ETAG, header(&tag)?);
     Ok(response)
 }
 
@@ -125,6 +143,8 @@ struct Reading {
     /// In a transaction, which ends with the connection.
     connection: Connection,
     head: Head,
+    /// Whether the caps are part of the difference.
+    caps_changed: bool,
 }
 
 impl Reading {
@@ -133,11 +153,12 @@ impl Reading {
         let connection = store.reader()?;
         connection.execute_batch("BEGIN")?;
         let revision = store::revision(&connection)?;
-        let since = match since {
-            Some(since) if gather_changes(&connection, &since)? => Some(since),
-            _ => None,
+        let caps_changed = match &since {
+            Some(since) => gather_changes(&connection, since)?,
+            None => None,
         };
-        Ok(Self { connection, head: Head { revision, since } })
+        let since = since.filter(|_| caps_changed.is_some());
+        Ok(Self { connection, head: Head { revision, since }, caps_changed: caps_changed.unwrap_or(false) })
     }
 
     /// Sends every line. Blocks. What fails breaks the answer off, which its reader notices: the last line is missing.
@@ -187,6 +208,12 @@ impl Reading {
             Line::SmartLinkOffer(&entry).write(out)
         })?;
         self.each(rules::ALL, of_links, rules::read_line, |rule| Line::RoutingRule(&rule).write(out))?;
+        if is_part && self.caps_changed {
+            Line::OfferCapsChanged {}.write(out)?;
+        }
+        if !is_part || self.caps_changed {
+            self.each(cap_rows::ALL, "", cap_rows::read_line, |cap| Line::OfferCap(&cap).write(out))?;
+        }
         Line::End(&End { lines: out.lines }).write(out)?;
         Ok(out.finish()?)
     }
@@ -209,12 +236,13 @@ impl Reading {
     }
 }
 
-/// Puts what was touched since a state into temporary tables. `false` if that cannot be told, or is not little.
-fn gather_changes(connection: &Connection, since: &str) -> rusqlite::Result<bool> {
+/// Puts what was touched since a state into temporary tables, and says whether a cap was. `None` if that cannot be told,
+/// or is not little.
+fn gather_changes(connection: &Connection, since: &str) -> rusqlite::Result<Option<bool>> {
     let state: Option<i64> = connection
         .query_row("SELECT state FROM states WHERE revision = ?", [since], |row| row.get(0))
         .optional()?;
-    let Some(state) = state else { return Ok(false) };
+    let Some(state) = state else { return Ok(None) };
     connection.execute_batch(
         "CREATE TEMP TABLE changed_links (smart_link_id INTEGER NOT NULL PRIMARY KEY);
          CREATE TEMP TABLE changed_offers (offer_id INTEGER NOT NULL PRIMARY KEY)",
@@ -234,7 +262,10 @@ fn gather_changes(connection: &Connection, since: &str) -> rusqlite::Result<bool
         connection.execute(&sql, [])?;
     }
     let count: i64 = connection.query_row("SELECT count(*) FROM temp.changed_links", [], |row| row.get(0))?;
-    Ok(count <= store::CHANGED_LINKS_MAX)
+    if count > store::CHANGED_LINKS_MAX {
+        return Ok(None);
+    }
+    connection.query_row("SELECT state > ? FROM touched_caps", [state], |row| row.get(0)).map(Some)
 }
 
 /// Gathers lines into pieces, and hands them to the one who sends them.
@@ -268,8 +299,7 @@ impl Pieces {
     fn hand_over(&mut self, piece: Piece) -> io::Result<()> {
         let (Piece::Next(bytes) | Piece::Last(bytes)) = &piece;
         self.bytes_sent += bytes.len();
-        let allowed = PATIENCE + Duration::from_secs((self.bytes_sent / BYTES_PER_SECOND_MIN) as u64);
-        let left = allowed.saturating_sub(self.began.elapsed());
+        let left = time_for(PATIENCE, self.bytes_sent).saturating_sub(self.began.elapsed());
         let sent = self.runtime.block_on(self.sender.send_timeout(piece, left));
         sent.map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error.to_string()))
     }
@@ -330,8 +360,6 @@ const LINE_BYTES: usize = 1024;
 /// How many pieces may wait for a slow reader.
 const PIECES_AHEAD: usize = 4;
 
-/// How long a reader may take, and what it must take a second beyond that: it holds a thread, and keeps the write-ahead
-/// log from being cleared.
+/// How long a reader may take beside the time for what it has taken: it holds a thread, and keeps the write-ahead log
+/// from being cleared.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-const BYTES_PER_SECOND_MIN: usize = 256 * 1024;

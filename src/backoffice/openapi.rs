@@ -105,7 +105,11 @@ fn body(parameters: &[Parameter], schema: fn(&Parameter) -> Value) -> Value {
         .collect();
     let required: Vec<&str> =
         parameters.iter().filter(|parameter| parameter.required).map(|parameter| parameter.name).collect();
-    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+    let mut body = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+    if let Some(parameter) = parameters.iter().find(|parameter| !parameter.instead_of.is_empty()) {
+        body["anyOf"] = json!([{"required": [parameter.name]}, {"required": parameter.instead_of}]);
+    }
+    body
 }
 
 /// A form knows no null, and an object stands in it as JSON.
@@ -273,7 +277,8 @@ mod tests {
     fn every_call_is_told_and_every_change_says_of_what() {
         assert_eq!(document()["paths"].as_object().unwrap().len(), CALLS.len());
         for call in CALLS.iter().filter(|call| call.verb == Verb::Write) {
-            assert!(call.parameters.iter().any(|parameter| parameter.required), "{}", call.name);
+            let says_of_what = |parameter: &Parameter| parameter.required || !parameter.instead_of.is_empty();
+            assert!(call.parameters.iter().any(says_of_what), "{}", call.name);
         }
     }
 

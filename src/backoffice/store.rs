@@ -322,8 +322,12 @@ fn open_error(path: &Path, error: rusqlite::Error) -> OpenError {
 
 /// Each brings the schema from its index to the next version; `PRAGMA user_version` says how many were run. One that
 /// was released is never edited.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema.sql"), include_str!("schema_keys.sql"), include_str!("schema_changes.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("schema_keys.sql"),
+    include_str!("schema_changes.sql"),
+    include_str!("schema_caps.sql"),
+];
 
 /// Beyond so many links, a reader is told the whole network and no difference.
 pub const CHANGED_LINKS_MAX: i64 = 10_000;

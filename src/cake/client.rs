@@ -32,7 +32,7 @@ use super::network::{Network, ReadAttachment, ReadLink, RuleReader, RuleRow};
 use super::outgoing::Outgoing;
 use super::page::{List, Unreadable, read_envelope, read_page};
 use super::tls::{TlsError, client_config};
-use super::wire::OfferItem;
+use super::wire::{OfferCap, OfferItem};
 use crate::routing::{Attachment, Entry};
 
 /// How to reach an upstream.
@@ -70,11 +70,12 @@ pub struct Client {
     pub(super) geo_targets_form: GeoTargetsForm,
 }
 
-/// Entries and rules, from wherever they are known.
+/// Entries, rules and caps, from wherever they are known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routing {
     pub smart_link_offers: Vec<Attachment>,
     pub routing_rules: Vec<Entry>,
+    pub offer_caps: Vec<OfferCap>,
 }
 
 /// A network as it was read.
@@ -115,7 +116,7 @@ impl Client {
         self.network_or(None).await
     }
 
-    /// As [`Client::network`], but with these entries and rules, for which the upstream is not asked: CAKE publishes no
+    /// As [`Client::network`], but with these entries, rules and caps, for which the upstream is not asked: CAKE publishes no
     /// call that lists them.
     pub async fn network_with(&self, routing: Routing) -> Result<Fetched, FetchError> {
         self.network_or(Some(&routing)).await
@@ -179,14 +180,20 @@ impl Client {
             offers: offers.into_iter().map(|wrapped| wrapped.offer).collect(),
             ..Network::default()
         };
-        (network.smart_link_offers, network.routing_rules) = match routing {
-            Some(given) => (given.smart_link_offers.clone(), given.routing_rules.clone()),
+        let routing = match routing {
+            Some(given) => given.clone(),
             None => {
                 let attachments: Vec<ReadAttachment> = reading.list(List::SmartLinkOffers).await?;
-                let attachments = attachments.into_iter().map(|attachment| attachment.0).collect();
-                (attachments, reading.rules().await?)
+                Routing {
+                    smart_link_offers: attachments.into_iter().map(|attachment| attachment.0).collect(),
+                    routing_rules: reading.rules().await?,
+                    offer_caps: reading.caps().await?,
+                }
             }
         };
+        (network.smart_link_offers, network.routing_rules) =
+            (routing.smart_link_offers, routing.routing_rules);
+        network.offer_caps = routing.offer_caps;
         network.offer_geo_targets = reading.geo_targets(&network).await?;
         let unreadable = reading.unreadable.into_iter().map(|row| row.without(key)).collect();
         Ok(Fetched { network: network.canonical(), unreadable, revision: reading.revision })
@@ -346,6 +353,14 @@ impl Reading<'_> {
             }
         }
         Ok(rules)
+    }
+
+    /// The caps; none of an upstream that does not know the call, as a real CAKE does not.
+    async fn caps(&mut self) -> Result<Vec<OfferCap>, FetchError> {
+        match self.list(List::OfferCaps).await {
+            Err(FetchError::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(Vec::new()),
+            listed => listed,
+        }
     }
 
     /// Adds a page; whether it is the last.

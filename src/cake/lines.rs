@@ -4,18 +4,21 @@
 //! ```text
 //! {"network":{"revision":"9f…","since":"4c…"}}                  first, over the wire; without `since` it is the whole
 //! {"changed_link":{"smart_link_id":301}}                        changes: all that follows of this link is all there is
+//! {"offer_caps_changed":{}}                                     changes: the caps that follow are all there are
 //! {"offer":{…}} {"offer_geo_targets":{…}} {"smart_link":{…}} {"smart_link_offer":{…}} {"routing_rule":{…}}
+//! {"offer_cap":{…}}
 //! {"end":{"lines":17}}                                          last, over the wire: how many came before it
 //! ```
 //!
 //! Items are those of the lists of the API, without what no click needs.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::network::{Network, ReadAttachment, ReadLink, RuleReader, RuleRow, RuleWriter};
-use super::wire::{OfferGeoTargets, OfferItem, SmartLink, SmartLinkOffer};
+use super::wire::{OfferCap, OfferGeoTargets, OfferItem, SmartLink, SmartLinkOffer};
 use crate::routing::LinkIds;
 use crate::types::LinkId;
 
@@ -25,11 +28,13 @@ use crate::types::LinkId;
 pub enum Line<'a> {
     Network(&'a Head),
     ChangedLink { smart_link_id: i64 },
+    OfferCapsChanged {},
     SmartLink(&'a SmartLink),
     Offer(&'a OfferItem),
     OfferGeoTargets(&'a OfferGeoTargets),
     SmartLinkOffer(&'a SmartLinkOffer),
     RoutingRule(&'a RuleRow),
+    OfferCap(&'a OfferCap),
     End(&'a End),
 }
 
@@ -56,6 +61,8 @@ pub struct Lines {
     pub network: Network,
     /// The links that the lines tell of, where they are not the whole.
     pub changed: LinkIds,
+    /// Whether the lines tell of the caps, where they are not the whole.
+    pub caps_changed: bool,
     pub head: Option<Head>,
     /// The beginning of a line whose end has not come.
     partial: Vec<u8>,
@@ -91,7 +98,8 @@ impl Network {
         self.smart_links.iter().try_for_each(|link| Line::SmartLink(&link.into()).write(out))?;
         self.smart_link_offers.iter().try_for_each(|entry| Line::SmartLinkOffer(&entry.into()).write(out))?;
         let mut rules = RuleWriter::default();
-        self.routing_rules.iter().try_for_each(|rule| Line::RoutingRule(&rules.row(rule)?).write(out))
+        self.routing_rules.iter().try_for_each(|rule| Line::RoutingRule(&rules.row(rule)?).write(out))?;
+        self.offer_caps.iter().try_for_each(|cap| Line::OfferCap(cap).write(out))
     }
 }
 
@@ -131,7 +139,7 @@ impl Lines {
 
     /// How many items the longest list has.
     pub fn rows_most(&self) -> usize {
-        let Network { smart_links, offers, offer_geo_targets, smart_link_offers, routing_rules } =
+        let Network { smart_links, offers, offer_geo_targets, smart_link_offers, routing_rules, offer_caps } =
             &self.network;
         [
             smart_links.len(),
@@ -139,6 +147,7 @@ impl Lines {
             offer_geo_targets.len(),
             smart_link_offers.len(),
             routing_rules.len(),
+            offer_caps.len(),
             self.changed.len(),
         ]
         .into_iter()
@@ -167,6 +176,8 @@ impl Lines {
                 let link = LinkId::new(smart_link_id).ok_or_else(|| self.unreadable("no link is 0"))?;
                 self.changed.insert(link);
             }
+            Ok(ReadLine::OfferCapsChanged {}) => self.caps_changed = true,
+            Ok(ReadLine::OfferCap(cap)) => self.network.offer_caps.push(*cap),
             Ok(ReadLine::Network(head)) if self.count == 0 => self.head = Some(head),
             Ok(ReadLine::Network(_)) => return Err(self.unreadable("it can only be the first")),
             Ok(ReadLine::End(end)) if end.lines == self.count => self.is_whole = true,
@@ -185,17 +196,28 @@ impl Lines {
     }
 }
 
+/// How long so many bytes of lines may take beyond the patience that one has with any answer: a large network may take
+/// long, somebody who drips may not.
+pub fn time_for(patience: Duration, bytes: usize) -> Duration {
+    patience + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64)
+}
+
+/// Slower than this is not a network that works.
+const BYTES_PER_SECOND_MIN: usize = 256 * 1024;
+
 /// A line, as it is read. Boxed where an item is much larger than those of which there are millions.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ReadLine {
     Network(Head),
     ChangedLink { smart_link_id: u32 },
+    OfferCapsChanged {},
     SmartLink(ReadLink),
     Offer(Box<OfferItem>),
     OfferGeoTargets(OfferGeoTargets),
     SmartLinkOffer(ReadAttachment),
     RoutingRule(RuleRow),
+    OfferCap(Box<OfferCap>),
     End(End),
 }
 
@@ -216,6 +238,8 @@ mod tests {
             "offer_geo_targets": [{"offer_id": 10, "geo_targets": [{"country_code": "US", "action": "allow"}]}],
             "smart_link_offers": [{"smart_link_id": 1, "offer_id": 10, "offer_weight": 0, "priority": 4294967295u32}],
             "routing_rules": [{"rule_id": 7, "smart_link_id": 1, "offer_id": 10, "conditions": {"country": {"in": ["US"]}}}],
+            "offer_caps": [{"offer_id": 10, "cap_type": "click", "cap_interval": "daily", "cap_amount": 0, "time_zone": "UTC"},
+                           {"offer_id": 10, "affiliate_id": 9, "cap_type": "click", "cap_interval": "daily", "cap_amount": 1}],
         }))
         .unwrap()
     }
@@ -239,7 +263,7 @@ mod tests {
                 lines.push(piece).unwrap();
             }
             assert_eq!(lines.network, network(), "pieces of {piece} bytes");
-            assert_eq!(lines.count(), 6);
+            assert_eq!(lines.count(), 8);
         }
     }
 

@@ -1,8 +1,8 @@
 //! Everything an upstream says, joined: what a snapshot is made of, and what the last good file holds.
 //!
 //! Of links, attachments and rules there may be millions, so they are kept as they were read, in a few words of memory
-//! each; one that cannot be read is no part of a network, but an [`Unreadable`](super::Unreadable) beside it. Offers and
-//! geo targets are kept as they stand on the wire, and are read when a snapshot is made.
+//! each; one that cannot be read is no part of a network, but an [`Unreadable`](super::Unreadable) beside it. Offers, geo
+//! targets and caps are kept as they stand on the wire, and are read when a snapshot is made.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{HashMap, HashSet};
@@ -13,11 +13,10 @@ use serde_json::value::RawValue;
 
 use super::lenient;
 use super::wire::{
-    Conditions, FieldError, OfferGeoTargets, OfferItem, SmartLink, SmartLinkOffer, read_conditions,
-    read_geo_targets, read_id, read_priority, read_weight, write_conditions,
+    Conditions, FieldError, OfferCap, OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer,
+    read_conditions, read_geo_targets, write_conditions,
 };
-use crate::routing::{Attachment, Condition, Entry, Link, LinkIds, Offer, Snapshot, Warning, Zone};
-use crate::types::{LinkId, OfferId, RuleId};
+use crate::routing::{Attachment, Cap, Condition, Entry, Link, LinkIds, Offer, Snapshot, Warning, Zone};
 
 /// The join of an upstream's lists. [`Network::canonical`] brings it into the one order in which it is compared.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -28,6 +27,7 @@ pub struct Network {
     pub offer_geo_targets: Vec<OfferGeoTargets>,
     pub smart_link_offers: Vec<Attachment>,
     pub routing_rules: Vec<Entry>,
+    pub offer_caps: Vec<OfferCap>,
 }
 
 /// A row of `smart_links.json`, read.
@@ -65,25 +65,27 @@ pub struct RuleReader {
 
 impl RuleReader {
     pub fn read(&mut self, row: &RuleRow) -> Result<Entry, FieldError> {
-        let text = row.conditions.get();
-        let conditions = match self.known.get(text) {
-            Some(conditions) => Arc::clone(conditions),
-            None => {
-                let conditions: Conditions = serde_json::from_str(text)
-                    .map_err(|error| FieldError::new("conditions", format!("cannot be read: {error}")))?;
-                let conditions: Arc<[Condition]> = read_conditions(&conditions)?.into();
-                self.known.insert(text.into(), Arc::clone(&conditions));
-                conditions
-            }
+        let rule = RoutingRule {
+            rule_id: row.rule_id,
+            smart_link_id: row.smart_link_id,
+            offer_id: row.offer_id,
+            priority: row.priority,
+            offer_weight: row.offer_weight,
+            // They are read from their text, if need be.
+            conditions: Conditions::new(),
         };
-        Ok(Entry {
-            link: read_id("smart_link_id", row.smart_link_id, LinkId::new)?,
-            offer: read_id("offer_id", row.offer_id, OfferId::new)?,
-            weight: read_weight(row.offer_weight)?,
-            priority: read_priority(row.priority)?,
-            rule: Some(read_id("rule_id", row.rule_id, RuleId::new)?),
-            conditions,
-        })
+        rule.read_with(|| self.conditions(row.conditions.get()))
+    }
+
+    fn conditions(&mut self, text: &str) -> Result<Arc<[Condition]>, FieldError> {
+        if let Some(conditions) = self.known.get(text) {
+            return Ok(Arc::clone(conditions));
+        }
+        let conditions: Conditions = serde_json::from_str(text)
+            .map_err(|error| FieldError::new("conditions", format!("cannot be read: {error}")))?;
+        let conditions: Arc<[Condition]> = read_conditions(&conditions)?.into();
+        self.known.insert(text.into(), Arc::clone(&conditions));
+        Ok(conditions)
     }
 }
 
@@ -145,10 +147,12 @@ impl Network {
         sort(&mut self.offer_geo_targets, |targets| targets.offer_id);
         sort(&mut self.smart_link_offers, |entry| (entry.link, entry.offer));
         sort(&mut self.routing_rules, |rule| rule.rule);
+        self.offer_caps = canonical_caps(self.offer_caps);
         self
     }
 
     /// Puts `newer` in the place of everything that is said of these links. Its offers replace those of the same id.
+    /// Caps hang on no link, and stay.
     pub fn replace(&mut self, links: &LinkIds, newer: Network) {
         self.smart_links.retain(|link| !links.contains(&link.id));
         self.smart_link_offers.retain(|entry| !links.contains(&entry.link));
@@ -165,7 +169,8 @@ impl Network {
         self.routing_rules.extend(newer.routing_rules);
     }
 
-    /// Of changes in the order in which they came, what the newest says of each link and offer; and all the links.
+    /// Of changes in the order in which they came, what the newest says of each link and offer; and all the links. Without
+    /// caps.
     pub fn newest(changes: Vec<(LinkIds, Network)>) -> (LinkIds, Network) {
         let (mut links, mut offers) = (LinkIds::default(), HashSet::new());
         let mut newest = Network::default();
@@ -224,8 +229,38 @@ impl Network {
                 Err(error) => left_out(format!("offer {}", item.offer_id), error),
             }
         }
+        let offers: HashSet<i64> = self.offers.iter().map(|offer| offer.offer_id).collect();
+        for cap in &self.offer_caps {
+            match cap.read(zone) {
+                Ok(_) if !offers.contains(&cap.offer_id) => {
+                    let problem = format!("{} does not exist", cap.offer_id);
+                    left_out(cap.label(), FieldError::new("offer_id", problem));
+                }
+                Ok(read) => snapshot.caps.push(read),
+                Err(error) => left_out(cap.label(), error),
+            }
+        }
         (snapshot, warnings)
     }
+}
+
+/// Caps in the order in which they are compared, the first of those of one name. Of a name that cannot be read, nobody
+/// knows whether it is that of another.
+fn canonical_caps(mut caps: Vec<OfferCap>) -> Vec<OfferCap> {
+    caps.sort_by_cached_key(|cap| {
+        let nameless = cap.key().is_err();
+        (cap.id(), nameless.then(|| (cap.affiliate_id, cap.cap_type.clone(), cap.cap_interval.clone())))
+    });
+    caps.dedup_by(|later, first| match (later.key(), first.key()) {
+        (Ok(later), Ok(first)) => later == first,
+        _ => later == first,
+    });
+    caps
+}
+
+/// Reads caps that are told without their offers. Fails on the first that cannot be read.
+pub fn read_caps(caps: &[OfferCap], zone: &Zone) -> Result<Vec<Cap>, FieldError> {
+    caps.iter().map(|cap| cap.read(zone)).collect()
 }
 
 impl TryFrom<SmartLink> for ReadLink {
@@ -252,6 +287,8 @@ struct Lists {
     offer_geo_targets: Vec<OfferGeoTargets>,
     smart_link_offers: Vec<ReadAttachment>,
     routing_rules: Vec<RuleRow>,
+    #[serde(default)]
+    offer_caps: Vec<OfferCap>,
 }
 
 impl TryFrom<Lists> for Network {
@@ -265,6 +302,7 @@ impl TryFrom<Lists> for Network {
             offer_geo_targets: lists.offer_geo_targets,
             smart_link_offers: lists.smart_link_offers.into_iter().map(|attachment| attachment.0).collect(),
             routing_rules: lists.routing_rules.iter().map(|row| rules.read(row)).collect::<Result<_, _>>()?,
+            offer_caps: lists.offer_caps,
         })
     }
 }
@@ -274,6 +312,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::types::LinkId;
 
     #[test]
     fn an_offer_whose_geo_targets_are_unreadable_is_left_out() {
@@ -286,6 +325,24 @@ mod tests {
         let (snapshot, warnings) = network.to_snapshot(&Zone::parse("UTC").unwrap());
         assert!(snapshot.offers.is_empty());
         assert!(warnings[0].to_string().starts_with("offer 1: `countries` is \"QQ\""), "{warnings:?}");
+    }
+
+    #[test]
+    fn caps_are_read_with_the_network_and_their_first_counts() {
+        let cap = |offer: u32, interval: &str, amount: i64| json!({"offer_id": offer, "cap_type": "click", "cap_interval": interval, "cap_amount": amount});
+        let mut with_caps = network(&[1], "https://a.example/");
+        let caps = json!([cap(1, "daily", 5), cap(1, "Daily", 6), cap(9, "daily", 7), cap(1, "hourly", 8)]);
+        with_caps.offer_caps = serde_json::from_value(caps).unwrap();
+        with_caps = with_caps.canonical();
+        let (snapshot, warnings) = with_caps.to_snapshot(&Zone::parse("America/New_York").unwrap());
+        let read: Vec<_> = snapshot.caps.iter().map(|cap| (cap.amount, cap.zone.name())).collect();
+        assert_eq!(read, [(5, "America/New_York")]);
+        let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert!(told[0].starts_with("a cap of offer 1: `cap_interval` is \"hourly\""), "{told:?}");
+        assert_eq!(told[1], "daily click cap of offer 9: `offer_id` 9 does not exist; it is left out");
+        with_caps
+            .replace(&[LinkId::new(1).unwrap()].into_iter().collect(), network(&[1], "https://b.example/"));
+        assert_eq!(with_caps.offer_caps.len(), 3, "caps hang on no link");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::fetch_error::FetchError;
 use super::key::Key;
 use super::lenient;
+use super::offer_cap::{OfferCap, key_of};
 
 /// The lists of which a network consists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,9 +22,11 @@ pub enum List {
     OfferGeoTargets,
     SmartLinkOffers,
     RoutingRules,
+    OfferCaps,
 }
 
-/// What tells an item from the others of its list: one id, or for an attachment the link's and the offer's.
+/// What tells an item from the others of its list: one id, or for an attachment the link's and the offer's, or for a cap
+/// what [`OfferCap::id`] makes of its name.
 pub type ItemId = (i64, i64);
 
 /// A row that is of no shape that its list has.
@@ -64,6 +67,7 @@ impl List {
             List::OfferGeoTargets => "offer_geo_targets.json",
             List::SmartLinkOffers => "smart_link_offers.json",
             List::RoutingRules => "routing_rules.json",
+            List::OfferCaps => "offer_caps.json",
         }
     }
 
@@ -87,6 +91,23 @@ impl List {
             List::OfferGeoTargets => Some((id(&fields, "offer_id")?, 0)),
             List::SmartLinkOffers => Some((id(&fields, "smart_link_id")?, id(&fields, "offer_id")?)),
             List::RoutingRules => Some((id(&fields, "rule_id")?, 0)),
+            List::OfferCaps => {
+                let text = |name: &str| serde_json::from_str(fields.get(name)?.get()).ok();
+                let affiliate_id = match fields.get("affiliate_id").map(|id| id.get()) {
+                    None | Some("null") => None,
+                    Some(_) => Some(id(&fields, "affiliate_id")?),
+                };
+                let named = OfferCap {
+                    offer_id: id(&fields, "offer_id")?,
+                    affiliate_id,
+                    cap_type: text("cap_type")?,
+                    cap_interval: text("cap_interval")?,
+                    cap_amount: 0,
+                    time_zone: None,
+                    send_alert_only: false,
+                };
+                named.key().is_ok().then(|| named.id())
+            }
         }
     }
 }
@@ -108,6 +129,10 @@ impl fmt::Display for Unreadable {
             (List::OfferGeoTargets, Some((offer, _))) => write!(f, "geo targets of offer {offer}"),
             (List::SmartLinkOffers, Some((link, offer))) => write!(f, "offer {offer} on smart link {link}"),
             (List::RoutingRules, Some((rule, _))) => write!(f, "rule {rule}"),
+            (List::OfferCaps, Some(id)) => match key_of(id) {
+                Some(key) => key.fmt(f),
+                None => write!(f, "a cap of offer {}", id.0),
+            },
         }
     }
 }

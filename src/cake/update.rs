@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use super::client::{Client, Fetched, causes};
 use super::fetch_error::FetchError;
 use super::key::Key;
-use super::lines::Lines;
+use super::lines::{Lines, time_for};
 use super::network::Network;
+use super::wire::OfferCap;
 use crate::routing::LinkIds;
 
 /// What an upstream has to say.
@@ -29,8 +30,10 @@ pub enum Update {
 pub struct Changes {
     /// Of which links. One that is not in the network was deleted.
     pub links: LinkIds,
-    /// Those links with everything on them, and the offers that they name. Canonical.
+    /// Those links with everything on them, and the offers that they name. Canonical, and without caps.
     pub network: Network,
+    /// All caps, if any of them was changed. A cap touches no link.
+    pub caps: Option<Vec<OfferCap>>,
     /// The later state.
     pub revision: HeaderValue,
 }
@@ -38,12 +41,20 @@ pub struct Changes {
 impl Changes {
     /// The state is still that.
     fn none(revision: HeaderValue) -> Self {
-        Self { links: LinkIds::default(), network: Network::default(), revision }
+        Self { links: LinkIds::default(), network: Network::default(), caps: None, revision }
     }
 
-    /// Whether nothing is said of a link beside those that have changed.
+    /// Whether nothing that routes was changed.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.caps.is_none()
+    }
+
+    /// Whether nothing is said of a link beside those that have changed, nor of caps if none has.
     fn is_closed(&self) -> bool {
-        let Network { smart_links, smart_link_offers, routing_rules, .. } = &self.network;
+        let Network { smart_links, smart_link_offers, routing_rules, offer_caps, .. } = &self.network;
+        if !offer_caps.is_empty() {
+            return false;
+        }
         let links = smart_links.iter().map(|link| link.id);
         let named = links.chain(smart_link_offers.iter().map(|entry| entry.link));
         named.chain(routing_rules.iter().map(|rule| rule.link)).all(|link| self.links.contains(&link))
@@ -91,18 +102,19 @@ impl Client {
             }
             (read, _) => read?,
         };
-        let Lines { network, changed: links, head, .. } = lines;
+        let Lines { network, changed: links, caps_changed, head, .. } = lines;
         let incomplete = || FetchError::Incomplete { call: CALL, lines: 0 };
         let head = head.ok_or_else(incomplete)?;
         let revision = HeaderValue::try_from(head.revision)
             .map_err(|error| FetchError::Json { call: CALL, reason: error.to_string() })?;
-        let network = network.canonical();
+        let mut network = network.canonical();
         Ok(match (head.since.as_deref(), since) {
             (None, _) => Update::Whole(Fetched { network, unreadable: Vec::new(), revision: Some(revision) }),
             (Some(told), Some(asked)) if told == asked => {
-                let changes = Changes { links, network, revision };
+                let caps = caps_changed.then(|| std::mem::take(&mut network.offer_caps));
+                let changes = Changes { links, network, caps, revision };
                 if !changes.is_closed() {
-                    let reason = "it tells of links beside those that it says were changed".to_owned();
+                    let reason = "it tells of more than it says was changed".to_owned();
                     return Err(FetchError::Json { call: CALL, reason });
                 }
                 Update::Changes(changes)
@@ -137,8 +149,7 @@ impl Client {
             if lines.rows_most() > rows_max {
                 return Err(FetchError::Endless { call: CALL, rows_max });
             }
-            // A large network may take long, an upstream that drips may not.
-            let allowed = patience + Duration::from_secs((bytes_read / BYTES_PER_SECOND_MIN) as u64);
+            let allowed = time_for(patience, bytes_read);
             if began.elapsed() > allowed {
                 return Err(late(allowed));
             }
@@ -163,6 +174,3 @@ fn is_other_dialect(error: &FetchError) -> bool {
 }
 
 const CALL: &str = "network.json";
-
-/// Slower than this is not a network that works.
-const BYTES_PER_SECOND_MIN: usize = 256 * 1024;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::civil::{DateTime, Weekday};
@@ -21,6 +22,10 @@ use crate::types::{
 };
 
 use super::lenient;
+
+pub use super::offer_cap::{
+    CAP_AMOUNT_MAX, CAP_INTERVALS, CAP_TYPES, OfferCap, read_amount, read_interval, read_kind, read_zone,
+};
 
 /// An item of `smart_links.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -209,13 +214,21 @@ impl From<&Attachment> for SmartLinkOffer {
 
 impl RoutingRule {
     pub fn read(&self) -> Result<Entry, FieldError> {
+        self.read_with(|| Ok(read_conditions(&self.conditions)?.into()))
+    }
+
+    /// With conditions that are read elsewhere.
+    pub(super) fn read_with(
+        &self,
+        conditions: impl FnOnce() -> Result<Arc<[Condition]>, FieldError>,
+    ) -> Result<Entry, FieldError> {
         Ok(Entry {
             link: read_id("smart_link_id", self.smart_link_id, LinkId::new)?,
             offer: read_id("offer_id", self.offer_id, OfferId::new)?,
             weight: read_weight(self.offer_weight)?,
             priority: read_priority(self.priority)?,
             rule: Some(read_id("rule_id", self.rule_id, RuleId::new)?),
-            conditions: read_conditions(&self.conditions)?.into(),
+            conditions: conditions()?,
         })
     }
 }

@@ -41,7 +41,7 @@ pub struct JsonArg {
 }
 
 /// How much of a list.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Copy, Debug, Default, Args)]
 pub struct LimitArg {
     /// At most so many rows [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

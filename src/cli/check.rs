@@ -20,7 +20,7 @@ pub struct CheckArgs {
     /// Snapshot file, a last good file of some data directory; it is compiled by the configuration
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     snapshot: Option<PathBuf>,
-    /// File of entries and rules for a real CAKE [default: upstream.overlay of the configuration]
+    /// File of entries, rules and caps for a real CAKE [default: upstream.overlay of the configuration]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     overlay: Option<PathBuf>,
     /// Exit with 1 if there are warnings
@@ -145,7 +145,8 @@ impl Findings {
         };
         let name = path.display();
         let (entries, rules) = (counted(overlay.entries(), "entry"), counted(overlay.rules(), "rule"));
-        say(format_args!("overlay          {name}: {entries}, {rules}"));
+        let caps = counted(overlay.caps(), "cap");
+        say(format_args!("overlay          {name}: {entries}, {rules}, {caps}"));
         for unknown in network.map(|network| overlay.unknown_to(network)).unwrap_or_default() {
             self.warning(format_args!("the overlay {name}, {unknown}"));
         }

@@ -12,7 +12,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use super::api::{Api, ApiArgs, values};
-use super::network_file::{self, Format, Items, LISTS};
+use super::network_file::{self, CAPS, Format, Items, LISTS};
+use crate::cake::{CallError, Rows};
 
 /// Where the network goes.
 #[derive(Debug, Args)]
@@ -64,7 +65,10 @@ fn read_once(api: &Api, progress: &ProgressBar) -> anyhow::Result<Option<Vec<Ite
         progress.set_message(format!("reading {}:", list.name));
         let call = format!("{}.json", list.name);
         let told = |rows| progress.inc(rows as u64);
-        let rows = api.wait(api.client.rows(&call, list.name, &Map::new(), None, told))?;
+        let rows = match api.wait(api.client.rows(&call, list.name, &Map::new(), None, told)) {
+            Err(CallError::NotThere { .. }) if list.name == CAPS => Rows::default(),
+            rows => rows?,
+        };
         let other = state.is_some() && rows.state.is_some() && state != rows.state;
         if rows.changed_in_between || other {
             return Ok(None);
@@ -115,7 +119,7 @@ fn replace_file(path: &Path, text: &str) -> io::Result<()> {
 const READS: usize = 5;
 
 pub const EXAMPLES: &str = "\
-The file holds offers, links, geo targets, attachments and rules, sorted by their ids; \
+The file holds offers, links, geo targets, attachments, rules and caps, sorted by their ids; \
 two exports of the same network are the same, byte for byte.
 
 Examples:

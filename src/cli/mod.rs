@@ -1,6 +1,7 @@
 //! The commands. They compose: every room is known here, and nothing is decided here.
 
 mod api;
+mod cap;
 mod check;
 mod click_id;
 mod explain;
@@ -59,6 +60,9 @@ enum Action {
     /// List, set and remove the countries that offers allow or block.
     #[command(after_help = geo_target::EXAMPLES)]
     GeoTarget(geo_target::GeoTargetArgs),
+    /// Set, list, watch and remove caps.
+    #[command(after_help = cap::EXAMPLES)]
+    Cap(cap::CapArgs),
     /// Write a whole network into a file.
     #[command(after_help = export::EXAMPLES)]
     Export(export::ExportArgs),
@@ -158,6 +162,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Action::Offer(args) => offer::run(&args),
         Action::Rule(args) => rule::run(&args),
         Action::GeoTarget(args) => geo_target::run(&args),
+        Action::Cap(args) => cap::run(&args),
         Action::Export(args) => export::run(&args),
         Action::Import(args) => import::run(&args),
         Action::Key(args) => key::run(&args),

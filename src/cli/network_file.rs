@@ -1,4 +1,4 @@
-//! A whole network as a file, TOML or JSON: five lists of items, each whole, with the API's names.
+//! A whole network as a file, TOML or JSON: six lists of items, each whole, with the API's names.
 //!
 //! Written: sorted by id, one form for one content, so that two exports can be compared. What a node makes itself, such
 //! as `tracking_url`, is not in it. Read: with the line of each item, for errors; what the items say is judged by the API.
@@ -119,6 +119,8 @@ struct JsonFile<'a> {
     smart_link_offers: Vec<&'a RawValue>,
     #[serde(borrow, default)]
     routing_rules: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    offer_caps: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -134,6 +136,8 @@ struct TomlFile {
     smart_link_offers: Vec<Spanned<toml::Table>>,
     #[serde(default)]
     routing_rules: Vec<Spanned<toml::Table>>,
+    #[serde(default)]
+    offer_caps: Vec<Spanned<toml::Table>>,
 }
 
 fn read_json(text: &str, line: &impl Fn(usize) -> usize) -> anyhow::Result<Vec<Vec<Item>>> {
@@ -144,8 +148,10 @@ fn read_json(text: &str, line: &impl Fn(usize) -> usize) -> anyhow::Result<Vec<V
         let offset = |item: &RawValue| item.get().as_ptr() as usize - start;
         list.into_iter().map(|item| Item { text: item.get().to_owned(), line: line(offset(item)) }).collect()
     };
-    let JsonFile { offers, smart_links, offer_geo_targets, smart_link_offers, routing_rules } = file;
-    Ok([offers, smart_links, offer_geo_targets, smart_link_offers, routing_rules].map(items).into())
+    let JsonFile { offers, smart_links, offer_geo_targets, smart_link_offers, routing_rules, offer_caps } =
+        file;
+    let lists = [offers, smart_links, offer_geo_targets, smart_link_offers, routing_rules, offer_caps];
+    Ok(lists.map(items).into())
 }
 
 fn read_toml(text: &str, line: &impl Fn(usize) -> usize) -> anyhow::Result<Vec<Vec<Item>>> {
@@ -164,8 +170,10 @@ fn read_toml(text: &str, line: &impl Fn(usize) -> usize) -> anyhow::Result<Vec<V
             })
             .collect()
     };
-    let TomlFile { offers, smart_links, offer_geo_targets, smart_link_offers, routing_rules } = file;
-    Ok([offers, smart_links, offer_geo_targets, smart_link_offers, routing_rules].map(items).into())
+    let TomlFile { offers, smart_links, offer_geo_targets, smart_link_offers, routing_rules, offer_caps } =
+        file;
+    let lists = [offers, smart_links, offer_geo_targets, smart_link_offers, routing_rules, offer_caps];
+    Ok(lists.map(items).into())
 }
 
 /// A date that was written without quotes is the text that the API wants.
@@ -246,7 +254,7 @@ fn toml_value(value: &Value) -> String {
 }
 
 /// Every list, in the order in which items refer to each other.
-pub const LISTS: [List; 5] = [
+pub const LISTS: [List; 6] = [
     List {
         name: "offers",
         fields: &[
@@ -292,7 +300,24 @@ pub const LISTS: [List; 5] = [
         fields: &["rule_id", "smart_link_id", "offer_id", "priority", "offer_weight", "conditions"],
         ids: 1,
     },
+    // Its name is its id; the number is the node's own.
+    List {
+        name: CAPS,
+        fields: &[
+            "offer_id",
+            "affiliate_id",
+            "cap_type",
+            "cap_interval",
+            "cap_amount",
+            "time_zone",
+            "send_alert_only",
+        ],
+        ids: 4,
+    },
 ];
+
+/// The list that a smartlink from before there were caps has no call for.
+pub const CAPS: &str = "offer_caps";
 
 const TOML_HEAD: &str = "# A network of links and offers; `smartlink import` puts it into a node.\n";
 

@@ -56,8 +56,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // Later a damaged overlay costs a refresh; now somebody is there to mend it.
     if let Some(path) = &config.refresh.overlay {
         let overlay = Overlay::read(path)?;
-        let (entries, rules) = (overlay.entries(), overlay.rules());
-        tracing::info!(entries, rules, "entries and rules come from the overlay {} alone", path.display());
+        let (entries, rules, caps) = (overlay.entries(), overlay.rules(), overlay.caps());
+        let path = path.display();
+        tracing::info!(entries, rules, caps, "entries, rules and caps come from the overlay {path} alone");
     }
     std::os::unix::fs::DirBuilderExt::mode(fs::DirBuilder::new().recursive(true), 0o700)
         .create(&config.data_dir)

@@ -8,7 +8,8 @@
 //! Written to a temporary file, flushed to the disk, and renamed: a crash leaves the old file or the new one. What is
 //! replaced is kept as `snapshot.previous`, which is taken when the newest file is damaged.
 //!
-//! Changes of a few links are appended to `snapshot.changes`, each in a block that names the snapshot it changes:
+//! Changes of a few links, and of caps, are appended to `snapshot.changes`, each in a block that names the snapshot it
+//! changes:
 //!
 //! ```text
 //! smartlink-changes 1 <name of the snapshot before> <bytes> <blake3 of that name, a line feed, and the lines>\n
@@ -179,6 +180,10 @@ impl Block {
             Line::ChangedLink { smart_link_id: link.value().into() }.write(&mut lines)?;
         }
         changes.network.write(&mut lines)?;
+        if let Some(caps) = &changes.caps {
+            Line::OfferCapsChanged {}.write(&mut lines)?;
+            caps.iter().try_for_each(|cap| Line::OfferCap(cap).write(&mut lines))?;
+        }
         Ok(Self { hash: block_hash(before, &lines), lines, before: before.to_owned() })
     }
 
@@ -243,11 +248,14 @@ fn decode(mut file: impl BufRead) -> Result<(Network, String), Problem> {
 /// The network with the changes that follow the snapshot of this name, as far as they are whole, and the name then.
 fn changed(path: &Path, mut network: Network, mut name: String) -> Kept {
     let path = changes(path);
-    let (mut blocks, mut unread_changes) = (Vec::new(), None);
+    let (mut blocks, mut caps, mut unread_changes) = (Vec::new(), None, None);
     match File::open(&path).map(BufReader::new) {
         Ok(mut file) => loop {
             match next_block(&mut file, &name) {
-                Ok(Some((lines, after))) => {
+                Ok(Some((mut lines, after))) => {
+                    if lines.caps_changed {
+                        caps = Some(std::mem::take(&mut lines.network.offer_caps));
+                    }
                     blocks.push((lines.changed, lines.network));
                     name = after;
                 }
@@ -267,6 +275,9 @@ fn changed(path: &Path, mut network: Network, mut name: String) -> Kept {
     if is_changed {
         let (changed, newest) = Network::newest(blocks);
         network.replace(&changed, newest);
+        if let Some(caps) = caps {
+            network.offer_caps = caps;
+        }
         network = network.canonical();
     }
     Kept { network, name, is_changed, unread_changes, passed_over: None }
@@ -331,6 +342,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cake::wire::OfferCap;
     use crate::types::LinkId;
     use http::HeaderValue;
 
@@ -363,6 +375,7 @@ mod tests {
         let changes = Changes {
             links: links.iter().filter_map(|&link| LinkId::new(link)).collect(),
             network: network_of(left),
+            caps: None,
             revision: HeaderValue::from_static("x"),
         };
         let block = Block::new(before, &changes).unwrap();
@@ -444,6 +457,36 @@ mod tests {
         keep(&path, &network_of(&[9]));
         assert!(!changes(&path).exists());
         assert_eq!(links(&read(&path).unwrap().unwrap().network), [9]);
+    }
+
+    #[test]
+    fn caps_are_kept_with_the_whole_and_with_changes() {
+        let cap = |offer: i64| -> OfferCap {
+            serde_json::from_value(serde_json::json!({
+                "offer_id": offer, "cap_type": "click", "cap_interval": "daily", "cap_amount": 5,
+            }))
+            .unwrap()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("snapshot.last-good");
+        let without = hash(&network()).unwrap();
+        let mut whole = network();
+        whole.offer_caps = vec![cap(1)];
+        assert_ne!(hash(&whole).unwrap(), without, "caps are content");
+        let mut name = keep(&path, &whole);
+        let caps = || read(&path).unwrap().unwrap().network.offer_caps;
+        assert_eq!(caps(), [cap(1)]);
+        for now in [vec![cap(2), cap(3)], Vec::new()] {
+            let revision = HeaderValue::from_static("x");
+            let none = Network::default();
+            let changes =
+                Changes { links: [].into_iter().collect(), network: none, caps: Some(now.clone()), revision };
+            let block = Block::new(&name, &changes).unwrap();
+            append(&path, &block).unwrap();
+            name = change(&path, &block.name(), &[9], &[9]);
+            assert_eq!(caps(), now, "what touches a link leaves them");
+        }
+        assert_eq!(links(&read(&path).unwrap().unwrap().network), [9, 301]);
     }
 
     #[test]

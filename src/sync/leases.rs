@@ -13,6 +13,7 @@
 //!   clocks that do not run alike. Its tokens are of one window; the next window's are never put beside them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::Vacant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,19 +31,25 @@ pub struct Leases {
     news: u64,
     held: HashMap<CapKey, Held>,
     under_way: Option<LeaseRequest>,
+    /// There is a cap of which nothing was heard.
+    must_hear_all: bool,
     is_ending: bool,
 }
 
 impl Leases {
     /// `node`: a name for people, 1 to 64 characters. `epoch`: random, another at every start.
     pub fn new(node: String, epoch: u64) -> Self {
-        Self { node, epoch, sequence: 0, news: 0, held: HashMap::new(), under_way: None, is_ending: false }
+        Self { node, epoch, sequence: 0, news: 0, held: HashMap::new(), under_way: None, must_hear_all: false, is_ending: false }
     }
 
     /// Looks which caps there are now. What is held of others is returned.
     pub fn know(&mut self, cells: &CapCells) {
         for (key, cell) in cells.cells() {
-            self.held.entry(key).or_insert_with(|| Held::new(cell));
+            if let Vacant(unknown) = self.held.entry(key) {
+                unknown.insert(Held::new(cell));
+                // How it stands may have been told before it was known here.
+                self.must_hear_all = true;
+            }
         }
     }
 
@@ -56,7 +63,8 @@ impl Leases {
             }
             self.sequence += 1;
             let (node, epoch, sequence) = (self.node.clone(), self.epoch, self.sequence);
-            LeaseRequest { node, epoch, sequence, news_since: self.news, items }
+            let news_since = if std::mem::take(&mut self.must_hear_all) { 0 } else { self.news };
+            LeaseRequest { node, epoch, sequence, news_since, items }
         };
         self.under_way.get_or_insert_with(next)
     }

@@ -1,4 +1,4 @@
-//! `routing.toml`: the entries and rules of an upstream that has no calls to list them, as a real CAKE has none.
+//! `routing.toml`: the entries, rules and caps of an upstream that has no calls to list them, as a real CAKE has none.
 //!
 //! Nothing is left out of a file that a person can correct: it is taken whole, or not at all. Whether its links and
 //! offers exist is not known before the upstream has answered, and is a matter of the quarantine, as always.
@@ -7,16 +7,18 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
+use crate::cake::wire::OfferCap;
 use crate::cake::{Network, Routing, rule_id};
 use crate::routing::{Attachment, Entry};
 
 use super::routing_file;
 
-/// A file of entries and rules, read and judged.
+/// A file of entries, rules and caps, read and judged.
 #[derive(Debug, Default)]
 pub struct Overlay {
     pub(super) smart_link_offers: Vec<Placed<Attachment>>,
     pub(super) routing_rules: Vec<Placed<Entry>>,
+    pub(super) offer_caps: Vec<Placed<OfferCap>>,
 }
 
 /// Why a file cannot be used.
@@ -63,11 +65,16 @@ impl Overlay {
         self.routing_rules.len()
     }
 
+    pub fn caps(&self) -> usize {
+        self.offer_caps.len()
+    }
+
     /// Without the lines.
     pub fn into_routing(self) -> Routing {
         Routing {
             smart_link_offers: self.smart_link_offers.into_iter().map(|placed| placed.item).collect(),
             routing_rules: self.routing_rules.into_iter().map(|placed| placed.item).collect(),
+            offer_caps: self.offer_caps.into_iter().map(|placed| placed.item).collect(),
         }
     }
 
@@ -84,6 +91,12 @@ impl Overlay {
             (*line, name, i64::from(item.link.value()), i64::from(item.offer.value()))
         });
         let mut unknown = Vec::new();
+        for Placed { line, item } in &self.offer_caps {
+            if !offers.contains(&item.offer_id) {
+                let problem = format!("{}: the upstream has no offer {}", item.label(), item.offer_id);
+                unknown.push(OverlayProblem { line: *line, problem });
+            }
+        }
         for (line, name, link, offer) in entries.chain(rules) {
             for (noun, id, is_known) in
                 [("smart link", link, links.contains(&link)), ("offer", offer, offers.contains(&offer))]
@@ -153,7 +166,8 @@ mod tests {
     #[test]
     fn an_overlay_without_its_links_and_offers_is_told_by_its_lines() {
         let text = "[[smart_link_offers]]\nsmart_link_id = 1\noffer_id = 2\n\n[[routing_rules]]\nrule_id = 7\n\
-                    smart_link_id = 9\noffer_id = 8\nconditions = {}\n";
+                    smart_link_id = 9\noffer_id = 8\nconditions = {}\n[[offer_caps]]\noffer_id = 3\n\
+                    cap_type = \"click\"\ncap_interval = \"daily\"\ncap_amount = 1\n";
         let network: Network = serde_json::from_value(json!({
             "smart_links": [{"smart_link_id": 1, "affiliate_id": 7, "smart_link_status": "active"}],
             "offers": [{"offer_id": 2, "offer_status": "active"}],
@@ -166,7 +180,8 @@ mod tests {
             told,
             [
                 "line 5: rule 7: the upstream has no smart link 9",
-                "line 5: rule 7: the upstream has no offer 8"
+                "line 5: rule 7: the upstream has no offer 8",
+                "line 10: daily click cap of offer 3: the upstream has no offer 3",
             ]
         );
     }

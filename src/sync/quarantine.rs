@@ -40,6 +40,13 @@ pub fn restore(network: &mut Network, last_good: &Network, standard: Standard<'_
         |rule| offers.contains(&rule.offer.value().into()),
         |rule| warnings.push(kept(format!("rule {rule}"))),
     );
+    put_back(
+        &mut network.offer_caps,
+        &last_good.offer_caps,
+        |cap| cap.key().ok(),
+        |cap| cap.read(standard.zone).is_ok() && offers.contains(&cap.offer_id),
+        |cap| warnings.extend(cap.map(|cap| kept(cap.to_string()))),
+    );
     warnings
 }
 
@@ -139,6 +146,7 @@ mod tests {
             "offer_geo_targets": [{"offer_id": 10, "geo_targets": [{"country_code": "US", "action": "allow"}]}],
             "smart_link_offers": [{"smart_link_id": 1, "offer_id": 10, "offer_weight": 60, "priority": 1}],
             "routing_rules": [{"rule_id": 7, "smart_link_id": 1, "offer_id": 11, "conditions": {"country": {"in": ["US"]}}}],
+            "offer_caps": [{"offer_id": 10, "cap_type": "click", "cap_interval": "daily", "cap_amount": 5}],
         });
         change(&mut network);
         serde_json::from_value(network).unwrap()
@@ -155,7 +163,7 @@ mod tests {
     #[test]
     fn every_kind_of_item_keeps_its_last_good_version() {
         type Break = fn(&mut Value);
-        let breaks: [(&str, Break); 5] = [
+        let breaks: [(&str, Break); 7] = [
             ("smart link 1", |network| network["smart_links"][0]["fallback_url"] = json!("https://")),
             ("offer 10", |network| network["offers"][0]["offer_url"] = json!("https:///nowhere")),
             ("offer 10", |network| network["offers"][0]["offer_status"] = json!("sleeping")),
@@ -163,6 +171,8 @@ mod tests {
                 network["offer_geo_targets"][0]["geo_targets"][0]["country_code"] = json!("QQ")
             }),
             ("rule 7", |network| network["routing_rules"][0]["offer_id"] = json!(404)),
+            ("daily click cap of offer 10", |network| network["offer_caps"][0]["cap_amount"] = json!(-1)),
+            ("daily click cap of offer 10", |network| network["offer_caps"][0]["time_zone"] = json!("Mars")),
         ];
         for (item, broken) in breaks {
             let (now, warned) = restored(broken);

@@ -2,7 +2,8 @@
 //!
 //! An upstream that can tell what has changed since a state is asked for that alone: the changed links are compiled
 //! into a patch over the table, and appended to the last good snapshot. Where it cannot, where the patch would become
-//! large, or where anything about the changes is doubtful, the whole network is read.
+//! large, or where anything about the changes is doubtful, the whole network is read. Caps are no part of the table: a
+//! change of them alone compiles nothing.
 //!
 //! The owner is a task; the rest of the process holds a [`RefreshHandle`] and asks. Waiting askers are answered by
 //! one refresh that began after they asked.
@@ -15,12 +16,13 @@ use std::time::Duration;
 use http::HeaderValue;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cake::{Changes, Client, FetchError, Fetched, Update};
-use crate::routing::{CompileOptions, LayeredTable, Warning, Zone};
+use crate::cake::{Changes, Client, FetchError, Fetched, Update, read_caps};
+use crate::routing::{Cap, CompileOptions, LayeredTable, Warning, Zone};
 use crate::state::{
-    Asked, CapBook, CapCells, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests,
+    Asked, CapCells, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests,
     RefreshResult, now, refresh_requests,
 };
 
@@ -44,7 +46,7 @@ pub struct RefreshOptions {
     pub compile: CompileOptions,
     /// The last good file.
     pub last_good: PathBuf,
-    /// Where entries and rules are, if the upstream has no calls for them.
+    /// Where entries, rules and caps are, if the upstream has no calls for them.
     pub overlay: Option<PathBuf>,
     /// When a loss is suspicious.
     pub guard: GuardOptions,
@@ -55,7 +57,8 @@ pub struct Refresh {
     client: Client,
     options: RefreshOptions,
     live: Arc<LiveTable>,
-    caps: Arc<CapCells>,
+    /// What the node holds of each cap.
+    cells: Arc<CapCells>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     geo: GeoReload,
@@ -69,6 +72,8 @@ pub struct Refresh {
     keeper: Keeper,
     /// What was changed since the base of the live table was compiled.
     patch: Patch,
+    /// The caps that are in force, beside the live table, for whoever leases them.
+    caps: watch::Sender<Arc<[Cap]>>,
     /// The name of the network that was fetched last, as it came. Empty if it was changed since.
     fetched: String,
     /// The state of the upstream's network that was taken last, if it tells.
@@ -83,7 +88,7 @@ impl Refresh {
         client: Client,
         options: RefreshOptions,
         live: Arc<LiveTable>,
-        caps: Arc<CapCells>,
+        cells: Arc<CapCells>,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
         geo: GeoReload,
@@ -95,7 +100,7 @@ impl Refresh {
             client,
             options,
             live,
-            caps,
+            cells,
             readiness,
             metrics,
             geo,
@@ -106,12 +111,18 @@ impl Refresh {
             is_away: false,
             keeper,
             patch: Patch::default(),
+            caps: watch::Sender::default(),
             fetched: String::new(),
             revision: None,
             asked_to_wait: None,
             guard,
         };
         (refresh, handle)
+    }
+
+    /// The caps in force, whenever they change.
+    pub fn caps(&self) -> watch::Receiver<Arc<[Cap]>> {
+        self.caps.subscribe()
     }
 
     /// Publishes the last good snapshot, if there is a usable one. Before the first refresh.
@@ -135,8 +146,7 @@ impl Refresh {
                     self.keeper.keep(Box::new(network), hash);
                 }
                 self.fetched.clone_from(&name);
-                let caps = Arc::new(self.caps.book(&caps));
-                self.publish(table, caps, name, warnings);
+                self.publish(table, caps.into(), name, warnings);
                 self.live.confirm(written_at.unwrap_or_else(now));
                 tracing::info!(
                     snapshot = %self.live.current().snapshot,
@@ -242,7 +252,7 @@ impl Refresh {
         let fetched = self.fetch(force).await;
         let mut update = fetched.inspect_err(|failure| self.heed(failure))?;
         if let Update::Changes(changes) = update {
-            if changes.links.is_empty() {
+            if changes.is_empty() {
                 self.revision = Some(changes.revision);
                 return Ok(RefreshResult::Unchanged);
             }
@@ -290,6 +300,11 @@ impl Refresh {
         if self.quarantined > 0 || !self.patch.has_room_for(&changes) {
             return Ok(false);
         }
+        let caps = changes.caps.as_deref().map(|caps| read_caps(caps, &self.options.zone)).transpose();
+        let Ok(caps) = caps else { return Ok(false) };
+        if changes.links.is_empty() {
+            return self.take_caps(caps.unwrap_or_default().into(), &changes);
+        }
         let (patch, zone, options) =
             (self.patch.clone(), self.options.zone.clone(), self.options.compile.clone());
         let before = live.snapshot.clone();
@@ -304,16 +319,45 @@ impl Refresh {
         if !warnings.is_empty() || !self.keeper.has_room_for(&block) {
             return Ok(false);
         }
-        // Changes are of links and what hangs on them: the caps stay as they are.
-        let (table, caps) = (live.table.patched(patch.links.clone(), table), Arc::clone(&live.caps));
+        let table = live.table.patched(patch.links.clone(), table);
         drop(live);
+        let caps = caps.map_or_else(|| Arc::clone(&self.caps.borrow()), Arc::from);
         self.publish(table, caps, block.name(), warnings);
         self.patch = patch;
+        self.changes_taken(revision, block);
+        Ok(true)
+    }
+
+    /// As [`Self::take_changes`], for changes of caps alone: the live table stays as it is.
+    fn take_caps(&mut self, caps: Arc<[Cap]>, changes: &Changes) -> Result<bool, Failure> {
+        let before = self.live.current().snapshot.clone();
+        let block = Block::new(&before, changes).map_err(|error| Failure::Broken(error.to_string()))?;
+        if !self.keeper.has_room_for(&block) {
+            return Ok(false);
+        }
+        let book = Arc::new(self.cells.book(&caps));
+        let (snapshot, count) = (block.name(), book.len());
+        let generation = self.live.publish_caps(book, snapshot.clone(), now());
+        self.told_of_caps(caps);
+        tracing::info!(generation, %snapshot, caps = count, "published caps");
+        self.changes_taken(changes.revision.clone(), block);
+        Ok(true)
+    }
+
+    fn changes_taken(&mut self, revision: HeaderValue, block: Block) {
         self.fetched.clear();
         self.revision = Some(revision);
         self.guard.interrupted();
         self.keeper.append(block);
-        Ok(true)
+    }
+
+    /// After the book of these caps is live: who leases them finds their cells.
+    fn told_of_caps(&self, caps: Arc<[Cap]>) {
+        self.caps.send_if_modified(|known| {
+            let has_changed = *known != caps;
+            *known = caps;
+            has_changed
+        });
     }
 
     /// Prepares and publishes. `trusted`: a loss is meant.
@@ -352,8 +396,7 @@ impl Refresh {
         self.fetched = fetched;
         self.patch = Patch::default();
         let Compiled { table, caps, warnings } = *compiled;
-        let caps = Arc::new(self.caps.book(&caps));
-        self.publish(table, caps, last_good::name(&hash), warnings);
+        self.publish(table, caps.into(), last_good::name(&hash), warnings);
         self.keeper.keep(network, hash);
         Ok(RefreshResult::Published)
     }
@@ -361,14 +404,16 @@ impl Refresh {
     fn publish(
         &mut self,
         table: impl Into<LayeredTable>,
-        caps: Arc<CapBook>,
+        caps: Arc<[Cap]>,
         snapshot: String,
         warnings: Vec<Warning>,
     ) {
-        let (table, cap_count) = (table.into(), caps.len());
+        let (table, book) = (table.into(), Arc::new(self.cells.book(&caps)));
+        let cap_count = book.len();
         let (links, entries, offers) = (table.links(), table.entries(), table.offers());
         let changed_links = table.changed_links();
-        let generation = self.live.publish(table, caps, snapshot.clone(), now());
+        let generation = self.live.publish(table, book, snapshot.clone(), now());
+        self.told_of_caps(caps);
         self.readiness.table_is_live();
         self.tell(&snapshot, warnings);
         tracing::info!(generation, %snapshot, links, entries, offers, changed_links, caps = cap_count, "published");

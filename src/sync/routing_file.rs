@@ -10,7 +10,9 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use crate::cake::wire::{FieldError, RoutingRule, SmartLinkOffer, expected};
+use crate::cake::wire::{
+    CAP_INTERVALS, CAP_TYPES, FieldError, OfferCap, RoutingRule, SmartLinkOffer, expected, read_zone,
+};
 
 use crate::cake::rule_id;
 use crate::routing::{Attachment, Entry};
@@ -57,17 +59,14 @@ impl Reading {
                 RULES => {
                     overlay.routing_rules = self.list(RULES, RULE_KEYS, start, list.get_ref(), read_rule)
                 }
-                "offer_caps" => {
-                    self.problem(
-                        start,
-                        "`offer_caps` cannot be given yet: caps are not kept; remove it".to_owned(),
-                    );
-                }
+                CAPS => overlay.offer_caps = self.list(CAPS, CAP_KEYS, start, list.get_ref(), read_cap),
                 name @ ("offers" | "smart_links" | "offer_geo_targets") => {
                     self.problem(start, format!("`{name}` come from the upstream; remove them here"));
                 }
-                name => self
-                    .problem(start, format!("unknown key `{name}`; there are [[{ENTRIES}]] and [[{RULES}]]")),
+                name => self.problem(
+                    start,
+                    format!("unknown key `{name}`; there are [[{ENTRIES}]], [[{RULES}]] and [[{CAPS}]]"),
+                ),
             }
         }
         self.twice(
@@ -78,6 +77,7 @@ impl Reading {
         self.twice(&overlay.routing_rules, rule_id, |rule| {
             format!("`rule_id` {} is already taken", rule_id(rule))
         });
+        self.twice(&overlay.offer_caps, OfferCap::id, |cap| format!("the {} is already set", cap.label()));
     }
 
     fn list<T>(
@@ -188,6 +188,38 @@ fn read_rule(table: &DeTable<'_>) -> Result<Entry, FieldError> {
     rule.read()
 }
 
+fn read_cap(table: &DeTable<'_>) -> Result<OfferCap, FieldError> {
+    let cap = OfferCap {
+        offer_id: needed(table, "offer_id")?,
+        affiliate_id: whole_number(table, "affiliate_id")?,
+        cap_type: needed_text(table, "cap_type", CAP_TYPES)?,
+        cap_interval: needed_text(table, "cap_interval", CAP_INTERVALS)?,
+        cap_amount: needed(table, "cap_amount")?,
+        time_zone: text(table, "time_zone", "an IANA name such as \"America/New_York\"")?,
+        send_alert_only: match find(table, "send_alert_only") {
+            None => false,
+            Some((_, value)) => value.as_bool().ok_or_else(|| {
+                expected("send_alert_only", json_of(value), "true or false, without quotes")
+            })?,
+        },
+    };
+    // The network's zone is known to be one, and is taken when the snapshot is made.
+    let zone = read_zone(cap.time_zone.as_deref().unwrap_or("UTC"))?;
+    cap.read(&zone)?;
+    Ok(cap)
+}
+
+fn needed_text(table: &DeTable<'_>, name: &str, known: &[&str]) -> Result<String, FieldError> {
+    let wanted = format!("one of {}, in quotes", known.join(", "));
+    text(table, name, &wanted)?.ok_or_else(|| FieldError::new(name, format!("is missing; write {wanted}")))
+}
+
+fn text(table: &DeTable<'_>, name: &str, wanted: &str) -> Result<Option<String>, FieldError> {
+    let Some((_, value)) = find(table, name) else { return Ok(None) };
+    let text = value.as_str().map(str::to_owned);
+    text.map(Some).ok_or_else(|| expected(name, json_of(value), wanted))
+}
+
 fn needed(table: &DeTable<'_>, name: &str) -> Result<i64, FieldError> {
     whole_number(table, name)?.ok_or_else(|| FieldError::new(name, "is missing; write a whole number"))
 }
@@ -231,10 +263,15 @@ const ENTRIES: &str = "smart_link_offers";
 
 const RULES: &str = "routing_rules";
 
+const CAPS: &str = "offer_caps";
+
 const ENTRY_KEYS: &[&str] = &["smart_link_id", "offer_id", "offer_weight", "priority"];
 
 const RULE_KEYS: &[&str] =
     &["rule_id", "smart_link_id", "offer_id", "priority", "offer_weight", "conditions"];
+
+const CAP_KEYS: &[&str] =
+    &["offer_id", "affiliate_id", "cap_type", "cap_interval", "cap_amount", "time_zone", "send_alert_only"];
 
 #[cfg(test)]
 mod tests {
@@ -277,9 +314,24 @@ mod tests {
             smart_link_id = 301
             offer_id = 1046
             conditions = {}
+
+            [[offer_caps]]
+            offer_id = 1042
+            affiliate_id = 67_890
+            cap_type = "click"
+            cap_interval = "daily"
+            cap_amount = 1_000
+            time_zone = "America/New_York"
+
+            [[offer_caps]]
+            offer_id = 1042
+            cap_type = "conversion"
+            cap_interval = "lifetime"
+            cap_amount = 0
+            send_alert_only = true
             "#,
         );
-        let Routing { smart_link_offers, routing_rules } = overlay.unwrap().into_routing();
+        let Routing { smart_link_offers, routing_rules, offer_caps } = overlay.unwrap().into_routing();
         let mut writer = RuleWriter::default();
         let rules: Vec<_> = routing_rules.iter().map(|rule| writer.row(rule).unwrap()).collect();
         let written: Vec<_> = smart_link_offers.iter().map(SmartLinkOffer::from).collect();
@@ -300,19 +352,44 @@ mod tests {
                  "conditions": {}},
             ])
         );
+        assert_eq!(
+            json!(offer_caps),
+            json!([
+                {"offer_id": 1042, "affiliate_id": 67890, "cap_type": "click", "cap_interval": "daily",
+                 "cap_amount": 1000, "time_zone": "America/New_York", "send_alert_only": false},
+                {"offer_id": 1042, "affiliate_id": null, "cap_type": "conversion", "cap_interval": "lifetime",
+                 "cap_amount": 0, "send_alert_only": true},
+            ])
+        );
         let none = read("").unwrap();
-        assert_eq!((none.entries(), none.rules()), (0, 0));
+        assert_eq!((none.entries(), none.rules(), none.caps()), (0, 0, 0));
     }
 
     #[test]
     fn names_the_line_of_what_is_wrong() {
         let entry = "[[smart_link_offers]]\nsmart_link_id = 1\noffer_id = 2\n";
         let rule = "[[routing_rules]]\nrule_id = 1\nsmart_link_id = 1\noffer_id = 2\n";
+        let cap = "[[offer_caps]]\noffer_id = 1\ncap_type = \"click\"\ncap_interval = \"daily\"\n";
         for (text, said) in [
             ("[[smart_link_offers]\n".to_owned(), "line 1: "),
             ("\n\nx = \n".to_owned(), "line 3: "),
             ("\n[[smart_link_ofers]]\n".to_owned(), "line 2: unknown key `smart_link_ofers`; there are [["),
-            ("[[offer_caps]]\noffer_id = 1\n".to_owned(), "line 1: `offer_caps` cannot be given yet"),
+            ("[[offer_caps]]\noffer_id = 1\n".to_owned(), "line 1: `cap_type` is missing; write one of click,"),
+            (format!("{cap}cap_amount = -1\n"), "line 5: `cap_amount` is -1; expected a whole number from 0"),
+            (cap.to_owned(), "line 1: `cap_amount` is missing"),
+            (format!("{cap}cap_amount = 1\ntime_zone = \"Mars\"\n"), "line 6: `time_zone` is \"Mars\""),
+            (format!("{cap}cap_amount = 1\naffiliate_id = 0\n"), "line 6: `affiliate_id` is 0"),
+            (format!("{cap}cap_amount = 1\nsend_alert_only = 1\n"), "line 6: `send_alert_only` is 1"),
+            (format!("{cap}cap_amount = 1\nused = 1\n"), "line 6: unknown key `used`; there are offer_id"),
+            (
+                format!("{cap}cap_amount = 1\n{cap}cap_amount = 2\n"),
+                "line 6: the daily click cap of offer 1 is already set in line 1; keep one",
+            ),
+            (
+                "[[offer_caps]]\noffer_id = 1\ncap_type = \"view\"\ncap_interval = \"daily\"\ncap_amount = 1\n"
+                    .to_owned(),
+                "line 3: `cap_type` is \"view\"; expected one of click, conversion",
+            ),
             ("[[offers]]\noffer_id = 1\n".to_owned(), "line 1: `offers` come from the upstream"),
             ("\nrouting_rules = 1\n".to_owned(), "line 2: `routing_rules` must be a list of tables"),
             ("[routing_rules]\nrule_id = 1\n".to_owned(), "line 1: `routing_rules` must be a list of tables"),

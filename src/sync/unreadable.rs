@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::cake::wire::{OfferGeoTargets, OfferItem};
+use crate::cake::wire::{OfferCap, OfferGeoTargets, OfferItem};
 use crate::cake::{ItemId, List, Network, Unreadable, rule_id};
 use crate::routing::{Attachment, Link, Warning};
 
@@ -33,6 +33,13 @@ pub fn stand_in(network: &mut Network, unreadable: &[Unreadable], last_good: &Ne
         &Doubt::about(List::RoutingRules, unreadable),
         |rule| (rule_id(rule), 0),
         |rule| links.contains(&rule.link.value().into()) && offers.contains(&rule.offer.value().into()),
+    );
+    add(
+        &mut network.offer_caps,
+        &last_good.offer_caps,
+        &Doubt::about(List::OfferCaps, unreadable),
+        OfferCap::id,
+        |cap| offers.contains(&cap.offer_id),
     );
     let present = Present::of(network, unreadable);
     let told = unreadable.iter().map(|row| {
@@ -134,7 +141,8 @@ impl Present {
         let entries = network.smart_link_offers.iter();
         let entries = entries.map(|entry| (List::SmartLinkOffers, entry_id(entry)));
         let rules = network.routing_rules.iter().map(|rule| (List::RoutingRules, (rule_id(rule), 0)));
-        let all = links.chain(offers).chain(targets).chain(entries).chain(rules);
+        let caps = network.offer_caps.iter().map(|cap| (List::OfferCaps, cap.id()));
+        let all = links.chain(offers).chain(targets).chain(entries).chain(rules).chain(caps);
         Self(all.filter(|item| named.contains(item)).collect())
     }
 
@@ -173,6 +181,7 @@ mod tests {
             "offer_geo_targets": [{"offer_id": 10, "geo_targets": [{"country_code": "US", "action": "allow"}]}],
             "smart_link_offers": [{"smart_link_id": 1, "offer_id": 10}, {"smart_link_id": 1, "offer_id": 11}],
             "routing_rules": [{"rule_id": 7, "smart_link_id": 1, "offer_id": 11}],
+            "offer_caps": [{"offer_id": 10, "cap_type": "click", "cap_interval": "daily", "cap_amount": 5}],
         }))
         .unwrap()
     }
@@ -192,12 +201,14 @@ mod tests {
     #[test]
     fn every_kind_of_item_keeps_its_last_good_version_whether_it_is_named_or_not() {
         type Change = fn(&mut Network);
-        let cases: [(List, ItemId, Change); 5] = [
+        let cap = last_good().offer_caps[0].id();
+        let cases: [(List, ItemId, Change); 6] = [
             (List::SmartLinks, (1, 0), |network| network.smart_links.clear()),
             (List::Offers, (10, 0), |network| drop(network.offers.remove(0))),
             (List::OfferGeoTargets, (10, 0), |network| network.offer_geo_targets.clear()),
             (List::SmartLinkOffers, (1, 11), |network| network.smart_link_offers.truncate(1)),
             (List::RoutingRules, (7, 0), |network| network.routing_rules.clear()),
+            (List::OfferCaps, cap, |network| network.offer_caps.clear()),
         ];
         for (list, id, change) in cases {
             let (network, warnings) = after(row(list, Some(id)), change);

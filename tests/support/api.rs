@@ -162,6 +162,7 @@ impl Api {
             offer_geo_targets: self.rows("offer_geo_targets.json", "offer_geo_targets"),
             smart_link_offers: entries.iter().map(|entry| entry.read().unwrap()).collect(),
             routing_rules: rules.iter().map(|rule| rule.read().unwrap()).collect(),
+            offer_caps: self.rows("offer_caps.json", "offer_caps"),
         }
     }
 }

@@ -73,6 +73,7 @@ impl Stub {
         stub.list("smart_link_offers", json!([{"smart_link_id": 1, "offer_id": 10}]));
         stub.list("offer_geo_targets", json!([]));
         stub.list("routing_rules", json!([]));
+        stub.list("offer_caps", json!([]));
         let state = Arc::clone(&stub.state);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -234,5 +235,5 @@ fn links(indexes: impl Iterator<Item = usize>) -> String {
 static BLANKS: [u8; 1 << 16] = [b' '; 1 << 16];
 
 /// The lists of a snapshot.
-pub const LISTS: [&str; 5] =
-    ["offers", "smart_links", "offer_geo_targets", "smart_link_offers", "routing_rules"];
+pub const LISTS: [&str; 6] =
+    ["offers", "smart_links", "offer_geo_targets", "smart_link_offers", "routing_rules", "offer_caps"];

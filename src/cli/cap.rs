@@ -1,0 +1,275 @@
+//! `smartlink cap`: how many clicks or conversions an offer may take, and how many it has taken.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{ArgAction, Args, Subcommand};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::api::{
+    Api, ApiArgs, Column, JsonArg, LimitArg, cell, number, parameters, print_rows_json, print_table, text,
+    values,
+};
+use crate::cake::wire::{CAP_INTERVALS, CAP_TYPES};
+
+#[derive(Debug, Args)]
+pub struct CapArgs {
+    #[command(subcommand)]
+    action: CapAction,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    output: JsonArg,
+}
+
+#[derive(Debug, Subcommand)]
+enum CapAction {
+    /// Set a cap, or change the one of that name; what is not given then stays as it is.
+    #[command(after_help = SET_EXAMPLES)]
+    Set(Set),
+    /// List caps, and how full they are.
+    List(List),
+    /// Remove a cap, by its number or by its name.
+    #[command(after_help = REMOVE_EXAMPLES)]
+    Remove(Remove),
+    /// Show how full caps are, each second anew, until interrupted.
+    #[command(after_help = WATCH_EXAMPLES)]
+    Watch(Sought),
+}
+
+#[derive(Debug, Args, Serialize)]
+struct Set {
+    /// The offer
+    #[arg(long, value_name = "ID")]
+    offer_id: i64,
+    /// Count the traffic of this affiliate alone [default: of all together]
+    #[arg(long, value_name = "ID")]
+    affiliate_id: Option<i64>,
+    /// What it counts
+    #[arg(long, value_name = "TYPE", value_parser = clap::builder::PossibleValuesParser::new(CAP_TYPES))]
+    cap_type: String,
+    /// How often it begins anew: never, each day, each ISO week, each month
+    #[arg(long, value_name = "INTERVAL", value_parser = clap::builder::PossibleValuesParser::new(CAP_INTERVALS))]
+    cap_interval: String,
+    /// How many it lets through in a window; 0 is none
+    #[arg(long, value_name = "N")]
+    cap_amount: i64,
+    /// In which days, weeks and months begin, such as America/New_York; a new cap has the network's
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<String>,
+    /// true: it never closes the offer, and only tells; a new cap has false
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    send_alert_only: Option<bool>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct List {
+    #[command(flatten)]
+    #[serde(flatten)]
+    sought: Sought,
+    #[command(flatten)]
+    #[serde(skip)]
+    limit: LimitArg,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct Sought {
+    /// Only this cap
+    #[arg(long, value_name = "ID")]
+    cap_id: Option<i64>,
+    /// Only of this offer
+    #[arg(long, value_name = "ID")]
+    offer_id: Option<i64>,
+    /// Only of this affiliate's traffic
+    #[arg(long, value_name = "ID")]
+    affiliate_id: Option<i64>,
+    /// Only those that count this
+    #[arg(long, value_name = "TYPE", value_parser = clap::builder::PossibleValuesParser::new(CAP_TYPES))]
+    cap_type: Option<String>,
+    /// Only those that begin anew so often
+    #[arg(long, value_name = "INTERVAL", value_parser = clap::builder::PossibleValuesParser::new(CAP_INTERVALS))]
+    cap_interval: Option<String>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct Remove {
+    /// The cap
+    #[arg(long, value_name = "ID", required_unless_present_all = ["offer_id", "cap_type", "cap_interval"])]
+    cap_id: Option<i64>,
+    /// Its offer
+    #[arg(long, value_name = "ID")]
+    offer_id: Option<i64>,
+    /// The affiliate whose traffic it counts
+    #[arg(long, value_name = "ID")]
+    affiliate_id: Option<i64>,
+    /// What it counts
+    #[arg(long, value_name = "TYPE", value_parser = clap::builder::PossibleValuesParser::new(CAP_TYPES))]
+    cap_type: Option<String>,
+    /// How often it begins anew
+    #[arg(long, value_name = "INTERVAL", value_parser = clap::builder::PossibleValuesParser::new(CAP_INTERVALS))]
+    cap_interval: Option<String>,
+}
+
+/// Makes the call and prints what came of it.
+pub fn run(args: &CapArgs) -> anyhow::Result<ExitCode> {
+    let (call, fields) = match &args.action {
+        CapAction::Set(cap) => ("offer_cap.json", parameters(cap)?),
+        CapAction::Remove(cap) => ("remove_offer_cap.json", parameters(cap)?),
+        CapAction::List(list) => {
+            let rows = args.api.open()?.rows(LIST_CALL, LIST, &parameters(list)?, list.limit)?;
+            if args.output.json {
+                print_rows_json(LIST, &rows)?;
+            } else {
+                print_table(FILLED, &values(&rows)?, cell)?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        CapAction::Watch(sought) => return watch(&args.api.open()?, &parameters(sought)?, args.output.json),
+    };
+    let answer = args.api.open()?.write(call, fields)?;
+    if args.output.json {
+        println!("{}", answer.text);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let answer = answer.value();
+    let cap = &answer["response"];
+    let whose = match &cap["affiliate_id"] {
+        Value::Null => String::new(),
+        id => format!(" for affiliate {id}"),
+    };
+    println!(
+        "cap {} {}: {} {} cap of offer {}{whose}, {} in {}{}",
+        cell(cap, "cap_id"),
+        cell(&answer, "message"),
+        cell(cap, "cap_interval"),
+        cell(cap, "cap_type"),
+        cell(cap, "offer_id"),
+        cell(cap, "cap_amount"),
+        cell(cap, "time_zone"),
+        if cap["send_alert_only"] == true { ", only alerts" } else { "" },
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends when it is interrupted, or nobody reads on. A node that is away for a while is waited for.
+fn watch(api: &Api, sought: &Map<String, Value>, json: bool) -> anyhow::Result<ExitCode> {
+    let mut before = rows_by_id(api, sought)?;
+    let mut trouble = String::new();
+    tell_changes(&BTreeMap::new(), &before, json)?;
+    loop {
+        thread::sleep(EVERY);
+        match rows_by_id(api, sought) {
+            Ok(now) => {
+                trouble.clear();
+                tell_changes(&before, &now, json)?;
+                before = now;
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                if error != trouble {
+                    writeln!(io::stderr(), "smartlink: {error}; it is asked again")?;
+                    trouble = error;
+                }
+            }
+        }
+    }
+}
+
+/// For programs a line for each cap that is new, changed or gone; for people all of them, on a fresh screen.
+fn tell_changes(before: &Caps, now: &Caps, json: bool) -> anyhow::Result<()> {
+    if !json {
+        let rows: Vec<&Value> = now.values().collect();
+        if io::stdout().is_terminal() {
+            write!(io::stdout(), "{CLEAR}")?;
+        } else if before == now {
+            // A file or a pipe keeps what was written.
+            return Ok(());
+        }
+        return print_table(FILLED, &rows, |row, name| cell(row, name));
+    }
+    let mut out = io::stdout().lock();
+    for (_, row) in now.iter().filter(|(id, row)| before.get(id) != Some(row)) {
+        writeln!(out, "{row}")?;
+    }
+    for (_, row) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
+        let mut row = row.clone();
+        row["removed"] = true.into();
+        writeln!(out, "{row}")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Rows of the list by their numbers.
+type Caps = BTreeMap<i64, Value>;
+
+fn rows_by_id(api: &Api, sought: &Map<String, Value>) -> anyhow::Result<Caps> {
+    let rows = values(&api.rows(LIST_CALL, LIST, sought, LimitArg::default())?)?;
+    let mut caps = Caps::new();
+    for row in rows {
+        let Some(id) = row["cap_id"].as_i64() else { bail!("a row of {LIST_CALL} has no `cap_id`: {row}") };
+        caps.insert(id, row);
+    }
+    Ok(caps)
+}
+
+const LIST_CALL: &str = "offer_caps.json";
+
+const LIST: &str = "offer_caps";
+
+const FILLED: &[Column] = &[
+    number("cap_id"),
+    number("offer_id"),
+    number("affiliate_id"),
+    text("cap_type"),
+    text("cap_interval"),
+    number("cap_amount"),
+    number("used"),
+    number("leased"),
+    number("remaining"),
+    text("window_ends_at"),
+    text("time_zone"),
+    text("send_alert_only"),
+];
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Empties a terminal, and begins at its top.
+const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
+
+pub const EXAMPLES: &str = "\
+A cap is known by its name: offer, affiliate, type and interval. An offer is open while all its caps are.
+
+Needs calls of smartlink's own API, which another CAKE lacks.
+
+Examples:
+  smartlink cap set --offer-id 1042 --cap-type click --cap-interval daily \\
+      --cap-amount 1000 --time-zone America/New_York
+  smartlink cap list --offer-id 1042
+  smartlink cap watch
+  smartlink cap remove --cap-id 3";
+
+const SET_EXAMPLES: &str = "\
+Examples:
+  smartlink cap set --offer-id 1042 --cap-type click --cap-interval daily \\
+      --cap-amount 1000 --time-zone America/New_York
+  smartlink cap set --offer-id 1042 --affiliate-id 67890 \\
+      --cap-type conversion --cap-interval lifetime --cap-amount 50
+      what one affiliate may bring";
+
+const REMOVE_EXAMPLES: &str = "\
+Examples:
+  smartlink cap remove --cap-id 3
+  smartlink cap remove --offer-id 1042 --cap-type click --cap-interval daily";
+
+const WATCH_EXAMPLES: &str = "\
+With --json, a line for each cap at first, and then one for each that was changed; one that was removed has \
+\"removed\": true.
+
+Examples:
+  smartlink cap watch --offer-id 1042
+  smartlink cap watch --json | jq -c 'select(.remaining == 0) | .offer_id'";
