@@ -372,6 +372,23 @@ fn a_shorter_lease_that_was_not_heard_ends_as_it_was_told_before() {
 }
 
 #[test]
+fn a_longer_lease_that_is_told_again_is_known_to_last() {
+    let cap = cap(CapInterval::Daily, 10);
+    let mut story = Story::new(std::slice::from_ref(&cap));
+    let mut node = Node::new("a");
+    story.ask(&mut node, vec![wanting(&cap, 4)]);
+    node.news = 0;
+    story.set_clock(-(10 * HOUR as i64));
+    let again = story.ledger.lease(&node.request(vec![wanting(&cap, 4)]), story.now).unwrap();
+    assert_eq!(again.grants[0].ends_in_ms, Some(22 * HOUR));
+    story.set_clock(10 * HOUR as i64);
+    story.pass(21 * HOUR);
+    assert_eq!(story.counts(&cap), (0, 4, 6));
+    story.pass(2 * HOUR);
+    assert_eq!(story.counts(&cap), (0, 0, 10));
+}
+
+#[test]
 fn another_zone_keeps_what_is_used() {
     let mut cap = cap(CapInterval::Daily, 10);
     let mut story = Story::new(std::slice::from_ref(&cap));
