@@ -24,6 +24,8 @@ use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId, UnixM
 struct Story {
     ledger: SqliteLedger,
     now: LedgerTime,
+    /// What has truly gone by, whatever the clocks say.
+    elapsed_ms: u64,
 }
 
 /// A start of a node, and what it has heard.
@@ -40,7 +42,7 @@ impl Story {
     fn new(caps: &[Cap]) -> Self {
         let now = LedgerTime { wall: at("2026-06-01T12:00:00Z"), boot: 1, uptime_ms: 1_000_000 };
         let ledger = SqliteLedger::from_connection(Connection::open_in_memory().unwrap()).unwrap();
-        let mut story = Self { ledger, now };
+        let mut story = Self { ledger, now, elapsed_ms: 0 };
         story.define(caps);
         story
     }
@@ -53,6 +55,7 @@ impl Story {
     fn pass(&mut self, ms: u64) {
         self.now.wall.0 += ms as i64;
         self.now.uptime_ms += ms;
+        self.elapsed_ms += ms;
     }
 
     /// Somebody sets the wall clock.
@@ -60,7 +63,9 @@ impl Story {
         self.now.wall.0 += by_ms;
     }
 
-    fn reboot(&mut self) {
+    /// The machine is off for so long.
+    fn reboot(&mut self, off_ms: u64) {
+        self.pass(off_ms);
         self.now.boot += 1;
         self.now.uptime_ms = 10;
         self.reopen();
@@ -342,7 +347,7 @@ fn after_a_reboot_a_lease_has_the_time_it_had_left() {
     assert_eq!(story.grant(&mut node, &cap, 4), 4);
     story.pass(10 * HOUR);
     story.ask(&mut other, vec![]);
-    story.reboot();
+    story.reboot(0);
     // Two hours and the margin were left, by whatever the wall clock says now.
     story.set_clock(20 * HOUR as i64);
     story.ask(&mut other, vec![]);
@@ -350,6 +355,36 @@ fn after_a_reboot_a_lease_has_the_time_it_had_left() {
     story.pass(2 * HOUR);
     assert_eq!(story.counts(&cap), (0, 4, 6));
     story.pass(10_000);
+    assert_eq!(story.counts(&cap), (0, 0, 10));
+}
+
+#[test]
+fn a_shorter_lease_that_was_not_heard_ends_as_it_was_told_before() {
+    let cap = cap(CapInterval::Daily, 10);
+    let mut story = Story::new(std::slice::from_ref(&cap));
+    let mut node = Node::new("a");
+    assert_eq!(story.grant(&mut node, &cap, 4), 4);
+    story.set_clock(10 * HOUR as i64);
+    // The answer says two hours, and is lost.
+    story.ask(&mut node, vec![wanting(&cap, 0)]);
+    story.pass(3 * HOUR);
+    assert_eq!(story.counts(&cap), (0, 4, 6));
+}
+
+#[test]
+fn a_longer_lease_that_is_told_again_is_known_to_last() {
+    let cap = cap(CapInterval::Daily, 10);
+    let mut story = Story::new(std::slice::from_ref(&cap));
+    let mut node = Node::new("a");
+    story.ask(&mut node, vec![wanting(&cap, 4)]);
+    node.news = 0;
+    story.set_clock(-(10 * HOUR as i64));
+    let again = story.ledger.lease(&node.request(vec![wanting(&cap, 4)]), story.now).unwrap();
+    assert_eq!(again.grants[0].ends_in_ms, Some(22 * HOUR));
+    story.set_clock(10 * HOUR as i64);
+    story.pass(21 * HOUR);
+    assert_eq!(story.counts(&cap), (0, 4, 6));
+    story.pass(2 * HOUR);
     assert_eq!(story.counts(&cap), (0, 0, 10));
 }
 
@@ -561,7 +596,9 @@ enum Happening {
         by_ms: i64,
     },
     Reopen,
-    Reboot,
+    Reboot {
+        off_ms: u64,
+    },
     /// `None`: removed.
     Define {
         cap: usize,
@@ -574,9 +611,16 @@ enum Happening {
 #[derive(Clone)]
 struct Spender {
     node: Node,
-    held: BTreeMap<(usize, i64), u64>,
+    held: BTreeMap<(usize, i64), Lease>,
     unanswered: Option<(LeaseRequest, LeaseReply)>,
     seen_at: i64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Lease {
+    clicks: u64,
+    /// By the time that has truly gone by, until when it may be spent.
+    until_ms: Option<u64>,
 }
 
 fn happenings() -> impl Strategy<Value = Happening> {
@@ -598,7 +642,7 @@ fn happenings() -> impl Strategy<Value = Happening> {
         3 => prop_oneof![0..10_000u64, 0..2 * DAY, 0..40 * DAY].prop_map(|ms| Happening::Pass { ms }),
         2 => (-(2 * DAY as i64)..2 * DAY as i64).prop_map(|by_ms| Happening::SetClock { by_ms }),
         1 => Just(Happening::Reopen),
-        1 => Just(Happening::Reboot),
+        1 => (0..DAY).prop_map(|off_ms| Happening::Reboot { off_ms }),
         2 => define,
     ]
 }
@@ -607,7 +651,8 @@ proptest! {
     #![proptest_config(config(300))]
 
     /// By the answers alone: of no window more is granted, less what was returned, than its amount ever was; nothing is
-    /// granted unless it was free; and an answer that was lost is given again.
+    /// granted unless it was free; what nodes may truly still spend is known to be leased; and an answer that was lost is
+    /// given again.
     #[test]
     fn no_window_is_granted_beyond_its_amount(steps in vec(happenings(), 1..80)) {
         let mut caps: Vec<Option<Cap>> =
@@ -630,7 +675,7 @@ proptest! {
                 Happening::Pass { ms } => story.pass(ms),
                 Happening::SetClock { by_ms } => story.set_clock(by_ms),
                 Happening::Reopen => story.reopen(),
-                Happening::Reboot => story.reboot(),
+                Happening::Reboot { off_ms } => story.reboot(off_ms),
                 Happening::Restart { node } => {
                     let epoch = nodes[node].node.epoch + 1;
                     nodes[node] = fresh(nodes[node].node.name, epoch);
@@ -655,14 +700,14 @@ proptest! {
                                 *out.entry((cap_of(&request, &names), grant.window)).or_default() += grant.granted;
                             }
                         }
-                        spender.hear(cap_of(&request, &names), &again);
+                        spender.hear(cap_of(&request, &names), &again, story.elapsed_ms);
                     }
                     let known = names[cap].clone().unwrap();
                     let mut items = Vec::new();
                     for (&(of, window), held) in spender.held.iter_mut().filter(|((of, _), _)| *of == cap) {
-                        let spent = *held * spends / 4;
-                        let returned = (*held - spent) * returns / 4;
-                        *held -= spent + returned;
+                        let spent = held.clicks * spends / 4;
+                        let returned = (held.clicks - spent) * returns / 4;
+                        held.clicks -= spent + returned;
                         *out.entry((of, window)).or_default() -= returned.min(out.get(&(of, window)).copied().unwrap_or(0));
                         items.push(settling(&known, Some(window), spent, returned));
                     }
@@ -673,15 +718,19 @@ proptest! {
                     spender.seen_at = story.now.wall.0;
                     for grant in &reply.grants {
                         *out.entry((cap, grant.window)).or_default() += grant.granted;
-                        if grant.granted > 0 {
-                            let state = story.state(&known);
-                            prop_assert!(state.used + state.leased <= state.amount, "{:?}", state);
-                        }
                     }
+                    let is_granted = reply.grants.iter().any(|grant| grant.granted > 0);
                     if is_lost {
                         spender.unanswered = Some((request, reply));
                     } else {
-                        spender.hear(cap, &reply);
+                        spender.hear(cap, &reply, story.elapsed_ms);
+                    }
+                    if is_granted {
+                        let state = story.state(&known);
+                        prop_assert!(state.used + state.leased <= state.amount, "{:?}", state);
+                        let living: u64 = nodes.iter().map(|node| node.living(cap, story.elapsed_ms)).sum();
+                        // What never ends is forgotten after 40 days, and then counts as used.
+                        prop_assert!(living <= state.leased || cap == 2, "{} may be spent: {:?}", living, state);
                     }
                 }
             }
@@ -711,10 +760,21 @@ proptest! {
 }
 
 impl Spender {
-    fn hear(&mut self, cap: usize, reply: &LeaseReply) {
+    /// What it may still spend of the cap.
+    fn living(&self, cap: usize, elapsed_ms: u64) -> u64 {
+        let leases = self.held.iter().filter(|((of, _), _)| *of == cap).map(|(_, lease)| lease);
+        leases
+            .filter(|lease| lease.until_ms.is_none_or(|until| elapsed_ms < until))
+            .map(|lease| lease.clicks)
+            .sum()
+    }
+
+    fn hear(&mut self, cap: usize, reply: &LeaseReply, elapsed_ms: u64) {
         self.node.news = reply.news;
         for grant in &reply.grants {
-            *self.held.entry((cap, grant.window)).or_default() += grant.granted;
+            let lease = self.held.entry((cap, grant.window)).or_default();
+            lease.clicks += grant.granted;
+            lease.until_ms = grant.ends_in_ms.map(|ms| elapsed_ms + ms);
         }
     }
 }
