@@ -79,7 +79,7 @@ pub(super) fn keep(turn: &Turn<'_>, cap: &CapRow, holder: i64, tokens: u64) -> R
         return forget(turn, cap, holder, cap.window.start);
     }
     let dead_after = cap.window.ends_in_ms(turn.now.wall).map(|life_ms| {
-        turn.now.uptime_ms.saturating_add(life_ms).saturating_add(MARGIN_MS + life_ms / DRIFT_ONE_IN)
+        turn.now.uptime_ms.saturating_add(life_ms.saturating_sub(ROUNDED_MS))
     });
     turn.connection
         .prepare_cached(
@@ -97,8 +97,7 @@ fn forget(turn: &Turn<'_>, cap: &CapRow, holder: i64, window_start: i64) -> Resu
     Ok(())
 }
 
-/// How much longer than it was told a node may take its lease for good: what it rounds, …
-const MARGIN_MS: u64 = 100;
-
-/// … and how far its clock may be off, which is 0.02 %.
-const DRIFT_ONE_IN: u64 = 5_000;
+/// Two clocks are read here, to the millisecond each, so that a lease which ends with its window may seem to end just after
+/// it. Nodes end theirs earlier by far more than this, and by what their clocks may be off (`sync/leases.rs`): it is the
+/// node that allows for it, or what it told at the end of a window would be held against the next.
+const ROUNDED_MS: u64 = 2;
