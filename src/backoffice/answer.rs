@@ -61,6 +61,12 @@ pub enum Refusal {
     /// A parameter is well-formed, but its value is refused.
     #[error("{0}")]
     Value(#[from] FieldError),
+    /// Something else came first.
+    #[error("{0}")]
+    Conflict(String),
+    /// The ledger cannot answer, which is no fault of the caller's.
+    #[error("{0}")]
+    Ledger(String),
     #[error("the call failed inside the server, whose log says why; nothing was changed")]
     Store(#[from] rusqlite::Error),
     #[error("the call failed inside the server, whose log says why; nothing was changed")]
@@ -127,6 +133,8 @@ impl Refusal {
             Refusal::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             Refusal::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Value(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::Conflict(_) => StatusCode::CONFLICT,
+            Refusal::Ledger(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Store(_) | Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

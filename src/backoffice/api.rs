@@ -98,7 +98,7 @@ fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<
         Verb::Read if call.name == caps::LIST.name => {
             // Asked before the store is held: the ledger may be elsewhere.
             let states = backoffice.cap_states();
-            read(backoffice, |transaction| caps::list(transaction, parameters, &states))
+            read(backoffice, |transaction| caps::list(transaction, parameters, states.as_ref()))
         }
         Verb::Read => read(backoffice, |transaction| (call.run)(transaction, options, parameters)),
         Verb::Write => backoffice.store().write_if(|transaction| {

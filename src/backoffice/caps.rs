@@ -33,9 +33,10 @@ pub type CapStates = HashMap<CapKey, CapState>;
 struct Filled {
     #[serde(flatten)]
     cap: Numbered,
-    used: u64,
-    leased: u64,
-    remaining: u64,
+    /// This and the next are null where the ledger does not say.
+    used: Option<u64>,
+    leased: Option<u64>,
+    remaining: Option<u64>,
     /// RFC 3339, in UTC; null where it never ends, or is not known.
     window_ends_at: Option<String>,
 }
@@ -44,7 +45,7 @@ struct Filled {
 pub fn list(
     transaction: &Transaction<'_>,
     asked: &Parameters,
-    states: &CapStates,
+    states: Option<&CapStates>,
 ) -> Result<Answer, Refusal> {
     let kind = asked.text("cap_type")?.map(read_kind).transpose()?;
     let interval = asked.text("cap_interval")?.map(read_interval).transpose()?;
@@ -105,17 +106,17 @@ pub fn item(options: &Options, asked: &Parameters) -> Result<OfferCap, Refusal> 
 }
 
 impl Filled {
-    /// Of what the ledger does not know, nothing was taken yet.
-    fn of(cap: Numbered, states: &CapStates) -> Self {
-        let state = cap.cap.key().ok().and_then(|key| states.get(&key));
-        let (used, leased) = state.map_or((0, 0), |state| (state.used, state.leased));
+    /// Of what the ledger has not heard of yet, nothing was taken.
+    fn of(cap: Numbered, states: Option<&CapStates>) -> Self {
+        let state = cap.cap.key().ok().and_then(|key| states?.get(&key));
+        let taken = states.map(|_| state.map_or((0, 0), |state| (state.used, state.leased)));
         // By the amount that was set last, which the ledger may not have heard of yet.
         let amount = u64::try_from(cap.cap.cap_amount).unwrap_or(0);
         let window_ends_at = state.and_then(|state| state.window_ends_at).and_then(moment);
         Self {
-            used,
-            leased,
-            remaining: amount.saturating_sub(used).saturating_sub(leased),
+            used: taken.map(|(used, _)| used),
+            leased: taken.map(|(_, leased)| leased),
+            remaining: taken.map(|(used, leased)| amount.saturating_sub(used).saturating_sub(leased)),
             window_ends_at,
             cap,
         }
@@ -226,7 +227,7 @@ pub const LIST: Call = Call {
     ],
     example: r##"{"cap_id": 1, "offer_id": 1042, "affiliate_id": 67890, "cap_type": "click", "cap_interval": "daily", "start_at_row": 0, "row_limit": 100}"##,
     answer: Shape::Page { noun: "offer_caps", item: "FilledOfferCap" },
-    run: |transaction, _, asked| list(transaction, asked, &CapStates::new()),
+    run: |transaction, _, asked| list(transaction, asked, None),
 };
 
 /// `POST offer_cap.json`
@@ -313,13 +314,13 @@ mod tests {
             }))
             .unwrap(),
         };
-        let shown = |states: &CapStates| serde_json::to_value(Filled::of(row(), states)).unwrap();
+        let shown = |states: Option<&CapStates>| serde_json::to_value(Filled::of(row(), states)).unwrap();
         let mut expected = json!({
             "cap_id": 3, "offer_id": 1042, "affiliate_id": null, "cap_type": "click", "cap_interval": "daily",
             "cap_amount": 1000, "time_zone": "America/New_York", "send_alert_only": false,
             "used": 0, "leased": 0, "remaining": 1000, "window_ends_at": null,
         });
-        assert_eq!(shown(&CapStates::new()), expected);
+        assert_eq!(shown(Some(&CapStates::new())), expected);
         let cap = row().cap.key().unwrap();
         let ends: Timestamp = "2026-11-23T05:00:00.999Z".parse().unwrap();
         let ends = Some(ends.as_millisecond());
@@ -328,6 +329,8 @@ mod tests {
             expected[name] = value;
         }
         expected["window_ends_at"] = "2026-11-23T05:00:00Z".into();
-        assert_eq!(shown(&[(cap, state)].into_iter().collect()), expected);
+        assert_eq!(shown(Some(&[(cap, state)].into_iter().collect())), expected);
+        let unknown = shown(None);
+        assert!(["used", "leased", "remaining"].iter().all(|name| unknown[name].is_null()), "{unknown}");
     }
 }

@@ -30,6 +30,7 @@ mod geo_targets;
 mod import;
 mod json;
 mod keys;
+mod ledger_calls;
 mod links;
 mod network;
 mod offers;
@@ -46,6 +47,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{any, get};
+use tokio::runtime::Handle;
 
 pub use keys::{ApiKey, Keys, KeysError};
 pub use rate::Rate;
@@ -59,6 +61,7 @@ use store::Store;
 
 use crate::cake::Key;
 use crate::cake::wire::FieldError;
+use crate::ledger::LocalLedger;
 use crate::routing::{DestinationPolicy, Template, Zone};
 
 /// The room: the open store and its API. Clones share it.
@@ -96,10 +99,11 @@ pub struct DemoError(String);
 
 impl Backoffice {
     /// Opens the store, or makes it. Blocks: it reads the file once to see that it is whole.
-    pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+    /// `ledger`: who says how full caps are, and grants leases to the other nodes.
+    pub fn open(path: &Path, options: Options, ledger: LocalLedger) -> Result<Self, OpenError> {
         let gate = Gate::new(options.limits.rate);
         let readers = Readers::new();
-        Ok(Self(Arc::new(Room { store: Store::open(path)?, options, gate, readers })))
+        Ok(Self(Arc::new(Room { store: Store::open(path)?, options, gate, readers, ledger })))
     }
 
     /// The routes of the document, and of `/api/2` and everything under it, to be merged into the listener's router.
@@ -110,6 +114,7 @@ impl Backoffice {
             .route(&format!("{PREFIX}/"), any(api::handle))
             .route(&format!("{PREFIX}/{}", import::CALL), any(import::handle))
             .route(&format!("{PREFIX}/{}", network::CALL), any(network::handle))
+            .route(&format!("{PREFIX}/{}", ledger_calls::LEASE), any(ledger_calls::lease))
             .route(&format!("{PREFIX}/{{*call}}"), any(api::handle))
             .with_state(self.clone())
     }
@@ -132,9 +137,19 @@ impl Backoffice {
         &self.0.readers
     }
 
-    /// How full the caps are. Without a ledger nobody knows of any.
-    fn cap_states(&self) -> CapStates {
-        CapStates::new()
+    fn ledger(&self) -> &LocalLedger {
+        &self.0.ledger
+    }
+
+    /// How full the caps are; `None` if the ledger does not say. Blocks, on a thread of the runtime that may.
+    fn cap_states(&self) -> Option<CapStates> {
+        match Handle::current().block_on(self.ledger().state()) {
+            Ok(states) => Some(states.into_iter().map(|state| (state.cap, state)).collect()),
+            Err(error) => {
+                tracing::error!("how full the caps are cannot be told: {error}");
+                None
+            }
+        }
     }
 
     fn gate(&self) -> &Gate {
@@ -170,6 +185,7 @@ struct Room {
     options: Options,
     gate: Gate,
     readers: Readers,
+    ledger: LocalLedger,
 }
 
 /// Where the API is mounted.

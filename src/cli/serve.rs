@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,11 +19,12 @@ use url::Url;
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
-use crate::config::{Config, DATABASE, Flags, KEY_FILE, Upstream};
+use crate::config::{Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
 use crate::edge::{self, Drained};
+use crate::ledger::LocalLedger;
 use crate::routing::Table;
 use crate::state::{CapCells, LiveTable, Metrics, Readiness, RefreshHandle};
-use crate::sync::{GeoReload, Overlay, Refresh};
+use crate::sync::{CapKeeper, GeoReload, LedgerAt, Overlay, Refresh};
 
 /// Serves until told to stop.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -83,6 +84,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let readiness = Arc::new(Readiness::default());
     let (geo_reload, geo) = GeoReload::start(config.geo.clone(), &metrics)?;
 
+    let local_ledger = LazyLock::new(|| LocalLedger::start(&config.data_dir.join(LEDGER)));
     let (upstream, key, api) = match &config.upstream {
         Upstream::Remote { url, key } => {
             tracing::info!("upstream {url}");
@@ -90,21 +92,30 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         }
         Upstream::Embedded { key } => {
             let base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(&click_addresses));
-            let (key, backoffice) = open_backoffice(&config, key.as_ref(), base_url)?;
+            let (key, backoffice) = open_backoffice(&config, key.as_ref(), base_url, local_ledger.clone())?;
             (local_url(admin_address)?, key, Some(backoffice))
         }
     };
-    let client = Client::new(config.client(upstream, key)).context("cannot prepare TLS for the upstream")?;
+    let client = |options| Client::new(options).context("cannot prepare TLS for the upstream");
+    let ledger = match config.ledger {
+        LedgerPlace::Here => LedgerAt::Here(local_ledger.clone()),
+        LedgerPlace::Upstream => {
+            LedgerAt::Upstream(Arc::new(client(config.ledger_client(upstream.clone(), key.clone()))?))
+        }
+    };
+    let client = client(config.client(upstream, key))?;
+    let cells = Arc::new(CapCells::default());
     let (mut refresh, refresh_handle) = Refresh::new(
         client,
         config.refresh.clone(),
         Arc::clone(&table),
-        Arc::new(CapCells::default()),
+        Arc::clone(&cells),
         Arc::clone(&readiness),
         Arc::clone(&metrics),
         geo_reload,
     );
     refresh.start_from_last_good();
+    let cap_keeper = CapKeeper::new(ledger, node_name(), cells, refresh.caps(), Arc::clone(&metrics))?;
     let edge =
         bound.start(&click_ids.keys, &table, &geo, &metrics).context("cannot start the click threads")?;
     // Only now, when the start cannot fail any more.
@@ -132,6 +143,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         let _ = admin_stopped.await;
     }));
     let refreshing = tokio::spawn(refresh.run());
+    let (stop_keeping, keeping_stops) = oneshot::channel();
+    let keeping = tokio::spawn(cap_keeper.run(keeping_stops));
 
     let end = signals.wait_for_the_end(&refresh_handle).await;
     readiness.begin_drain();
@@ -149,6 +162,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(STOPPED_AT_ONCE));
         }
     };
+    // Before the API ends, which may be that of the ledger.
+    drop(stop_keeping);
+    let _ = tokio::time::timeout(RETURN_PATIENCE, keeping).await;
     drop(stop_admin);
     // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
@@ -188,6 +204,7 @@ fn open_backoffice(
     config: &Config,
     key: Option<&KeySource>,
     public_base_url: String,
+    ledger: LocalLedger,
 ) -> anyhow::Result<(KeySource, Backoffice)> {
     let key = match key {
         Some(key) => key.clone(),
@@ -201,7 +218,7 @@ fn open_backoffice(
         destination_policy: config.refresh.compile.policy.clone(),
         limits: config.api.clone(),
     };
-    let backoffice = Backoffice::open(&path, options)?;
+    let backoffice = Backoffice::open(&path, options, ledger)?;
     if config.demo {
         match backoffice.seed_demo()? {
             true => tracing::info!("seeded the demonstration network: link 301 of affiliate 67890"),
@@ -211,6 +228,13 @@ fn open_backoffice(
     }
     tracing::info!("embedded CAKE API at /api/2/ on the admin address; its key is in {key}");
     Ok((key, backoffice))
+}
+
+/// As the ledger's log names this node.
+fn node_name() -> String {
+    let name = rustix::system::uname();
+    let name: String = name.nodename().to_string_lossy().chars().take(NODE_CHARS_MAX).collect();
+    if name.is_empty() { "smartlink".to_owned() } else { name }
 }
 
 /// Keeps a second node out of the data directory: two would take turns in overwriting the last good snapshot. The
@@ -329,6 +353,12 @@ const CONTROL_THREADS: usize = 2;
 /// A tenth of a click thread's share where they compete.
 #[cfg(target_os = "linux")]
 const CONTROL_NICENESS: i32 = 10;
+
+/// What the ledger takes of a name.
+const NODE_CHARS_MAX: usize = 64;
+
+/// How long the clicks that the node holds of caps may take to be returned.
+const RETURN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long the last good snapshot may take to be written at the end.
 const KEEP_PATIENCE: Duration = Duration::from_secs(3);

@@ -58,6 +58,7 @@ pub struct Config {
     pub geo: GeoFiles,
     pub refresh: RefreshOptions,
     pub upstream: Upstream,
+    pub ledger: LedgerPlace,
     /// `None`: the first click listener's address.
     pub public_base_url: Option<String>,
     pub links_max: usize,
@@ -77,6 +78,15 @@ pub enum Upstream {
     Embedded { key: Option<KeySource> },
     /// A CAKE, or another smartlink's embedded API.
     Remote { url: Url, key: KeySource },
+}
+
+/// Where it is counted how full caps are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerPlace {
+    /// In this process, in a file of its data directory.
+    Here,
+    /// In the process of the upstream, which is a smartlink.
+    Upstream,
 }
 
 /// A configuration that cannot be run: which file or key, what is wrong, what would be right.
@@ -127,6 +137,11 @@ pub fn click_id_keys(flags: &Flags) -> Result<ClickIdKeyFile, ConfigError> {
 
 impl Config {
     /// The client's options for an upstream.
+    /// As [`Config::client`], for the ledger behind it: a lease that does not come soon is asked for again.
+    pub fn ledger_client(&self, upstream: Url, key: KeySource) -> ClientOptions {
+        ClientOptions { call_timeout: self.call_timeout.min(LEDGER_TIMEOUT), ..self.client(upstream, key) }
+    }
+
     pub fn client(&self, upstream: Url, key: KeySource) -> ClientOptions {
         ClientOptions {
             upstream,
@@ -193,6 +208,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
             networks: flags.asn.clone().or_else(|| path(&raw.geo.asn_database)),
         },
         refresh: refresh_options(raw, compile, &data_dir)?,
+        ledger: ledger_place(&raw.caps.ledger, &upstream)?,
         upstream,
         public_base_url: public_base_url(&raw.network.public_base_url)?,
         links_max: raw.metrics.links_max,
@@ -214,6 +230,18 @@ fn chosen_data_dir(raw: &Raw, flags: &Flags) -> PathBuf {
 fn chosen_click_id_keys(raw: &Raw, data_dir: &Path) -> ClickIdKeyFile {
     let named = variable(CLICK_ID_KEY_FILE).or_else(|| path(&raw.edge.click_id_key_file));
     named.map_or_else(|| ClickIdKeyFile::Own(data_dir.join(CLICK_ID_KEYS)), ClickIdKeyFile::Named)
+}
+
+fn ledger_place(text: &str, upstream: &Upstream) -> Result<LedgerPlace, ConfigError> {
+    match (text, upstream) {
+        ("local", _) | ("auto", Upstream::Embedded { .. }) => Ok(LedgerPlace::Here),
+        ("upstream" | "auto", Upstream::Remote { .. }) => Ok(LedgerPlace::Upstream),
+        ("upstream", Upstream::Embedded { .. }) => Err(ConfigError::Conflict(
+            "caps.ledger is \"upstream\", but this process is its own upstream; expected local, or auto"
+                .to_owned(),
+        )),
+        _ => Err(value("caps.ledger", text, "auto, local or upstream")),
+    }
 }
 
 /// What each key alone cannot tell.
@@ -511,6 +539,11 @@ pub const LAST_GOOD: &str = "snapshot.last-good";
 
 /// In the data directory: the embedded API's database.
 pub const DATABASE: &str = "smartlink.sqlite3";
+
+/// In the data directory: how full caps are. Apart from the API's own, so that neither waits for the other.
+pub const LEDGER: &str = "ledger.sqlite3";
+
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// In the data directory: the embedded API's key, where the operator keeps none.
 pub const KEY_FILE: &str = "api-key";

@@ -13,6 +13,7 @@ pub struct Raw {
     pub destinations: Destinations,
     pub geo: Geo,
     pub upstream: Upstream,
+    pub caps: Caps,
     pub api: Api,
     pub admin: Admin,
     pub metrics: Metrics,
@@ -79,6 +80,13 @@ pub struct Upstream {
     pub rows_max: usize,
     pub lost_share_max: f64,
     pub lost_count_min: usize,
+}
+
+/// `[caps]`: who counts them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Caps {
+    pub ledger: String,
 }
 
 /// `[api]`: what a caller may ask of the embedded API.
@@ -152,6 +160,12 @@ impl Default for Upstream {
             lost_share_max: 0.2,
             lost_count_min: 100,
         }
+    }
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self { ledger: "auto".to_owned() }
     }
 }
 

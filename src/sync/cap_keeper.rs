@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::TryRng;
+use rand::rngs::SysRng;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -48,14 +50,17 @@ pub struct CapKeeper {
 }
 
 impl CapKeeper {
+    /// `node`: as the ledger's log names this node. Fails if the system has no randomness.
     pub fn new(
         ledger: LedgerAt,
-        leases: Leases,
+        node: String,
         cells: Arc<CapCells>,
         caps: watch::Receiver<Arc<[Cap]>>,
         metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { ledger, leases, cells, caps, metrics, is_reachable: true }
+    ) -> std::io::Result<Self> {
+        let epoch = SysRng.try_next_u64().map_err(std::io::Error::other)?;
+        let leases = Leases::new(node, epoch);
+        Ok(Self { ledger, leases, cells, caps, metrics, is_reachable: true })
     }
 
     /// Runs until `stop` comes or is dropped; then returns what the node holds, if the ledger answers.

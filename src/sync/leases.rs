@@ -39,7 +39,16 @@ pub struct Leases {
 impl Leases {
     /// `node`: a name for people, 1 to 64 characters. `epoch`: random, another at every start.
     pub fn new(node: String, epoch: u64) -> Self {
-        Self { node, epoch, sequence: 0, news: 0, held: HashMap::new(), under_way: None, must_hear_all: false, is_ending: false }
+        Self {
+            node,
+            epoch,
+            sequence: 0,
+            news: 0,
+            held: HashMap::new(),
+            under_way: None,
+            must_hear_all: false,
+            is_ending: false,
+        }
     }
 
     /// Looks which caps there are now. What is held of others is returned.
