@@ -45,6 +45,7 @@ const SERDE: &[&str] = &[
     "ledger/leases.rs",
     "ledger/message.rs",
     "admin/",
+    "sync/cap_keeper.rs",
     "sync/last_good.rs",
     "sync/routing_file.rs",
     "cli/explain.rs",

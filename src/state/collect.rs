@@ -104,6 +104,7 @@ impl Collector for TableCollector {
                 vec![gauge_value(age_millis as f64 / 1000.0)],
                 vec![gauge_value(live.table.links() as f64)],
                 vec![gauge_value(live.table.entries() as f64)],
+                vec![gauge_value(live.caps.len() as f64)],
                 vec![gauge_value(live.table.heap_bytes() as f64)],
             ],
         )
@@ -244,7 +245,7 @@ const WORKER_FAMILIES: [Family; 9] = [
     ("accept_errors_total", "Connections that could not be accepted.", MetricType::COUNTER),
 ];
 
-const TABLE_FAMILIES: [Family; 5] = [
+const TABLE_FAMILIES: [Family; 6] = [
     ("snapshot_generation", "Generation of the live table; 0 before the first.", MetricType::GAUGE),
     (
         "snapshot_age_seconds",
@@ -253,5 +254,6 @@ const TABLE_FAMILIES: [Family; 5] = [
     ),
     ("snapshot_links", "Smart links in the live table.", MetricType::GAUGE),
     ("snapshot_entries", "Entries in the live table.", MetricType::GAUGE),
+    ("snapshot_caps", "Caps in force beside the live table.", MetricType::GAUGE),
     ("snapshot_table_bytes", "Heap bytes of the live table.", MetricType::GAUGE),
 ];

@@ -19,6 +19,8 @@ pub struct Setup {
     settings: Vec<String>,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Clicks, and admin.
+    listen: [SocketAddr; 2],
 }
 
 /// A running node. Dropping it kills it.
@@ -48,6 +50,7 @@ impl Setup {
             settings: Vec::new(),
             flags: Vec::new(),
             environment: Vec::new(),
+            listen: [SocketAddr::from(([127, 0, 0, 1], 0)); 2],
         }
         .setting("upstream.refresh_interval_seconds = 3600.0")
     }
@@ -69,6 +72,12 @@ impl Setup {
         let path = setup.path().join("upstream-key");
         std::fs::write(&path, key).unwrap();
         setup.variable("SMARTLINK_API_KEY_FILE", path.to_str().unwrap())
+    }
+
+    /// On these addresses: those of a node that is gone and comes back.
+    pub fn on(mut self, clicks: SocketAddr, admin: SocketAddr) -> Self {
+        self.listen = [clicks, admin];
+        self
     }
 
     /// The same with another upstream.
@@ -106,17 +115,9 @@ impl Setup {
     pub fn start(self) -> Node {
         let configuration = self.path().join("smartlink.toml");
         std::fs::write(&configuration, self.settings.join("\n")).unwrap();
+        let [clicks, admin] = self.listen.map(|address| address.to_string());
         let mut child = Command::new(env!("CARGO_BIN_EXE_smartlink"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--admin",
-                "127.0.0.1:0",
-                "--data-dir",
-                "data",
-                "--config",
-            ])
+            .args(["serve", "--listen", &clicks, "--admin", &admin, "--data-dir", "data", "--config"])
             .arg(&configuration)
             .args(&self.flags)
             .current_dir(self.path())
