@@ -286,7 +286,7 @@ fn ten_nodes_spend_a_cap_to_the_last_click() {
 // ---- windows and clocks ---------------------------------------------------------------------------------------------
 
 #[test]
-fn what_is_held_when_a_window_ends_early_is_carried_until_it_is_surely_over() {
+fn what_is_held_when_a_window_ends_early_is_carried_into_the_next() {
     let cap = cap(CapInterval::Daily, 10);
     let mut story = Story::new(std::slice::from_ref(&cap));
     let (mut dead, mut alive) = (Node::new("dead"), Node::new("alive"));
@@ -299,14 +299,13 @@ fn what_is_held_when_a_window_ends_early_is_carried_until_it_is_surely_over() {
     // Told of the old window: what was returned is free, what was spent may have been spent in the new one.
     story.ask(&mut alive, vec![settling(&cap, Some(window), 1, 0)]);
     assert_eq!(story.counts(&cap), (1, 4, 5));
-    // Nodes allow for what their clocks may be off; nothing is added here but for what was rounded.
-    story.pass(9_997);
+    // However late, what was not spent is free again.
+    story.pass(HOUR);
     assert_eq!(story.counts(&cap), (1, 4, 5));
-    story.pass(1);
-    assert_eq!(story.counts(&cap), (1, 0, 9));
-    // Whoever comes later settles what nobody counts any more.
-    story.ask(&mut dead, vec![settling(&cap, Some(window), 3, 1)]);
-    assert_eq!(story.counts(&cap), (1, 0, 9));
+    story.ask(&mut dead, vec![settling(&cap, Some(window), 1, 1)]);
+    assert_eq!(story.counts(&cap), (2, 2, 6));
+    story.pass(DAY);
+    assert_eq!(story.counts(&cap), (0, 0, 10));
 }
 
 #[test]
@@ -329,9 +328,10 @@ fn a_clock_set_forward_grants_nothing_beside_what_is_still_being_spent() {
     assert_eq!(story.grant(&mut node, &cap, 4), 4);
     story.set_clock(13 * HOUR as i64);
     assert_eq!(story.counts(&cap), (0, 4, 6));
-    story.pass(11 * HOUR);
+    // Though the lease is over, nobody knows how much of it was spent in this window.
+    story.pass(22 * HOUR);
     assert_eq!(story.counts(&cap), (0, 4, 6));
-    story.pass(2 * HOUR);
+    story.pass(HOUR);
     assert_eq!(story.counts(&cap), (0, 0, 10));
 }
 
@@ -363,12 +363,13 @@ fn after_a_reboot_a_lease_has_the_time_it_had_left() {
     story.ask(&mut other, vec![]);
     story.reboot(0);
     // Two hours were left, by whatever the wall clock says now.
-    story.set_clock(20 * HOUR as i64);
+    story.set_clock(25 * HOUR as i64);
     story.ask(&mut other, vec![]);
     assert_eq!(story.counts(&cap), (0, 4, 6));
-    story.pass(2 * HOUR - 10);
+    // The next window begins an hour later, so that the lease may be spent in that one, too.
+    story.pass(HOUR);
     assert_eq!(story.counts(&cap), (0, 4, 6));
-    story.pass(10);
+    story.pass(DAY);
     assert_eq!(story.counts(&cap), (0, 0, 10));
 }
 
@@ -398,7 +399,7 @@ fn a_longer_lease_that_is_told_again_is_known_to_last() {
     story.set_clock(10 * HOUR as i64);
     story.pass(21 * HOUR);
     assert_eq!(story.counts(&cap), (0, 4, 6));
-    story.pass(2 * HOUR);
+    story.pass(DAY);
     assert_eq!(story.counts(&cap), (0, 0, 10));
 }
 

@@ -207,6 +207,8 @@ struct World {
     table: Table,
     /// Of each cap: the window that the ledger has begun, what was charged in it, and the largest amount in force.
     windows: HashMap<CapKey, Observed>,
+    /// The largest amount that was ever in force.
+    most: HashMap<CapKey, u64>,
     /// Clicks charged by the day on the ledger's wall, where that clock never steps.
     by_wall: BTreeMap<(CapKey, i64), u64>,
     told: Told,
@@ -262,10 +264,12 @@ impl World {
             caps: Arc::clone(&caps),
             table,
             windows: HashMap::new(),
+            most: HashMap::new(),
             by_wall: BTreeMap::new(),
             told: Told::default(),
             random,
         };
+        world.say(|| format!("caps are {}", list(&caps)));
         world.define();
         for edge in 0..1 + below(&mut world.random, 5) as usize {
             let seed = world.random.next_u64();
@@ -493,6 +497,13 @@ impl World {
             let amount = self.caps.iter().find(|cap| cap.key == state.cap).map_or(0, |cap| cap.amount);
             let seen = self.windows.entry(state.cap).or_default();
             if seen.ends_at != state.window_ends_at {
+                if self.tells {
+                    let at = self.now as f64 / SECOND as f64;
+                    println!(
+                        "{at:>9.3} s  {state:?} begins a window; in the last {} were charged",
+                        seen.charged
+                    );
+                }
                 self.told.rolls += 1;
                 *seen = Observed { ends_at: state.window_ends_at, charged: 0, amount };
             }
@@ -594,6 +605,10 @@ impl World {
     fn define(&mut self) {
         let time = self.ledger_time();
         let caps = Arc::clone(&self.caps);
+        for cap in caps.iter() {
+            let most = self.most.entry(cap.key).or_default();
+            *most = cap.amount.max(*most);
+        }
         if let Some(ledger) = &mut self.ledger {
             ledger.define(&caps, time).expect("the ledger is well");
             self.observe();
@@ -623,7 +638,7 @@ impl World {
                 }
             }
         }
-        self.say(|| format!("caps are now {caps:?}"));
+        self.say(|| format!("caps are now {}", list(&caps)));
         self.caps = Arc::new(caps);
         self.define();
         for edge in 0..self.edges.len() {
@@ -637,12 +652,7 @@ impl World {
     fn judge(&mut self) {
         if !self.has_steps {
             for (&(cap, day), &count) in &self.by_wall {
-                let most = self.windows.get(&cap).map_or(0, |seen| seen.amount);
-                assert!(
-                    count <= most.max(self.most_ever(cap)),
-                    "seed {}: {cap} took {count} on day {day}",
-                    self.seed
-                );
+                assert!(count <= self.most[&cap], "seed {}: {cap} took {count} on day {day}", self.seed);
             }
         }
         for state in self.state() {
@@ -659,10 +669,6 @@ impl World {
                 self.told.short += 1;
             }
         }
-    }
-
-    fn most_ever(&self, cap: CapKey) -> u64 {
-        self.windows.get(&cap).map_or(0, |seen| seen.amount)
     }
 }
 
@@ -683,6 +689,12 @@ fn monotonic_at(random: &mut Xoshiro256PlusPlus, now: True) -> Monotonic {
 fn some_step(random: &mut Xoshiro256PlusPlus) -> i64 {
     let most: i64 = [2_000, 30_000, 3_600_000, 86_400_000][below(random, 4) as usize];
     below(random, 2 * most as u64) as i64 - most
+}
+
+fn list(caps: &[Cap]) -> String {
+    let each =
+        |cap: &Cap| format!("{} of {}{}", cap.amount, cap.key, if cap.alert_only { ", alerts" } else { "" });
+    caps.iter().map(each).collect::<Vec<_>>().join("; ")
 }
 
 fn some_click() -> Click<'static> {

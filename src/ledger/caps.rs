@@ -111,14 +111,11 @@ impl CapRow {
         Ok(())
     }
 
-    /// Begins the next window if the clock has passed the end of this one. A clock that was set back begins none: the
-    /// newer window stays in force until its own end.
-    pub fn roll(&mut self, at: UnixMillis) -> Result<(), LedgerError> {
-        if self.window.is_over(at) {
-            self.window = Window::at(self.key.interval, &self.zone()?, at);
-            self.used = 0;
-            self.wanted_until = None;
-        }
+    /// Begins the window of this moment. What is held of the last one is [`holdings`](super::holdings)' to know.
+    pub fn begin_window(&mut self, at: UnixMillis) -> Result<(), LedgerError> {
+        self.window = Window::at(self.key.interval, &self.zone()?, at);
+        self.used = 0;
+        self.wanted_until = None;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::caps::CapRow;
 use super::clock::LedgerTime;
 use super::error::LedgerError;
+use super::holdings;
 use super::message::{Conversion, Recorded};
 use super::turn::Turn;
 
@@ -78,7 +79,7 @@ fn write_down(turn: &Turn<'_>, conversion: &Conversion) -> Result<bool, LedgerEr
 fn caps_of(turn: &Turn<'_>, offer: u32) -> Result<Vec<CapRow>, LedgerError> {
     let mut caps = CapRow::all(turn, "offer_id = ? AND kind = 'conversion'", [offer])?;
     for cap in &mut caps {
-        cap.roll(turn.now.wall)?;
+        holdings::roll(turn, cap)?;
     }
     Ok(caps)
 }

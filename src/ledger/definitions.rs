@@ -10,7 +10,7 @@ use crate::types::{CapKey, CapKind};
 use super::caps::{AMOUNT_MAX, CapRow};
 use super::clock::LedgerTime;
 use super::error::LedgerError;
-use super::holdings::{NOBODY, leased};
+use super::holdings::{NOBODY, leased, roll};
 use super::message::CapState;
 use super::turn::Turn;
 
@@ -22,7 +22,7 @@ pub(super) fn define(connection: &Connection, caps: &[Cap], now: LedgerTime) -> 
         let mut row = before.clone();
         match wanted.remove(&row.key) {
             Some(cap) if is_defined(&row, cap) => continue,
-            Some(cap) => redefine(&mut row, cap, now)?,
+            Some(cap) => redefine(&turn, &mut row, cap)?,
             None if !row.in_force => continue,
             None => row.in_force = false,
         }
@@ -38,13 +38,13 @@ pub(super) fn define(connection: &Connection, caps: &[Cap], now: LedgerTime) -> 
     turn.finish()
 }
 
-/// Every cap in force, as it stands at this moment. Writes nothing that must be kept.
+/// Every cap in force, as it stands at this moment. Windows that have ended end in this, too.
 pub(super) fn state(connection: &Connection, now: LedgerTime) -> Result<Vec<CapState>, LedgerError> {
     let turn = Turn::begin(connection, now)?;
     let rows = CapRow::all(&turn, "in_force ORDER BY offer_id, affiliate_id, kind, interval", ())?;
     let mut states = Vec::with_capacity(rows.len());
     for mut row in rows {
-        row.roll(now.wall)?;
+        roll(&turn, &mut row)?;
         states.push(CapState {
             cap: row.key,
             amount: row.amount,
@@ -63,11 +63,11 @@ fn is_defined(row: &CapRow, cap: &Cap) -> bool {
         && row.alert_only == cap.alert_only
 }
 
-fn redefine(row: &mut CapRow, cap: &Cap, now: LedgerTime) -> Result<(), LedgerError> {
+fn redefine(turn: &Turn<'_>, row: &mut CapRow, cap: &Cap) -> Result<(), LedgerError> {
     // By the old zone first: if its window has ended, nothing of it is left to carry over.
-    row.roll(now.wall)?;
+    roll(turn, row)?;
     if row.zone != cap.zone.name() {
-        row.move_to(&cap.zone, now.wall);
+        row.move_to(&cap.zone, turn.now.wall);
     }
     row.amount = cap.amount.min(AMOUNT_MAX);
     row.alert_only = cap.alert_only;

@@ -28,10 +28,9 @@ pub(super) fn held(
     let tokens = turn
         .connection
         .prepare_cached(
-            "SELECT tokens FROM holdings WHERE cap_id = ?1 AND holder_id = ?2 AND window_start = ?3
-             AND (?3 = ?4 OR dead_after IS NULL OR dead_after > ?5)",
+            "SELECT tokens FROM holdings WHERE cap_id = ? AND holder_id = ? AND window_start = ?",
         )?
-        .query_row((cap.cap_id, holder, window_start, cap.window.start, turn.now.uptime_ms), |row| row.get(0))
+        .query_row((cap.cap_id, holder, window_start), |row| row.get(0))
         .optional()?;
     Ok(tokens.unwrap_or(0))
 }
@@ -42,12 +41,26 @@ pub(super) fn leased(turn: &Turn<'_>, cap: &CapRow, holder: i64) -> Result<Lease
         .connection
         .prepare_cached(
             "SELECT coalesce(sum(tokens), 0), coalesce(sum(tokens) FILTER (WHERE holder_id <> ?2), 0) FROM holdings
-             WHERE cap_id = ?1 AND (window_start = ?3 OR dead_after IS NULL OR dead_after > ?4)",
+             WHERE cap_id = ?1",
         )?
-        .query_row((cap.cap_id, holder, cap.window.start, turn.now.uptime_ms), |row| {
-            Ok(Leased { all: row.get(0)?, by_others: row.get(1)? })
-        })?;
+        .query_row((cap.cap_id, holder), |row| Ok(Leased { all: row.get(0)?, by_others: row.get(1)? }))?;
     Ok(leased)
+}
+
+/// Begins the next window if the clock has passed the end of this one. A clock that was set back begins none: the newer
+/// window stays in force until its own end.
+pub(super) fn roll(turn: &Turn<'_>, cap: &mut CapRow) -> Result<(), LedgerError> {
+    let Some(end) = cap.window.end.filter(|_| cap.window.is_over(turn.now.wall)) else { return Ok(()) };
+    // By the uptime at which the wall clock passed the end. If that was set forward since they were granted, some leases
+    // had time left then, and their clicks may have been of either window.
+    let ended_ms_ago = u64::try_from(turn.now.wall.0.saturating_sub(end.saturating_mul(1000))).unwrap_or(0);
+    if let Some(ended_at) = turn.now.uptime_ms.checked_sub(ended_ms_ago) {
+        turn.connection
+            .prepare_cached("DELETE FROM holdings WHERE cap_id = ? AND dead_after <= ?")?
+            .execute((cap.cap_id, ended_at))?;
+    }
+    cap.begin_window(turn.now.wall)?;
+    cap.save(turn)
 }
 
 /// No node at all.

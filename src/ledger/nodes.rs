@@ -76,23 +76,12 @@ pub(super) fn prune(turn: &Turn<'_>) -> Result<(), LedgerError> {
     if is_due == 0 {
         return Ok(());
     }
-    forget_windows(connection, turn)?;
     forget_holders(connection, turn)?;
     // A clock that was set forward and back again must not find the window of such a cap empty.
     connection.execute(
         "DELETE FROM caps WHERE NOT in_force AND window_end < ?
          AND NOT EXISTS (SELECT 1 FROM holdings WHERE holdings.cap_id = caps.cap_id)",
         [(now - FORGET_AFTER_MS).div_euclid(1000)],
-    )?;
-    Ok(())
-}
-
-/// Holdings of ended windows whose leases are surely over count no more.
-fn forget_windows(connection: &Connection, turn: &Turn<'_>) -> Result<(), LedgerError> {
-    connection.execute(
-        "DELETE FROM holdings WHERE dead_after <= ?
-         AND window_start <> (SELECT window_start FROM caps WHERE caps.cap_id = holdings.cap_id)",
-        [turn.now.uptime_ms],
     )?;
     Ok(())
 }
@@ -106,9 +95,8 @@ fn forget_holders(connection: &Connection, turn: &Turn<'_>) -> Result<(), Ledger
     connection.execute(
         &format!(
             "UPDATE caps SET used = used + lost.tokens FROM (
-                 SELECT cap_id, window_start, sum(tokens) AS tokens FROM holdings WHERE holder_id IN ({gone})
-                 GROUP BY cap_id, window_start
-             ) AS lost WHERE lost.cap_id = caps.cap_id AND lost.window_start = caps.window_start"
+                 SELECT cap_id, sum(tokens) AS tokens FROM holdings WHERE holder_id IN ({gone}) GROUP BY cap_id
+             ) AS lost WHERE lost.cap_id = caps.cap_id"
         ),
         values,
     )?;

@@ -54,8 +54,8 @@ CREATE TABLE holders (
 
 CREATE INDEX holders_by_uptime ON holders (seen_uptime_ms);
 
--- Clicks that were granted and not yet settled. Those of a window that is not the cap's are carried: their holder may
--- still be spending them until `dead_after`.
+-- Clicks that were granted and not yet settled. Those of a window that is not the cap's are carried: their holder may have
+-- spent them after the next had begun by the ledger's clock.
 CREATE TABLE holdings (
     cap_id       INTEGER NOT NULL REFERENCES caps ON DELETE CASCADE,
     holder_id    INTEGER NOT NULL REFERENCES holders ON DELETE CASCADE,

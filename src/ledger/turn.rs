@@ -11,6 +11,8 @@ use super::error::LedgerError;
 pub(super) struct Turn<'c> {
     pub connection: &'c Connection,
     pub now: LedgerTime,
+    /// When something was written last, by the uptime of this boot.
+    pub written_at_ms: u64,
     news: u64,
 }
 
@@ -24,7 +26,7 @@ impl<'c> Turn<'c> {
             Err(rusqlite::Error::QueryReturnedNoRows) => return Self::first(connection, now),
             Err(error) => return Err(error.into()),
         };
-        let turn = Self { connection, now, news };
+        let turn = Self { connection, now, written_at_ms: uptime_ms, news };
         if u128::from_be_bytes(boot) != now.boot || uptime_ms > now.uptime_ms {
             turn.begin_boot(uptime_ms)?;
         }
@@ -39,7 +41,7 @@ impl<'c> Turn<'c> {
             "INSERT INTO ledger (one, news, boot, uptime_ms, pruned_at) VALUES (1, ?, ?, ?, ?)",
             (news, now.boot.to_be_bytes(), now.uptime_ms, now.wall.0),
         )?;
-        Ok(Self { connection, now, news })
+        Ok(Self { connection, now, written_at_ms: now.uptime_ms, news })
     }
 
     fn begin_boot(&self, uptime_ms_before: u64) -> Result<(), LedgerError> {

@@ -98,7 +98,7 @@ impl Leases {
         self.news = reply.news;
         for grant in &reply.grants {
             if let Some(held) = self.held.get_mut(&grant.cap) {
-                held.granted(grant, sent_at);
+                held.granted(grant, sent_at, now);
             }
         }
         for standing in &reply.standings {
@@ -146,6 +146,8 @@ struct Held {
     closed_until: Option<u64>,
     wanted: bool,
     recalled: bool,
+    /// Nothing was to be had a moment ago.
+    ask_again_at: u64,
     demand: Demand,
 }
 
@@ -165,6 +167,7 @@ impl Held {
             closed_until: None,
             wanted: false,
             recalled: false,
+            ask_again_at: 0,
             demand: Demand::default(),
         }
     }
@@ -197,10 +200,15 @@ impl Held {
             }
             return;
         }
-        self.cell.heard();
+        let is_in_vain = now < self.ask_again_at;
         let before = self.cell.tokens();
         self.demand.measure(self.tokens.saturating_sub(before), self.cell.take_missed(), now);
-        let stock = self.stock(now);
+        let stock = if is_in_vain { self.stock(now).min(before) } else { self.stock(now) };
+        if stock > 0 && !is_in_vain {
+            // Only now does the cell call again: where nothing is to be had, clicks would call without end. A call that
+            // came since the tokens were counted is kept by whoever waits for it.
+            self.cell.heard();
+        }
         // What is drained can no longer be spent, so the rest of what is not in the cell was.
         let drained = if self.wanted || self.must_return_all() { self.cell.drain_to(stock) } else { 0 };
         let left = self.cell.tokens();
@@ -254,7 +262,7 @@ impl Held {
         self.deadline = None;
     }
 
-    fn granted(&mut self, grant: &Grant, sent_at: u64) {
+    fn granted(&mut self, grant: &Grant, sent_at: u64, now: u64) {
         // The ledger wrote this after the request was sent.
         let deadline = grant.ends_in_ms.map(|ends_in| sent_at.saturating_add(life_of(ends_in)));
         let in_cell = deadline.unwrap_or(u64::MAX);
@@ -272,6 +280,8 @@ impl Held {
         if grant.granted > 0 {
             self.cell.add(grant.granted);
             self.tokens += grant.granted;
+        } else {
+            self.ask_again_at = now.saturating_add(ASK_AGAIN);
         }
     }
 
@@ -306,9 +316,9 @@ impl Demand {
         self.measured_at = now;
         // Up at once, down slowly: to hold too little sends clicks away.
         self.rate += (rate - self.rate) * if rate > self.rate { 1.0 } else { (elapsed / 2.0).min(1.0) };
-        if missed {
-            // Nobody knows how many more would have come.
-            self.rate = (self.rate * 2.0).clamp(1.0, STOCK_MAX as f64);
+        if missed && spent > 0 {
+            // There was not enough, and nobody knows how many more would have come.
+            self.rate = (self.rate * 2.0).min(STOCK_MAX as f64);
         }
     }
 
@@ -342,7 +352,7 @@ const SCARCE_AHEAD: Duration = Duration::from_millis(250);
 /// In nanoseconds, as the rest.
 const IDLE_AFTER: u64 = 500_000_000;
 
-/// The end of a window is asked for no more often.
+/// What is not to be had is asked for no more often, nor is the end of a window.
 const ASK_AGAIN: u64 = 200_000_000;
 
 /// The least by which a lease ends early …
