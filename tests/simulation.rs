@@ -11,7 +11,10 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::env;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::panic::{catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -37,16 +40,28 @@ fn no_cap_is_exceeded_whatever_fails() {
         println!("seed {seed}: {told}");
         return;
     }
-    let mut all = Told::default();
-    for seed in 0..seeds {
-        match std::panic::catch_unwind(|| simulate(seed, false)) {
-            Ok(told) => all.add(&told),
-            Err(panic) => {
-                eprintln!("SEED={seed} cargo test --test simulation -- --nocapture");
-                std::panic::resume_unwind(panic);
+    let (next, all) = (AtomicU64::new(0), Mutex::new(Told::default()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            match catch_unwind(|| simulate(seed, false)) {
+                Ok(told) => all.lock().unwrap().add(&told),
+                Err(panic) => {
+                    eprintln!("again, with its story: SEED={seed} cargo test --test simulation -- --nocapture");
+                    resume_unwind(panic);
+                }
             }
         }
-    }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let all = all.into_inner().unwrap();
     println!("{seeds} seeds: {all}");
     // A world in which nothing happens proves nothing.
     assert!(all.charges > seeds * 100 && all.capped > seeds * 100 && all.crashes > seeds / 4, "{all}");

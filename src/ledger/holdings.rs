@@ -50,16 +50,18 @@ pub(super) fn leased(turn: &Turn<'_>, cap: &CapRow, holder: i64) -> Result<Lease
 /// Begins the next window if the clock has passed the end of this one. A clock that was set back begins none: the newer
 /// window stays in force until its own end.
 pub(super) fn roll(turn: &Turn<'_>, cap: &mut CapRow) -> Result<(), LedgerError> {
-    let Some(end) = cap.window.end.filter(|_| cap.window.is_over(turn.now.wall)) else { return Ok(()) };
-    // By the uptime at which the wall clock passed the end. If that was set forward since they were granted, some leases
-    // had time left then, and their clicks may have been of either window.
-    let ended_ms_ago = u64::try_from(turn.now.wall.0.saturating_sub(end.saturating_mul(1000))).unwrap_or(0);
-    if let Some(ended_at) = turn.now.uptime_ms.checked_sub(ended_ms_ago) {
-        turn.connection
-            .prepare_cached("DELETE FROM holdings WHERE cap_id = ? AND dead_after <= ?")?
-            .execute((cap.cap_id, ended_at))?;
+    if !cap.window.is_over(turn.now.wall) {
+        return Ok(());
     }
     cap.begin_window(turn.now.wall)?;
+    // By the uptime at which the wall clock came to the beginning of this window. If that was set forward since they were
+    // granted, some leases had time left then, and their clicks may have been of either.
+    let began_ms_ago = turn.now.wall.0.saturating_sub(cap.window.start.saturating_mul(1000)).max(0).unsigned_abs();
+    if let Some(began_at) = turn.now.uptime_ms.checked_sub(began_ms_ago) {
+        turn.connection
+            .prepare_cached("DELETE FROM holdings WHERE cap_id = ? AND dead_after <= ?")?
+            .execute((cap.cap_id, began_at))?;
+    }
     cap.save(turn)
 }
 
