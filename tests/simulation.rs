@@ -50,7 +50,9 @@ fn no_cap_is_exceeded_whatever_fails() {
             match catch_unwind(|| simulate(seed, false)) {
                 Ok(told) => all.lock().unwrap().add(&told),
                 Err(panic) => {
-                    eprintln!("again, with its story: SEED={seed} cargo test --test simulation -- --nocapture");
+                    eprintln!(
+                        "again, with its story: SEED={seed} cargo test --test simulation -- --nocapture"
+                    );
                     resume_unwind(panic);
                 }
             }
@@ -693,7 +695,12 @@ impl World {
             let held: u64 =
                 alive.filter_map(|edge| edge.cells.cell(state.cap)).map(|cell| cell.tokens()).sum();
             let lost = state.leased - held.min(state.leased);
-            assert!(!self.is_calm || lost == 0, "seed {}: without a fault {lost} of {} are lost", self.seed, state.cap);
+            assert!(
+                !self.is_calm || lost == 0,
+                "seed {}: without a fault {lost} of {} are lost",
+                self.seed,
+                state.cap
+            );
             if state.used >= state.amount {
                 self.told.filled += 1;
             } else if state.used + lost >= state.amount {

@@ -56,7 +56,8 @@ pub(super) fn roll(turn: &Turn<'_>, cap: &mut CapRow) -> Result<(), LedgerError>
     cap.begin_window(turn.now.wall)?;
     // By the uptime at which the wall clock came to the beginning of this window. If that was set forward since they were
     // granted, some leases had time left then, and their clicks may have been of either.
-    let began_ms_ago = turn.now.wall.0.saturating_sub(cap.window.start.saturating_mul(1000)).max(0).unsigned_abs();
+    let began_ms_ago =
+        turn.now.wall.0.saturating_sub(cap.window.start.saturating_mul(1000)).max(0).unsigned_abs();
     if let Some(began_at) = turn.now.uptime_ms.checked_sub(began_ms_ago) {
         turn.connection
             .prepare_cached("DELETE FROM holdings WHERE cap_id = ? AND dead_after <= ?")?
