@@ -272,6 +272,36 @@ fn an_item_as_long_as_an_import_takes_is_told() {
     assert_eq!(back.network, network);
 }
 
+/// What is attached comes with its link, many to a line; conditions that many rules have are told once.
+#[test]
+fn what_there_is_most_of_takes_the_fewest_bytes() {
+    let api = start();
+    let offers: Vec<Value> = (1_000..1_600)
+        .map(|id| json!({"offer_id": id, "offer_name": "o", "offer_url": "https://o.example.com/"}))
+        .collect();
+    let attached: Vec<Value> = (1_000..1_600)
+        .map(|offer| json!({"smart_link_id": 2, "offer_id": offer, "offer_weight": 60, "priority": 3}))
+        .collect();
+    let rules: Vec<Value> = (100..200)
+        .map(|id| json!({"rule_id": id, "smart_link_id": 1, "offer_id": 1_000, "conditions": {"asn": {"in": [id % 2]}}}))
+        .collect();
+    let import = json!({"offers": offers, "smart_link_offers": attached, "routing_rules": rules}).to_string();
+    let before = revision(&api);
+    api.post_raw("import_network.json", "application/json", import).success();
+    let text = api.get("network.json").text;
+    let told = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!((told("{\"link\":"), told("{\"link_offers\":"), told("{\"rule\":")), (3, 2, 101));
+    assert_eq!(told("{\"conditions\":"), 3, "one of the first rule");
+    assert!(text.lines().all(|line| line.len() < 8 * 1024));
+    assert!(text.contains("\n{\"link\":{\"id\":1,\"affiliate_id\":7,\"offers\":[[1,1,1]]}}\n"), "{text}");
+    assert!(text.contains("\n{\"rule\":[100,1,1000,1,1,2]}\n"), "{text}");
+    let network = api.lines("network.json").network.canonical();
+    assert_eq!(network, api.network().canonical());
+    let lines = since(&api, &before);
+    assert_eq!(changed(&lines), [1, 2].into());
+    assert_eq!(lines.network.smart_link_offers.len(), 602);
+}
+
 #[test]
 fn who_has_the_state_is_told_no_more() {
     let api = start();

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, StatusCode, Uri};
 use serde_json::json;
-use smartlink::cake::{Client, ClientOptions, FetchError, KeySource, REVISION_HEADER, Update};
+use smartlink::cake::{Client, ClientOptions, FetchError, Haste, KeySource, REVISION_HEADER, Update};
 
 /// An upstream whose n-th answer carries the revision that `revision` gives, and the client for it.
 async fn upstream(revision: fn(usize) -> Option<String>) -> (Client, Arc<AtomicUsize>, tempfile::TempDir) {
@@ -109,7 +109,7 @@ async fn pages_come_four_at_a_time_and_in_order_whatever_the_count_says() {
     for total_rows in [Some(links), None, Some(0), Some(10), Some(3_000), Some(50_000), Some(usize::MAX)] {
         let (client, asked, _key) =
             paged(Paging { links, total_rows, overlap: 0, ignores_start: false }).await;
-        let network = client.network().await.unwrap().network;
+        let network = client.network(Haste::Full).await.unwrap().network;
         let ids: Vec<i64> = network.smart_links.iter().map(|link| link.id.value().into()).collect();
         assert!(ids.iter().copied().eq(1..=links as i64), "{total_rows:?}");
         let most = asked.most.load(Ordering::SeqCst);
@@ -130,7 +130,7 @@ async fn pages_come_four_at_a_time_and_in_order_whatever_the_count_says() {
 async fn rows_that_repeat_over_pages_count_once() {
     let (client, _, _key) =
         paged(Paging { links: 1_600, total_rows: Some(1_600), overlap: 7, ignores_start: false }).await;
-    assert_eq!(client.network().await.unwrap().network.smart_links.len(), 1_600);
+    assert_eq!(client.network(Haste::Full).await.unwrap().network.smart_links.len(), 1_600);
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn pages_that_never_end_or_repeat_are_given_up() {
     ] {
         let (client, asked, _key) =
             paged(Paging { links: usize::MAX, total_rows, overlap: 0, ignores_start }).await;
-        let error = client.network().await.unwrap_err().to_string();
+        let error = client.network(Haste::Full).await.unwrap_err().to_string();
         assert!(error.starts_with("smart_links.json: ") && error.contains(said), "{error}");
         let pages = asked.starts.lock().unwrap().len();
         assert!(pages <= pages_max, "{pages} pages before {error}");
@@ -155,7 +155,7 @@ async fn pages_of_different_states_are_read_again() {
     // The network changes between the second call and the third.
     let (client, answered, _key) =
         upstream(|answer| Some(if answer < 2 { "1" } else { "2" }.to_owned())).await;
-    let fetched = client.network().await.unwrap();
+    let fetched = client.network(Haste::Full).await.unwrap();
     assert_eq!(fetched.network.smart_links.len(), 1);
     assert_eq!(answered.load(Ordering::SeqCst), 3 + 1 + LISTS, "a reading broken off, and a whole one");
 }
@@ -163,7 +163,7 @@ async fn pages_of_different_states_are_read_again() {
 #[tokio::test]
 async fn a_network_that_never_stands_still_is_not_mixed() {
     let (client, answered, _key) = upstream(|answer| Some(answer.to_string())).await;
-    let error = client.network().await.unwrap_err();
+    let error = client.network(Haste::Full).await.unwrap_err();
     assert!(matches!(error, FetchError::Changing { .. }), "{error}");
     assert!(error.to_string().contains("changed"), "{error}");
     assert_eq!(answered.load(Ordering::SeqCst), 5 * 3, "it gives up after five readings");
@@ -172,7 +172,7 @@ async fn a_network_that_never_stands_still_is_not_mixed() {
 #[tokio::test]
 async fn an_upstream_without_revisions_is_read_once() {
     let (client, answered, _key) = upstream(|_| None).await;
-    client.network().await.unwrap();
+    client.network(Haste::Full).await.unwrap();
     assert_eq!(answered.load(Ordering::SeqCst), LISTS);
 }
 
@@ -209,7 +209,7 @@ const LINK_LINE: &str =
 async fn a_network_in_one_answer_is_asked_for_where_states_are_told() {
     let whole = format!("{HEAD}\n{LINK_LINE}\n{{\"end\":{{\"lines\":2}}}}\n");
     let (client, asked, _key) = telling(whole).await;
-    let fetched = client.network().await.unwrap();
+    let fetched = client.network(Haste::Full).await.unwrap();
     assert_eq!(fetched.network.smart_links[0].id.value(), 302);
     assert_eq!(fetched.revision.unwrap(), "new");
     assert_eq!(*asked.lock().unwrap(), ["offers.json", "network.json"]);
@@ -220,7 +220,7 @@ async fn changes_are_taken_of_the_state_that_was_asked_about_alone() {
     let changes =
         format!("{SINCE}\n{{\"changed_link\":{{\"smart_link_id\":302}}}}\n{{\"end\":{{\"lines\":2}}}}\n");
     let (client, asked, _key) = telling(changes).await;
-    match client.update(Some(&"old".parse().unwrap())).await.unwrap() {
+    match client.update(Some(&"old".parse().unwrap()), Haste::Full).await.unwrap() {
         Update::Changes(changes) => {
             assert_eq!((changes.links.len(), changes.network.smart_links.len()), (1, 0));
             assert_eq!(changes.revision, "new");
@@ -228,12 +228,12 @@ async fn changes_are_taken_of_the_state_that_was_asked_about_alone() {
         Update::Whole(_) => panic!("a difference was told"),
     }
     assert_eq!(*asked.lock().unwrap(), ["network.json"]);
-    let error = client.update(Some(&"older".parse().unwrap())).await.unwrap_err();
+    let error = client.update(Some(&"older".parse().unwrap()), Haste::Full).await.unwrap_err();
     assert!(matches!(error, FetchError::Incomplete { .. }), "{error}");
 
     let more = format!("{SINCE}\n{LINK_LINE}\n{{\"end\":{{\"lines\":2}}}}\n");
     let (client, _, _key) = telling(more).await;
-    let error = client.update(Some(&"old".parse().unwrap())).await.unwrap_err().to_string();
+    let error = client.update(Some(&"old".parse().unwrap()), Haste::Full).await.unwrap_err().to_string();
     assert!(error.contains("more than it says was changed"), "{error}");
 }
 
@@ -248,7 +248,7 @@ async fn an_answer_that_is_not_whole_counts_for_nothing() {
     ] {
         let (client, _, _key) = telling(lines).await;
         for since in [None, Some("old".parse().unwrap())] {
-            let error = client.update(since.as_ref()).await.unwrap_err().to_string();
+            let error = client.update(since.as_ref(), Haste::Full).await.unwrap_err().to_string();
             assert!(error.starts_with("network.json: ") && error.contains(said), "{error}");
         }
     }
@@ -264,7 +264,7 @@ async fn an_upstream_that_is_in_the_same_state_is_asked_by_its_entity_tag() {
         async { StatusCode::NOT_MODIFIED }
     };
     let (client, _key) = client_of(Router::new().fallback(answer)).await;
-    let update = client.update(Some(&"one".parse().unwrap())).await.unwrap();
+    let update = client.update(Some(&"one".parse().unwrap()), Haste::Full).await.unwrap();
     assert!(
         matches!(update, Update::Changes(changes) if changes.links.is_empty() && changes.revision == "one")
     );
@@ -273,7 +273,7 @@ async fn an_upstream_that_is_in_the_same_state_is_asked_by_its_entity_tag() {
         [("/api/2/network.json".to_owned(), Some("\"one\"".parse().unwrap()))]
     );
     // Nobody has anything of it yet.
-    assert!(client.update(None).await.is_err());
+    assert!(client.update(None, Haste::Full).await.is_err());
 }
 
 /// An older smartlink tells states and has no `network.json`: while the state is the same, nothing is read.
@@ -296,10 +296,10 @@ async fn an_upstream_that_tells_states_alone_is_read_when_its_state_is_another()
         }
     };
     let (client, _key) = client_of(Router::new().fallback(answer)).await;
-    let update = client.update(Some(&"one".parse().unwrap())).await.unwrap();
+    let update = client.update(Some(&"one".parse().unwrap()), Haste::Full).await.unwrap();
     assert!(matches!(update, Update::Changes(changes) if changes.links.is_empty()));
     assert_eq!(asked.swap(0, Ordering::SeqCst), 2);
-    let update = client.update(Some(&"zero".parse().unwrap())).await.unwrap();
+    let update = client.update(Some(&"zero".parse().unwrap()), Haste::Full).await.unwrap();
     assert!(matches!(update, Update::Whole(fetched) if fetched.network.smart_links.len() == 1));
     assert_eq!(asked.load(Ordering::SeqCst), 2 + 1 + LISTS);
 }
@@ -315,7 +315,7 @@ async fn lines_that_cannot_be_read_are_read_as_lists() {
     ] {
         let (client, asked, _key) = telling(lines).await;
         for since in [None, Some("old".parse().unwrap())] {
-            let Update::Whole(fetched) = client.update(since.as_ref()).await.unwrap() else {
+            let Update::Whole(fetched) = client.update(since.as_ref(), Haste::Full).await.unwrap() else {
                 panic!("the whole was asked for");
             };
             assert_eq!(fetched.network.smart_links[0].id.value(), 301);
@@ -323,5 +323,29 @@ async fn lines_that_cannot_be_read_are_read_as_lists() {
                 &["routing_rules.json", "offer_caps.json", "offer_geo_targets.json"].map(str::to_owned)
             ));
         }
+    }
+}
+
+/// A node with a table does not hurry, and takes the whole; one without does. Differences are never held back.
+#[tokio::test]
+async fn a_whole_network_is_read_at_a_pace_where_a_table_is_live() {
+    const BYTES: usize = 4 << 20;
+    // At 32 MiB a second, without what the reader may make up.
+    const AT_LEAST: Duration = Duration::from_millis(100);
+    let url = format!("https://offer.example/{}", "x".repeat(BYTES / 10_000));
+    let offers: String = (1..=10_000)
+        .map(|id| {
+            format!("{}\n", json!({"offer": {"offer_id": id, "offer_status": "active", "offer_url": url}}))
+        })
+        .collect();
+    for head in [HEAD, SINCE] {
+        let (client, _, _key) = telling(format!("{head}\n{offers}{{\"end\":{{\"lines\":10001}}}}\n")).await;
+        let began = Instant::now();
+        let offers = match client.update(Some(&"old".parse().unwrap()), Haste::Paced).await.unwrap() {
+            Update::Whole(fetched) => fetched.network.offers,
+            Update::Changes(changes) => changes.network.offers,
+        };
+        assert_eq!(offers.len(), 10_000);
+        assert!(head == SINCE || began.elapsed() > AT_LEAST, "{:?}", began.elapsed());
     }
 }

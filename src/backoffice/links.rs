@@ -152,17 +152,23 @@ fn save(transaction: &Transaction<'_>, link: &SmartLink) -> rusqlite::Result<()>
 }
 
 /// A row of [`COLUMNS`].
-pub fn read_row(row: &Row<'_>, options: &Options) -> rusqlite::Result<SmartLink> {
-    let (id, affiliate) = (row.get(0)?, row.get(2)?);
+fn read_row(row: &Row<'_>, options: &Options) -> rusqlite::Result<SmartLink> {
+    let link = read_line(row)?;
+    let tracking_url = Some(tracking_url(options, link.smart_link_id, link.affiliate_id));
+    Ok(SmartLink { smart_link_name: row.get(1)?, tracking_url, ..link })
+}
+
+/// The same row without what is for people, and for those who bring clicks.
+pub fn read_line(row: &Row<'_>) -> rusqlite::Result<SmartLink> {
     Ok(SmartLink {
-        smart_link_id: id,
-        smart_link_name: row.get(1)?,
-        affiliate_id: affiliate,
+        smart_link_id: row.get(0)?,
+        smart_link_name: String::new(),
+        affiliate_id: row.get(2)?,
         smart_link_status: row.get(3)?,
         rotation_type: row.get(4)?,
         cap_aware: row.get(5)?,
         fallback_url: row.get(6)?,
-        tracking_url: Some(tracking_url(options, id, affiliate)),
+        tracking_url: None,
     })
 }
 
@@ -245,7 +251,7 @@ const FALLBACK_URL: Parameter = Parameter::new(
 /// CAKE's default for the lists of its Smart Links calls, and ours.
 pub const LIST_ROWS_DEFAULT: i64 = 100;
 
-/// Columns for [`read_row`], table and order, for a reader of all of it.
+/// Columns for [`read_line`], table and order, for a reader of all of it.
 pub const ALL: (&str, &str, &str) = (COLUMNS, "smart_links", "smart_link_id");
 
 const COLUMNS: &str =

@@ -24,8 +24,8 @@ use super::answer::Refusal;
 use super::api;
 use super::parameters::{Parameters, PresentedKeys};
 use super::store::Store;
-use super::{Backoffice, Options, attachments, cap_rows, geo_targets, links, offers, rules, store};
-use crate::cake::{End, Head, Line, REVISION_HEADER, time_for};
+use super::{Backoffice, attachments, cap_rows, geo_targets, links, offers, rules, store};
+use crate::cake::{End, Head, Line, LinkLine, REVISION_HEADER, RuleLines, time_for, write_links};
 
 /// The path behind `/api/2/`.
 pub const CALL: &str = "network.json";
@@ -80,9 +80,7 @@ async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusa
     let told = reading.head.clone();
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let runtime = Handle::current();
-    tokio::task::spawn_blocking(move || {
-        reading.send(backoffice.options(), Pieces::new(sender, runtime), turn)
-    });
+    tokio::task::spawn_blocking(move || reading.send(Pieces::new(sender, runtime), turn));
     let pieces = stream::unfold(Some(receiver), |receiver| async {
         let mut receiver = receiver?;
         match receiver.recv().await {
@@ -162,14 +160,14 @@ impl Reading {
     }
 
     /// Sends every line. Blocks. What fails breaks the answer off, which its reader notices: the last line is missing.
-    fn send(self, options: &Options, mut pieces: Pieces, _turn: Option<OwnedSemaphorePermit>) {
-        match self.write(options, &mut pieces) {
+    fn send(self, mut pieces: Pieces, _turn: Option<OwnedSemaphorePermit>) {
+        match self.write(&mut pieces) {
             Ok(()) | Err(WriteError::Caller) => {}
             Err(WriteError::Store(error)) => tracing::error!(call = CALL, %error, "a call of the API failed"),
         }
     }
 
-    fn write(&self, options: &Options, out: &mut Pieces) -> Result<(), WriteError> {
+    fn write(&self, out: &mut Pieces) -> Result<(), WriteError> {
         Line::Network(&self.head).write(out)?;
         let is_part = self.head.since.is_some();
         if is_part {
@@ -193,21 +191,18 @@ impl Reading {
                 Line::OfferGeoTargets(&targets).write(out)?;
             }
         }
-        self.each(
-            links::ALL,
-            of_links,
-            |row| links::read_row(row, options),
-            |mut link| {
-                // For people, and for those who bring clicks.
-                link.smart_link_name.clear();
-                link.tracking_url = None;
-                Line::SmartLink(&link).write(out)
-            },
+        let mut links = self.connection.prepare(&select(links::ALL, of_links))?;
+        let mut attached = self.connection.prepare(&select(attachments::ALL, of_links))?;
+        // Both are in the order of the links.
+        let links = links.query_map([], |row| links::read_line(row).map(LinkLine::from))?;
+        let attached = attached.query_map([], attachments::read_row)?;
+        write_links(
+            links.map(|link| link.map_err(WriteError::Store)),
+            attached.map(|entry| entry.map_err(WriteError::Store)),
+            out,
         )?;
-        self.each(attachments::ALL, of_links, attachments::read_row, |entry| {
-            Line::SmartLinkOffer(&entry).write(out)
-        })?;
-        self.each(rules::ALL, of_links, rules::read_line, |rule| Line::RoutingRule(&rule).write(out))?;
+        let mut lines = RuleLines::default();
+        self.each(rules::ALL, of_links, rules::read_line, |rule| lines.write_row(&rule, out))?;
         if is_part && self.caps_changed {
             Line::OfferCapsChanged {}.write(out)?;
         }
@@ -221,19 +216,22 @@ impl Reading {
     /// Tells of each row of a query, which has a place for a condition.
     fn each<T>(
         &self,
-        (columns, table, order): (&str, &str, &str),
+        rows: (&str, &str, &str),
         condition: &str,
         read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
         mut tell: impl FnMut(T) -> io::Result<()>,
     ) -> Result<(), WriteError> {
-        let sql = format!("SELECT {columns} FROM {table} {condition} ORDER BY {order}");
-        let mut statement = self.connection.prepare(&sql)?;
+        let mut statement = self.connection.prepare(&select(rows, condition))?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             tell(read(row)?)?;
         }
         Ok(())
     }
+}
+
+fn select((columns, table, order): (&str, &str, &str), condition: &str) -> String {
+    format!("SELECT {columns} FROM {table} {condition} ORDER BY {order}")
 }
 
 /// Puts what was touched since a state into temporary tables, and says whether a cap was. `None` if that cannot be told,

@@ -32,6 +32,7 @@ use super::network::{Network, ReadAttachment, ReadLink, RuleReader, RuleRow};
 use super::outgoing::Outgoing;
 use super::page::{List, Unreadable, read_envelope, read_page};
 use super::tls::{TlsError, client_config};
+use super::update::Haste;
 use super::wire::{OfferCap, OfferItem};
 use crate::routing::{Attachment, Entry};
 
@@ -112,24 +113,24 @@ impl Client {
 
     /// Fetches every list, page by page, and joins them. Where the upstream tells which state of the network a page
     /// is of (the embedded API does), all pages are of one state, or are read again.
-    pub async fn network(&self) -> Result<Fetched, FetchError> {
-        self.network_or(None).await
+    pub async fn network(&self, haste: Haste) -> Result<Fetched, FetchError> {
+        self.network_or(None, haste).await
     }
 
     /// As [`Client::network`], but with these entries, rules and caps, for which the upstream is not asked: CAKE publishes no
     /// call that lists them.
     pub async fn network_with(&self, routing: Routing) -> Result<Fetched, FetchError> {
-        self.network_or(Some(&routing)).await
+        self.network_or(Some(&routing), Haste::Full).await
     }
 
-    async fn network_or(&self, routing: Option<&Routing>) -> Result<Fetched, FetchError> {
+    async fn network_or(&self, routing: Option<&Routing>, haste: Haste) -> Result<Fetched, FetchError> {
         let key = self.options.key.read()?;
-        let mut read = self.one_reading(&key, routing).await;
+        let mut read = self.one_reading(&key, routing, haste).await;
         for _ in 1..READS {
             if !matches!(read, Err(FetchError::Changing { .. })) {
                 break;
             }
-            read = self.one_reading(&key, routing).await;
+            read = self.one_reading(&key, routing, haste).await;
         }
         read.map_err(|error| error.without(&key))
     }
@@ -163,13 +164,18 @@ impl Client {
         HeaderValue::try_from(revision).map(Some).map_err(|error| json(error.to_string()))
     }
 
-    async fn one_reading(&self, key: &Key, routing: Option<&Routing>) -> Result<Fetched, FetchError> {
+    async fn one_reading(
+        &self,
+        key: &Key,
+        routing: Option<&Routing>,
+        haste: Haste,
+    ) -> Result<Fetched, FetchError> {
         let mut reading = Reading { client: self, key, revision: None, unreadable: Vec::new() };
         let first = self.page(key, List::Offers, 0).await?;
         // An upstream that tells states is smartlink's own, and has it all in one answer.
         if first.1.is_some()
             && routing.is_none()
-            && let Some(fetched) = self.whole(key).await?
+            && let Some(fetched) = self.whole(key, haste).await?
         {
             return Ok(fetched);
         }

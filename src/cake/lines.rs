@@ -5,20 +5,26 @@
 //! {"network":{"revision":"9f…","since":"4c…"}}                  first, over the wire; without `since` it is the whole
 //! {"changed_link":{"smart_link_id":301}}                        changes: all that follows of this link is all there is
 //! {"offer_caps_changed":{}}                                     changes: the caps that follow are all there are
-//! {"offer":{…}} {"offer_geo_targets":{…}} {"smart_link":{…}} {"smart_link_offer":{…}} {"routing_rule":{…}}
+//! {"offer":{…}} {"offer_geo_targets":{…}}
+//! {"link":{…}} {"link_offers":{…}} {"conditions":{…}} {"rule":[…]}   as `dense.rs` has them
 //! {"offer_cap":{…}}
 //! {"end":{"lines":17}}                                          last, over the wire: how many came before it
 //! ```
 //!
-//! Items are those of the lists of the API, without what no click needs.
+//! Offers, geo targets and caps are those of the lists of the API, without what no click needs. Links, attachments and
+//! rules are read in that form, too, which an older smartlink writes and older files have: `{"smart_link":{…}}`,
+//! `{"smart_link_offer":{…}}`, `{"routing_rule":{…}}`.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::network::{Network, ReadAttachment, ReadLink, RuleReader, RuleRow, RuleWriter};
-use super::wire::{OfferCap, OfferGeoTargets, OfferItem, SmartLink, SmartLinkOffer};
+use super::dense::{
+    ConditionsLine, LinkLine, LinkOffersLine, RuleLine, RuleLines, ToldConditions, write_links,
+};
+use super::network::{Network, ReadAttachment, ReadLink, RuleReader, RuleRow};
+use super::wire::{FieldError, OfferCap, OfferGeoTargets, OfferItem};
 use crate::routing::LinkIds;
 use crate::types::LinkId;
 
@@ -29,11 +35,12 @@ pub enum Line<'a> {
     Network(&'a Head),
     ChangedLink { smart_link_id: i64 },
     OfferCapsChanged {},
-    SmartLink(&'a SmartLink),
     Offer(&'a OfferItem),
     OfferGeoTargets(&'a OfferGeoTargets),
-    SmartLinkOffer(&'a SmartLinkOffer),
-    RoutingRule(&'a RuleRow),
+    Link(&'a LinkLine<'a>),
+    LinkOffers(&'a LinkOffersLine),
+    Conditions(&'a ConditionsLine<'a>),
+    Rule(RuleLine),
     OfferCap(&'a OfferCap),
     End(&'a End),
 }
@@ -68,6 +75,8 @@ pub struct Lines {
     partial: Vec<u8>,
     count: u64,
     is_whole: bool,
+    told: ToldConditions,
+    /// Of older lines.
     rules: RuleReader,
     /// How long a line may be; `None`: as long as it is.
     line_bytes_max: Option<usize>,
@@ -95,10 +104,14 @@ impl Network {
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         self.offers.iter().try_for_each(|offer| Line::Offer(offer).write(out))?;
         self.offer_geo_targets.iter().try_for_each(|targets| Line::OfferGeoTargets(targets).write(out))?;
-        self.smart_links.iter().try_for_each(|link| Line::SmartLink(&link.into()).write(out))?;
-        self.smart_link_offers.iter().try_for_each(|entry| Line::SmartLinkOffer(&entry.into()).write(out))?;
-        let mut rules = RuleWriter::default();
-        self.routing_rules.iter().try_for_each(|rule| Line::RoutingRule(&rules.row(rule)?).write(out))?;
+        let (links, attached) = (self.smart_links.iter(), self.smart_link_offers.iter());
+        write_links::<io::Error>(
+            links.map(|link| Ok(link.into())),
+            attached.map(|entry| Ok(entry.into())),
+            out,
+        )?;
+        let mut rules = RuleLines::default();
+        self.routing_rules.iter().try_for_each(|rule| rules.write(rule, out))?;
         self.offer_caps.iter().try_for_each(|cap| Line::OfferCap(cap).write(out))
     }
 }
@@ -111,7 +124,7 @@ impl Lines {
 
     /// Reads on, from wherever the last piece was cut.
     pub fn push(&mut self, mut piece: &[u8]) -> Result<(), LineError> {
-        while let Some(end) = piece.iter().position(|&byte| byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', piece) {
             let (line, rest) = (&piece[..end], &piece[end + 1..]);
             piece = rest;
             if self.partial.is_empty() {
@@ -163,12 +176,19 @@ impl Lines {
         if self.is_whole {
             return Err(self.unreadable("it comes after the end"));
         }
+        let number = self.count + 1;
+        let unreadable = |error: FieldError| LineError { line: number, reason: error.to_string() };
         match serde_json::from_slice(line) {
+            Ok(ReadLine::Link(link)) => link.read(&mut self.network).map_err(unreadable)?,
+            Ok(ReadLine::LinkOffers(offers)) => offers.read(&mut self.network).map_err(unreadable)?,
+            Ok(ReadLine::Conditions(conditions)) => self.told.hear(&conditions).map_err(unreadable)?,
+            Ok(ReadLine::Rule(rule)) => {
+                self.network.routing_rules.push(self.told.rule(rule).map_err(unreadable)?);
+            }
             Ok(ReadLine::SmartLink(ReadLink(link))) => self.network.smart_links.push(link),
             Ok(ReadLine::SmartLinkOffer(ReadAttachment(entry))) => self.network.smart_link_offers.push(entry),
             Ok(ReadLine::RoutingRule(row)) => {
-                let rule = self.rules.read(&row).map_err(|error| self.unreadable(error.to_string()))?;
-                self.network.routing_rules.push(rule);
+                self.network.routing_rules.push(self.rules.read(&row).map_err(unreadable)?);
             }
             Ok(ReadLine::Offer(offer)) => self.network.offers.push(*offer),
             Ok(ReadLine::OfferGeoTargets(targets)) => self.network.offer_geo_targets.push(targets),
@@ -208,17 +228,26 @@ const BYTES_PER_SECOND_MIN: usize = 256 * 1024;
 /// A line, as it is read. Boxed where an item is much larger than those of which there are millions.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum ReadLine {
+enum ReadLine<'a> {
     Network(Head),
-    ChangedLink { smart_link_id: u32 },
+    ChangedLink {
+        smart_link_id: u32,
+    },
     OfferCapsChanged {},
-    SmartLink(ReadLink),
     Offer(Box<OfferItem>),
     OfferGeoTargets(OfferGeoTargets),
-    SmartLinkOffer(ReadAttachment),
-    RoutingRule(RuleRow),
+    #[serde(borrow)]
+    Link(LinkLine<'a>),
+    LinkOffers(LinkOffersLine),
+    #[serde(borrow)]
+    Conditions(ConditionsLine<'a>),
+    Rule(RuleLine),
     OfferCap(Box<OfferCap>),
     End(End),
+    // What an older smartlink writes.
+    SmartLink(ReadLink),
+    SmartLinkOffer(ReadAttachment),
+    RoutingRule(RuleRow),
 }
 
 #[cfg(test)]

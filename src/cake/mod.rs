@@ -4,6 +4,7 @@ pub mod wire;
 
 mod calls;
 mod client;
+mod dense;
 mod fetch_error;
 mod geo_targets;
 mod key;
@@ -18,10 +19,11 @@ mod update;
 
 pub use calls::{CallError, Envelope, Rows};
 pub use client::{Client, ClientOptions, Fetched, REVISION_HEADER, ROWS_MAX, Routing, parse_upstream};
+pub use dense::{LinkLine, RuleLines, write_links};
 pub use fetch_error::FetchError;
 pub use key::{Key, KeyError, KeySource};
 pub use lines::{End, Head, Line, LineError, Lines, time_for};
-pub use network::{Network, RuleReader, RuleRow, RuleWriter, read_caps, rule_id};
+pub use network::{Network, RuleReader, RuleRow, read_caps, rule_id};
 pub use page::{ItemId, List, Unreadable};
 pub use tls::TlsError;
-pub use update::{Changes, Update};
+pub use update::{Changes, Haste, Update};

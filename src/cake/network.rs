@@ -4,7 +4,6 @@
 //! each; one that cannot be read is no part of a network, but an [`Unreadable`](super::Unreadable) beside it. Offers, geo
 //! targets and caps are kept as they stand on the wire, and are read when a snapshot is made.
 
-use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use serde_json::value::RawValue;
 use super::lenient;
 use super::wire::{
     Conditions, FieldError, OfferCap, OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer,
-    read_conditions, read_geo_targets, write_conditions,
+    read_conditions, read_geo_targets,
 };
 use crate::routing::{Attachment, Cap, Condition, Entry, Link, LinkIds, Offer, Snapshot, Warning, Zone};
 
@@ -86,35 +85,6 @@ impl RuleReader {
         let conditions: Arc<[Condition]> = read_conditions(&conditions)?.into();
         self.known.insert(text.into(), Arc::clone(&conditions));
         Ok(conditions)
-    }
-}
-
-/// Writes rules, the conditions that many share but once.
-#[derive(Debug, Default)]
-pub struct RuleWriter {
-    /// By where the conditions are in memory.
-    known: HashMap<usize, Box<RawValue>>,
-}
-
-impl RuleWriter {
-    /// All rules must live as long as the writer is used.
-    pub fn row(&mut self, rule: &Entry) -> serde_json::Result<RuleRow> {
-        let conditions = match self.known.entry(rule.conditions.as_ptr().addr()) {
-            // No conditions are at no particular place.
-            _ if rule.conditions.is_empty() => always(),
-            Occupied(known) => known.get().clone(),
-            Vacant(unknown) => {
-                unknown.insert(serde_json::value::to_raw_value(&write_conditions(&rule.conditions))?).clone()
-            }
-        };
-        Ok(RuleRow {
-            rule_id: rule_id(rule),
-            smart_link_id: rule.link.value().into(),
-            offer_id: rule.offer.value().into(),
-            priority: rule.priority.into(),
-            offer_weight: rule.weight.value().into(),
-            conditions,
-        })
     }
 }
 

@@ -25,6 +25,16 @@ pub enum Update {
     Changes(Changes),
 }
 
+/// How fast a whole network is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// As fast as it comes: nothing routes before it is here.
+    Full,
+    /// At [`PACED_BYTES_PER_SECOND`]: the table that is live serves until it is here, and clicks pay for what the kernel
+    /// carries and the processor reads beside them.
+    Paced,
+}
+
 /// The difference between two states of a network.
 #[derive(Debug)]
 pub struct Changes {
@@ -64,10 +74,10 @@ impl Changes {
 impl Client {
     /// What has changed since a state that the upstream named, if it can tell; else everything, as
     /// [`Client::network`] gives it.
-    pub async fn update(&self, since: Option<&HeaderValue>) -> Result<Update, FetchError> {
+    pub async fn update(&self, since: Option<&HeaderValue>, haste: Haste) -> Result<Update, FetchError> {
         if let Some(since) = since {
             let key = self.options().key.read()?;
-            match self.lines(&key, Some(since)).await.map_err(|error| error.without(&key)) {
+            match self.lines(&key, Some(since), haste).await.map_err(|error| error.without(&key)) {
                 Ok(update) => return Ok(update),
                 Err(error) if !is_other_dialect(&error) => return Err(error),
                 Err(_) => {}
@@ -76,13 +86,13 @@ impl Client {
                 return Ok(Update::Changes(Changes::none(since.clone())));
             }
         }
-        self.network().await.map(Update::Whole)
+        self.network(haste).await.map(Update::Whole)
     }
 
     /// The whole network in one answer; `None` if the upstream has no such call, or says in it what cannot be read.
     /// Pages are read row by row, and one bad row harms no other.
-    pub(super) async fn whole(&self, key: &Key) -> Result<Option<Fetched>, FetchError> {
-        match self.lines(key, None).await {
+    pub(super) async fn whole(&self, key: &Key, haste: Haste) -> Result<Option<Fetched>, FetchError> {
+        match self.lines(key, None, haste).await {
             Ok(Update::Whole(fetched)) => Ok(Some(fetched)),
             Ok(Update::Changes(_)) => Ok(None),
             Err(error) if is_other_dialect(&error) => Ok(None),
@@ -90,13 +100,18 @@ impl Client {
         }
     }
 
-    async fn lines(&self, key: &Key, since: Option<&HeaderValue>) -> Result<Update, FetchError> {
+    async fn lines(
+        &self,
+        key: &Key,
+        since: Option<&HeaderValue>,
+        haste: Haste,
+    ) -> Result<Update, FetchError> {
         let asked = since;
         let since = since.and_then(|since| since.to_str().ok());
         let parameters: Vec<_> = since.map(|since| ("since", since)).into_iter().collect();
         // The state's name is the entity tag.
         let known = since.map(|since| format!("\"{since}\""));
-        let lines = match (self.read_lines(key, &parameters, known).await, asked) {
+        let lines = match (self.read_lines(key, &parameters, known, haste).await, asked) {
             (Err(FetchError::Status { status: StatusCode::NOT_MODIFIED, .. }), Some(known)) => {
                 return Ok(Update::Changes(Changes::none(known.clone())));
             }
@@ -129,6 +144,7 @@ impl Client {
         key: &Key,
         parameters: &[(&str, &str)],
         known: Option<String>,
+        haste: Haste,
     ) -> Result<Lines, FetchError> {
         let patience = self.options().call_timeout;
         let late = |after| FetchError::Timeout { call: CALL, after };
@@ -138,6 +154,7 @@ impl Client {
             .unwrap_or_else(|_| Err(late(patience)))?;
         let (mut body, mut lines, mut bytes_read) =
             (answer.into_body(), Lines::bounded(self.options().body_bytes_max), 0);
+        let mut pace = Pace::new(Instant::now());
         loop {
             let frame = tokio::time::timeout(patience, body.frame()).await.map_err(|_| late(patience))?;
             let Some(frame) = frame else { break };
@@ -153,12 +170,32 @@ impl Client {
             if began.elapsed() > allowed {
                 return Err(late(allowed));
             }
+            let is_whole = lines.head.as_ref().is_some_and(|head| head.since.is_none());
+            if is_whole && haste == Haste::Paced {
+                tokio::time::sleep_until(pace.next(piece.len(), Instant::now())).await;
+            }
         }
         if lines.is_whole() {
             Ok(lines)
         } else {
             Err(FetchError::Incomplete { call: CALL, lines: lines.count() })
         }
+    }
+}
+
+/// When the next piece of lines is due. What is not read fills the buffers of the connection, and its sender waits.
+struct Pace(Instant);
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self(now)
+    }
+
+    /// After a piece of so many bytes. A reader who was kept from reading makes up for little of it.
+    fn next(&mut self, bytes: usize, now: Instant) -> Instant {
+        let takes = Duration::from_secs(bytes as u64) / PACED_BYTES_PER_SECOND;
+        self.0 = self.0.max(now.checked_sub(MADE_UP_MOST).unwrap_or(now)) + takes;
+        self.0
     }
 }
 
@@ -174,3 +211,41 @@ fn is_other_dialect(error: &FetchError) -> bool {
 }
 
 const CALL: &str = "network.json";
+
+/// A million links of four offers in three seconds, which is less than half of what a core can read: the clicks find it
+/// free. Far from the patience of the one who sends, and no longer a turn than others wait for.
+const PACED_BYTES_PER_SECOND: u32 = 32 << 20;
+
+/// More than a timer is late by.
+const MADE_UP_MOST: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_paced_reader_is_as_fast_as_the_pace_and_makes_up_for_little() {
+        let began = Instant::now();
+        let (mut pace, mut now) = (Pace::new(began), began);
+        let piece = 16 * 1024;
+        // Timers are late by a millisecond; the pace is kept all the same.
+        for _ in 0..10_000 {
+            now = now.max(pace.next(piece, now) + Duration::from_millis(1));
+        }
+        let took = (now - began).as_secs_f64();
+        let wanted = 10_000.0 * piece as f64 / f64::from(PACED_BYTES_PER_SECOND);
+        assert!((took - wanted).abs() < 0.05, "{took} s instead of {wanted} s");
+
+        // Kept from reading for a second: it does not read the bytes of a second at once.
+        now += Duration::from_secs(1);
+        let due = pace.next(piece, now);
+        assert!(due <= now && now - due <= MADE_UP_MOST, "{:?}", now - due);
+    }
+
+    #[test]
+    fn the_sender_does_not_give_up_on_a_paced_reader() {
+        let bytes = 1 << 30;
+        let taken = Duration::from_secs(bytes as u64) / PACED_BYTES_PER_SECOND;
+        assert!(taken * 4 < time_for(Duration::ZERO, bytes), "{taken:?}");
+    }
+}

@@ -144,15 +144,29 @@ impl std::error::Error for FieldError {}
 impl SmartLink {
     /// Everything but the fallback's URL, which is parsed when the table is compiled.
     pub fn read(&self) -> Result<Link, FieldError> {
+        Self::read_parts(
+            (self.smart_link_id, self.affiliate_id),
+            (&self.smart_link_status, &self.rotation_type),
+            self.cap_aware,
+            self.fallback_url.as_deref(),
+        )
+    }
+
+    /// As [`SmartLink::read`], of a link that is written in another way.
+    pub(super) fn read_parts(
+        (id, affiliate): (i64, i64),
+        (status, rotation): (&str, &str),
+        cap_aware: bool,
+        fallback_url: Option<&str>,
+    ) -> Result<Link, FieldError> {
         Ok(Link {
-            id: read_id("smart_link_id", self.smart_link_id, LinkId::new)?,
-            affiliate: read_id("affiliate_id", self.affiliate_id, AffiliateId::new)?,
-            active: read_status("smart_link_status", &self.smart_link_status, LINK_STATUSES)? == ACTIVE,
-            rotation: Rotation::parse(&self.rotation_type.to_ascii_lowercase()).ok_or_else(|| {
-                expected("rotation_type", self.rotation_type.as_str(), "one of weighted, even, priority")
-            })?,
-            cap_aware: self.cap_aware,
-            fallback_url: self.fallback_url.as_deref().filter(|url| !url.is_empty()).map(Box::from),
+            id: read_id("smart_link_id", id, LinkId::new)?,
+            affiliate: read_id("affiliate_id", affiliate, AffiliateId::new)?,
+            active: read_status("smart_link_status", status, LINK_STATUSES)? == ACTIVE,
+            rotation: Rotation::parse(&rotation.to_ascii_lowercase())
+                .ok_or_else(|| expected("rotation_type", rotation, "one of weighted, even, priority"))?,
+            cap_aware,
+            fallback_url: fallback_url.filter(|url| !url.is_empty()).map(Box::from),
         })
     }
 }
@@ -182,22 +196,6 @@ impl SmartLinkOffer {
             weight: read_weight(self.offer_weight)?,
             priority: read_priority(self.priority)?,
         })
-    }
-}
-
-/// As it is written where nothing but routing is asked for: without what no click needs.
-impl From<&Link> for SmartLink {
-    fn from(link: &Link) -> Self {
-        Self {
-            smart_link_id: link.id.value().into(),
-            smart_link_name: String::new(),
-            affiliate_id: link.affiliate.value().into(),
-            smart_link_status: if link.active { ACTIVE } else { INACTIVE }.to_owned(),
-            rotation_type: link.rotation.as_str().to_owned(),
-            cap_aware: link.cap_aware,
-            fallback_url: link.fallback_url.as_deref().map(str::to_owned),
-            tracking_url: None,
-        }
     }
 }
 
@@ -538,7 +536,8 @@ fn default_priority() -> i64 {
 /// The status in which a link or an offer takes clicks.
 pub const ACTIVE: &str = "active";
 
-const INACTIVE: &str = "inactive";
+/// The status in which it takes none.
+pub const INACTIVE: &str = "inactive";
 
 /// `smart_link_status`.
 pub const LINK_STATUSES: &[&str] = &[ACTIVE, INACTIVE];

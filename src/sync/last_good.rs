@@ -432,6 +432,36 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
+    /// An older smartlink wrote a line for each attachment, and rules with their conditions.
+    #[test]
+    fn a_file_of_an_older_smartlink_is_read_and_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("snapshot.last-good");
+        let items = concat!(
+            r#"{"smart_link":{"smart_link_id":301,"affiliate_id":7,"smart_link_status":"active","rotation_type":"weighted","cap_aware":true}}"#,
+            "\n",
+            r#"{"smart_link_offer":{"smart_link_id":301,"offer_id":10,"offer_weight":60,"priority":1}}"#,
+            "\n",
+            r#"{"routing_rule":{"rule_id":7,"smart_link_id":301,"offer_id":10,"priority":1,"offer_weight":1,"conditions":{}}}"#,
+            "\n",
+        );
+        let older = blake3::hash(items.as_bytes());
+        fs::write(&path, format!("{}{items}", first_line(&older))).unwrap();
+        let kept = read(&path).unwrap().unwrap();
+        assert_eq!((links(&kept.network), kept.network.entries(), &kept.name), (vec![301], 2, &name(&older)));
+
+        let lines = b"{\"changed_link\":{\"smart_link_id\":302}}\n{\"smart_link\":{\"smart_link_id\":302,\"affiliate_id\":7,\"smart_link_status\":\"active\"}}\n";
+        let block =
+            Block { lines: lines.to_vec(), before: kept.name.clone(), hash: block_hash(&kept.name, lines) };
+        append(&path, &block).unwrap();
+        change(&path, &block.name(), &[303], &[303]);
+        assert_eq!(links(&read(&path).unwrap().unwrap().network), [301, 302, 303]);
+
+        keep(&path, &kept.network);
+        assert_eq!(read(&path).unwrap().unwrap().network, kept.network);
+        assert!(fs::read(&path).unwrap().len() < items.len());
+    }
+
     #[test]
     fn changes_are_read_with_the_snapshot_that_they_change_and_with_no_other() {
         let directory = tempfile::tempdir().unwrap();

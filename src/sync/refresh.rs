@@ -19,7 +19,7 @@ use rand::rngs::SysRng;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cake::{Changes, Client, FetchError, Fetched, Update, read_caps};
+use crate::cake::{Changes, Client, FetchError, Fetched, Haste, Update, read_caps};
 use crate::routing::{Cap, CompileOptions, LayeredTable, Warning, Zone};
 use crate::state::{
     Asked, CapCells, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests,
@@ -259,7 +259,7 @@ impl Refresh {
             if self.take_changes(changes).await? {
                 return Ok(RefreshResult::Published);
             }
-            let whole = self.client.update(None).await.map_err(Failure::Fetch);
+            let whole = self.client.update(None, self.haste()).await.map_err(Failure::Fetch);
             update = whole.inspect_err(|failure| self.heed(failure))?;
         }
         let Update::Whole(fetched) = update else {
@@ -289,7 +289,12 @@ impl Refresh {
             return Ok(Update::Whole(Fetched { revision: None, ..fetched }));
         }
         let since = self.revision.as_ref().filter(|_| !force && self.failures < CHANGES_FAILED_MAX);
-        Ok(self.client.update(since).await?)
+        Ok(self.client.update(since, self.haste()).await?)
+    }
+
+    /// Only a node without a table hurries.
+    fn haste(&self) -> Haste {
+        if self.live.current().generation == 0 { Haste::Full } else { Haste::Paced }
     }
 
     /// Publishes the table with a patch for what has changed. `false`, with nothing done, if the whole network has to

@@ -278,7 +278,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cake::{Routing, RuleWriter};
+    use crate::cake::Routing;
+    use crate::cake::wire::write_conditions;
 
     fn problems(text: &str) -> Vec<String> {
         read(text).unwrap_err().iter().map(ToString::to_string).collect()
@@ -332,25 +333,24 @@ mod tests {
             "#,
         );
         let Routing { smart_link_offers, routing_rules, offer_caps } = overlay.unwrap().into_routing();
-        let mut writer = RuleWriter::default();
-        let rules: Vec<_> = routing_rules.iter().map(|rule| writer.row(rule).unwrap()).collect();
         let written: Vec<_> = smart_link_offers.iter().map(SmartLinkOffer::from).collect();
         assert_eq!(
             json!(written),
             json!([{"smart_link_id": 301, "offer_id": 1042, "offer_weight": 60, "priority": 1}])
         );
+        let rules = |rule: &Entry| {
+            let (link, offer, weight) = (rule.link.value(), rule.offer.value(), rule.weight.value());
+            json!([rule_id(rule), link, offer, weight, rule.priority, write_conditions(&rule.conditions)])
+        };
         assert_eq!(
-            json!(rules),
-            json!([
-                {"rule_id": 7, "smart_link_id": 301, "offer_id": 1045, "priority": 0, "offer_weight": 1,
-                 "conditions": {
+            routing_rules.iter().map(rules).collect::<Vec<_>>(),
+            [
+                json!([7, 301, 1045, 1, 0, {
                     "country": {"in": ["US", "CA"]},
-                    "hours": {"days": ["mon"], "from": "09:00", "to": "17:30", "time_zone": "UTC"}}},
-                {"rule_id": 8, "smart_link_id": 301, "offer_id": 1046, "priority": 1, "offer_weight": 1,
-                 "conditions": {"asn": {"in": [64496]}, "device": {"not_in": ["tablet"]}}},
-                {"rule_id": 9, "smart_link_id": 301, "offer_id": 1046, "priority": 1, "offer_weight": 1,
-                 "conditions": {}},
-            ])
+                    "hours": {"days": ["mon"], "from": "09:00", "to": "17:30", "time_zone": "UTC"}}]),
+                json!([8, 301, 1046, 1, 1, {"asn": {"in": [64496]}, "device": {"not_in": ["tablet"]}}]),
+                json!([9, 301, 1046, 1, 1, {}]),
+            ]
         );
         assert_eq!(
             json!(offer_caps),
