@@ -12,6 +12,7 @@ use support::http::{PHONE, Request};
 use support::mmdb::{Metadata, MmdbWriter, place};
 use support::node::{Node, Setup};
 use support::stub::{Canned, Stub};
+use support::wait;
 
 const KEY: &str = "canary-of-the-overlay";
 
@@ -269,7 +270,7 @@ fn caps_come_from_the_overlay() {
         )
     };
     let node = following(&cake, &cap(10, 5)).start_ready();
-    node.wait_for_log(&["caps changed", "caps=1"]);
+    wait::until_equal("caps in force", 1, || node.metrics().value("smartlink_snapshot_caps"));
     assert_eq!(node.refresh()["result"], "unchanged");
     write(&node, &cap(10, 6));
     assert_eq!(node.refresh()["result"], "published");
@@ -279,7 +280,7 @@ fn caps_come_from_the_overlay() {
         report["warnings"][0],
         "daily click cap of offer 99: `offer_id` 99 does not exist; it is left out"
     );
-    node.wait_for_log(&["caps changed", "caps=0"]);
+    wait::until_equal("caps in force", 0, || node.metrics().value("smartlink_snapshot_caps"));
     cake.go_away();
     let node = node.kill().start_ready();
     node.wait_for_log(&["routing from the last good snapshot"]);
