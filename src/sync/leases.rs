@@ -136,6 +136,8 @@ struct Held {
     told_at: u64,
     /// Tokens that the ledger thinks are here.
     tokens: u64,
+    /// How many there were after the last grant.
+    after_grant: u64,
     /// What is to be told of windows that are over.
     owed: Vec<LeaseItem>,
     /// How many clicks were told of a cap that only counts them.
@@ -161,6 +163,7 @@ impl Held {
             deadline: None,
             told_at: 0,
             tokens: 0,
+            after_grant: 0,
             owed: Vec::new(),
             counted,
             is_ending: false,
@@ -217,8 +220,11 @@ impl Held {
         let returned = drained.min(self.tokens);
         let spent = self.tokens.saturating_sub(returned + left);
         self.tokens -= spent + returned;
-        let wants = if left < stock.div_ceil(2) { stock - left } else { 0 };
-        self.cell.call_below((stock / 2) as u32);
+        // A quarter of what there was after the last grant: where the ledger gives less than is wanted, asking again at
+        // once would get a little of what is left each time.
+        let low = stock.min(self.after_grant) / 4;
+        let wants = if left <= low { stock.saturating_sub(left) } else { 0 };
+        self.cell.call_below(low as u32);
         if spent + returned + wants > 0 || self.must_ask_for_the_end(now) {
             items.push(LeaseItem { cap, window: self.window, spent, returned, wants });
         }
@@ -280,6 +286,7 @@ impl Held {
         if grant.granted > 0 {
             self.cell.add(grant.granted);
             self.tokens += grant.granted;
+            self.after_grant = self.cell.tokens();
         } else {
             self.ask_again_at = now.saturating_add(ASK_AGAIN);
         }

@@ -1,0 +1,150 @@
+//! What nodes ask of the ledger, in ordinary times: how often, and how much they leave to others.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use smartlink::ledger::{LedgerTime, SqliteLedger};
+use smartlink::routing::{Cap, Zone};
+use smartlink::state::{CapBook, CapCells, Caps};
+use smartlink::sync::Leases;
+use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId, UnixMillis};
+
+const MS: u64 = 1_000_000;
+
+/// A node, and how many times it was granted something.
+struct Node {
+    cells: CapCells,
+    book: CapBook,
+    leases: Leases,
+    grants: usize,
+}
+
+struct World {
+    ledger: SqliteLedger,
+    /// Milliseconds that have gone by.
+    elapsed_ms: u64,
+    nodes: Vec<Node>,
+    cap: Cap,
+}
+
+impl World {
+    fn new(nodes: usize, amount: u64) -> Self {
+        let key = CapKey {
+            offer: OfferId::new(1042).unwrap(),
+            affiliate: None,
+            kind: CapKind::Click,
+            interval: CapInterval::Daily,
+        };
+        let cap = Cap { key, amount, zone: Zone::parse("UTC").unwrap(), alert_only: false };
+        let ledger = SqliteLedger::from_connection(Connection::open_in_memory().unwrap()).unwrap();
+        let mut world = Self { ledger, elapsed_ms: 0, nodes: Vec::new(), cap };
+        world.define(amount);
+        for index in 0..nodes {
+            let cells = CapCells::default();
+            let book = cells.book(std::slice::from_ref(&world.cap));
+            let mut leases = Leases::new(format!("node {index}"), index as u64);
+            leases.know(&cells);
+            world.nodes.push(Node { cells, book, leases, grants: 0 });
+        }
+        world
+    }
+
+    fn define(&mut self, amount: u64) {
+        self.cap.amount = amount;
+        self.ledger.define(std::slice::from_ref(&self.cap), self.time()).unwrap();
+    }
+
+    fn time(&self) -> LedgerTime {
+        // From 00:30 UTC on.
+        let wall = UnixMillis(1_780_273_800_000 + self.elapsed_ms as i64);
+        LedgerTime { wall, boot: 1, uptime_ms: 1_000_000 + self.elapsed_ms }
+    }
+
+    fn uptime(&self) -> u64 {
+        (5_000_000 + self.elapsed_ms) * MS
+    }
+
+    /// One exchange with the ledger, which answers at once.
+    fn exchange(&mut self, node: usize) {
+        let (time, now) = (self.time(), self.uptime());
+        let node = &mut self.nodes[node];
+        let reply = self.ledger.lease(node.leases.request(now), time).unwrap();
+        node.grants += reply.grants.iter().filter(|grant| grant.granted > 0).count();
+        node.leases.answered(&reply, now, now);
+    }
+
+    fn click(&self, node: usize) -> bool {
+        let caps = Caps::spending_at(&self.nodes[node].book, self.uptime());
+        caps.charge(self.cap.key.offer, AffiliateId::new(7).unwrap()).is_some()
+    }
+
+    /// How many clicks of so many a second reach the offer, node by node, in so many seconds. Every node looks four times
+    /// a second, and when a click has missed a token.
+    fn run(&mut self, seconds: u64, clicks_a_second: &[u64]) -> u64 {
+        let mut reached = 0;
+        for _ in 0..seconds * 1_000 {
+            self.elapsed_ms += 1;
+            for (node, rate) in clicks_a_second.iter().enumerate() {
+                let of_this_ms = self.elapsed_ms * rate / 1_000 - (self.elapsed_ms - 1) * rate / 1_000;
+                reached += (0..of_this_ms).filter(|_| self.click(node)).count() as u64;
+                if self.elapsed_ms % 250 == node as u64 || self.cell(node).missed() {
+                    self.exchange(node);
+                }
+            }
+        }
+        reached
+    }
+
+    fn cell(&self, node: usize) -> Arc<smartlink::state::CapCell> {
+        self.nodes[node].cells.cell(self.cap.key).unwrap()
+    }
+
+    fn grants(&self) -> usize {
+        self.nodes.iter().map(|node| node.grants).sum()
+    }
+}
+
+#[test]
+fn ten_nodes_fill_a_cap_of_ten_thousand_with_few_grants() {
+    for rate in [3, 30, 300, 3_000] {
+        let mut world = World::new(10, 10_000);
+        let seconds = 10_000 / (10 * rate) + 10;
+        let reached = world.run(seconds, &[rate; 10]);
+        println!("at {rate} clicks a second on each node: {reached} reached, {} grants", world.grants());
+        assert_eq!(reached, 10_000, "at {rate} clicks a second");
+        assert!(world.grants() <= 400, "{} grants at {rate} clicks a second", world.grants());
+    }
+}
+
+#[test]
+fn what_an_idle_node_holds_goes_to_whoever_has_clicks() {
+    let mut world = World::new(3, 500);
+    // All three take a first lease; then one alone has clicks.
+    world.run(1, &[0, 0, 0]);
+    assert!((0..3).all(|node| world.cell(node).tokens() > 0));
+    assert_eq!(world.run(20, &[0, 200, 0]), 500);
+    assert_eq!(world.run(5, &[50, 50, 50]), 0);
+}
+
+#[test]
+fn a_cap_that_is_raised_opens_within_a_second_and_one_that_is_lowered_closes_within_it() {
+    let mut world = World::new(3, 300);
+    assert_eq!(world.run(10, &[100; 3]), 300);
+    world.define(100_000);
+    assert!(world.run(1, &[100; 3]) > 150);
+    world.define(310);
+    world.run(1, &[100; 3]);
+    assert_eq!(world.run(5, &[100; 3]), 0);
+    assert!((0..3).all(|node| world.cell(node).tokens() == 0), "everything was returned");
+}
+
+#[test]
+fn at_midnight_the_next_window_opens_and_nothing_is_lost_of_it() {
+    let mut world = World::new(3, 2_000);
+    // Until ten seconds before midnight; then through it.
+    world.elapsed_ms = 84_600_000 - 10_000;
+    let before = world.run(10, &[20; 3]);
+    assert!(before >= 580, "{before} of 600 clicks reached the offer before midnight");
+    let after = world.run(20, &[200; 3]);
+    assert_eq!(after, 2_000, "the whole of the next day");
+}
