@@ -39,7 +39,16 @@ pub struct Leases {
 impl Leases {
     /// `node`: a name for people, 1 to 64 characters. `epoch`: random, another at every start.
     pub fn new(node: String, epoch: u64) -> Self {
-        Self { node, epoch, sequence: 0, news: 0, held: HashMap::new(), under_way: None, must_hear_all: false, is_ending: false }
+        Self {
+            node,
+            epoch,
+            sequence: 0,
+            news: 0,
+            held: HashMap::new(),
+            under_way: None,
+            must_hear_all: false,
+            is_ending: false,
+        }
     }
 
     /// Looks which caps there are now. What is held of others is returned.
@@ -125,6 +134,8 @@ struct Held {
     deadline: Option<u64>,
     /// When the ledger last told how long the window lasts.
     told_at: u64,
+    /// When the ledger was last told what is held.
+    told_holds_at: u64,
     /// Tokens that the ledger thinks are here.
     tokens: u64,
     /// What is to be told of windows that are over.
@@ -149,6 +160,7 @@ impl Held {
             window: None,
             deadline: None,
             told_at: 0,
+            told_holds_at: 0,
             tokens: 0,
             owed: Vec::new(),
             counted,
@@ -184,7 +196,7 @@ impl Held {
             let spent = counted.saturating_sub(self.counted);
             self.counted += spent;
             if spent > 0 {
-                items.push(LeaseItem { cap, window: None, spent, returned: 0, wants: 0 });
+                items.push(LeaseItem { cap, window: None, spent, returned: 0, wants: 0, holds: 0 });
             }
             return;
         }
@@ -202,8 +214,10 @@ impl Held {
         self.tokens -= spent + returned;
         let wants = if left < stock.div_ceil(2) { stock - left } else { 0 };
         self.cell.call_below((stock / 2) as u32);
-        if spent + returned + wants > 0 || self.must_ask_for_the_end(now) {
-            items.push(LeaseItem { cap, window: self.window, spent, returned, wants });
+        if spent + returned + wants > 0 || self.must_ask_for_the_end(now) || self.must_tell_that_it_holds(now)
+        {
+            self.told_holds_at = now;
+            items.push(LeaseItem { cap, window: self.window, spent, returned, wants, holds: self.tokens });
         }
     }
 
@@ -233,12 +247,18 @@ impl Held {
         self.tokens > 0 && now.saturating_sub(self.told_at) > deadline.saturating_sub(now).max(ASK_AGAIN)
     }
 
+    /// Whether the ledger has not heard for long what is held here: one that has lost what it wrote, as a replica that has
+    /// become the primary may have, learns it from the nodes.
+    fn must_tell_that_it_holds(&self, now: u64) -> bool {
+        self.tokens > 0 && now.saturating_sub(self.told_holds_at) >= TELL_AGAIN
+    }
+
     /// Takes the tokens of a window that is over out of the cell.
     fn close_window(&mut self, cap: CapKey) {
         let returned = self.cell.drain().min(self.tokens);
         let spent = self.tokens - returned;
         if self.tokens > 0 {
-            self.owed.push(LeaseItem { cap, window: self.window, spent, returned, wants: 0 });
+            self.owed.push(LeaseItem { cap, window: self.window, spent, returned, wants: 0, holds: 0 });
         }
         self.tokens = 0;
         self.window = None;
@@ -335,6 +355,9 @@ const IDLE_AFTER: u64 = 500_000_000;
 
 /// The end of a window is asked for no more often.
 const ASK_AGAIN: u64 = 200_000_000;
+
+/// What is held is told at least so often.
+const TELL_AGAIN: u64 = 5_000_000_000;
 
 /// The least by which a lease ends early …
 const MARGIN: u64 = 10_000_000;
