@@ -78,9 +78,10 @@ pub(super) fn keep(turn: &Turn<'_>, cap: &CapRow, holder: i64, tokens: u64) -> R
     if tokens == 0 {
         return forget(turn, cap, holder, cap.window.start);
     }
-    let dead_after = cap.window.ends_in_ms(turn.now.wall).map(|life_ms| {
-        turn.now.uptime_ms.saturating_add(life_ms.saturating_sub(ROUNDED_MS))
-    });
+    let dead_after = cap
+        .window
+        .ends_in_ms(turn.now.wall)
+        .map(|life_ms| turn.now.uptime_ms.saturating_add(life_ms.saturating_sub(ROUNDED_MS)));
     turn.connection
         .prepare_cached(
             "INSERT INTO holdings (cap_id, holder_id, window_start, tokens, dead_after) VALUES (?, ?, ?, ?, ?)

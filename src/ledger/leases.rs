@@ -52,7 +52,7 @@ pub(super) fn lease(
 }
 
 /// Refuses what no node sends.
-fn check(request: &LeaseRequest) -> Result<(), LedgerError> {
+pub(super) fn check(request: &LeaseRequest) -> Result<(), LedgerError> {
     let name = request.node.chars().count();
     let problem = if name == 0 || name > NODE_CHARS_MAX {
         format!("a node's name has 1 to {NODE_CHARS_MAX} characters, not {name}")
