@@ -31,8 +31,18 @@ const FLOORS: &[(&str, u8)] = &[
 const PURE: &[&str] = &["types", "routing", "lookup", "click_id"];
 
 /// First segments of paths that a pure room may not name.
-const IMPURE_CRATES: &[&str] =
-    &["tokio", "hyper", "axum", "rand", "rand_xoshiro", "tracing", "serde", "serde_json", "rusqlite"];
+const IMPURE_CRATES: &[&str] = &[
+    "tokio",
+    "hyper",
+    "axum",
+    "rand",
+    "rand_xoshiro",
+    "tracing",
+    "serde",
+    "serde_json",
+    "rusqlite",
+    "redis",
+];
 
 /// Paths into std that a pure room may not name.
 const IMPURE_STD: &[&str] = &["fs", "io", "process", "thread", "env", "time"];

@@ -16,6 +16,8 @@ use smartlink::ledger::{
     SqliteLedger, Standing, Window,
 };
 use smartlink::routing::{Cap, Zone};
+use smartlink::state::CapCells;
+use smartlink::sync::Leases;
 use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId, UnixMillis};
 
 // ---- a small language -----------------------------------------------------------------------------------------------
@@ -143,11 +145,11 @@ fn conversions_cap(affiliate: Option<u32>, amount: u64) -> Cap {
 }
 
 fn wanting(cap: &Cap, wants: u64) -> LeaseItem {
-    LeaseItem { cap: cap.key, window: None, spent: 0, returned: 0, wants }
+    LeaseItem { cap: cap.key, window: None, spent: 0, returned: 0, wants, holds: 0 }
 }
 
 fn settling(cap: &Cap, window: Option<i64>, spent: u64, returned: u64) -> LeaseItem {
-    LeaseItem { cap: cap.key, window, spent, returned, wants: 0 }
+    LeaseItem { cap: cap.key, window, spent, returned, wants: 0, holds: 0 }
 }
 
 fn converted(number: u32, affiliate_id: u32) -> Conversion {
@@ -266,7 +268,7 @@ fn ten_nodes_spend_a_cap_to_the_last_click() {
     let (mut granted, mut grants) = (0, 0);
     for turn in 0..10_000 {
         let (node, held) = &mut nodes[turn % 10];
-        let item = LeaseItem { cap: cap.key, window: None, spent: *held, returned: 0, wants: 100 };
+        let item = LeaseItem { cap: cap.key, window: None, spent: *held, returned: 0, wants: 100, holds: 0 };
         let reply = story.ask(node, vec![item]);
         *held = reply.grants[0].granted;
         granted += *held;
@@ -281,6 +283,24 @@ fn ten_nodes_spend_a_cap_to_the_last_click() {
     assert_eq!(story.counts(&cap), (10_000, 0, 0));
     let heard = story.ask(&mut Node::new("late"), vec![]);
     assert_eq!(heard.standings.iter().map(flags).collect::<Vec<_>>(), [CLOSED]);
+}
+
+#[test]
+fn a_node_tells_what_it_holds_though_it_has_nothing_else_to_say() {
+    let cap = cap(CapInterval::Daily, 10_000);
+    let mut story = Story::new(std::slice::from_ref(&cap));
+    let (cells, mut leases) = (CapCells::default(), Leases::new("a".to_owned(), 1));
+    let _book = cells.book(std::slice::from_ref(&cap));
+    leases.know(&cells);
+    let second = 1_000_000_000;
+    let mut told = Vec::new();
+    for now in (1..=12).map(|seconds| seconds * second) {
+        let request = leases.request(now).clone();
+        told.extend(request.items.iter().map(|item| (now / second, item.wants, item.holds)));
+        let reply = story.ledger.lease(&request, story.now).unwrap();
+        leases.answered(&reply, now, now);
+    }
+    assert_eq!(told, [(1, 100, 0), (6, 0, 100), (11, 0, 100)]);
 }
 
 // ---- windows and clocks ---------------------------------------------------------------------------------------------

@@ -150,16 +150,11 @@ impl CapRow {
         if self.wanted_until.is_some_and(|until| until <= turn.now.uptime_ms) {
             self.wanted_until = None;
         }
-        let full = self.used >= self.amount;
-        let flags = match self.key.kind {
-            _ if self.alert_only || !self.in_force => Flags::default(),
-            CapKind::Conversion => Flags { closed: full, ..Flags::default() },
-            CapKind::Click => Flags {
-                closed: self.amount == 0 || full && leased == 0,
-                // With nothing held, there is nothing that anybody could return.
-                wanted: leased > 0 && self.wanted_until.is_some(),
-                recalled: leased > 0 && self.used.saturating_add(leased) > self.amount,
-            },
+        let flags = match self.alert_only || !self.in_force {
+            true => Flags::default(),
+            false => {
+                Flags::of_count(self.key.kind, self.amount, self.used, leased, self.wanted_until.is_some())
+            }
         };
         if flags != self.flags {
             self.flags = flags;
@@ -183,6 +178,20 @@ impl CapRow {
 }
 
 impl Flags {
+    /// How a cap stands that is in force and closes its offer.
+    pub fn of_count(kind: CapKind, amount: u64, used: u64, leased: u64, is_wanted: bool) -> Self {
+        let full = used >= amount;
+        match kind {
+            CapKind::Conversion => Flags { closed: full, ..Flags::default() },
+            CapKind::Click => Flags {
+                closed: amount == 0 || full && leased == 0,
+                // With nothing held, there is nothing that anybody could return.
+                wanted: leased > 0 && is_wanted,
+                recalled: leased > 0 && used.saturating_add(leased) > amount,
+            },
+        }
+    }
+
     fn bits(self) -> u8 {
         u8::from(self.closed) | u8::from(self.wanted) << 1 | u8::from(self.recalled) << 2
     }

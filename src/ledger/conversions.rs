@@ -18,12 +18,7 @@ pub(super) fn record(
     conversions: &[Conversion],
     now: LedgerTime,
 ) -> Result<Vec<Recorded>, LedgerError> {
-    if conversions.len() > CONVERSIONS_MAX {
-        return Err(LedgerError::Invalid(format!(
-            "{} conversions at once; at most {CONVERSIONS_MAX} are taken",
-            conversions.len()
-        )));
-    }
+    check(conversions)?;
     let mut turn = Turn::begin(connection, now)?;
     // Read once and written once for the whole batch, however many conversions an offer has in it.
     let mut caps: BTreeMap<u32, Vec<CapRow>> = BTreeMap::new();
@@ -50,6 +45,16 @@ pub(super) fn record(
     }
     turn.finish()?;
     Ok(recorded)
+}
+
+/// Refuses more than anybody sends at once.
+pub(super) fn check(conversions: &[Conversion]) -> Result<(), LedgerError> {
+    match conversions.len() {
+        count if count > CONVERSIONS_MAX => Err(LedgerError::Invalid(format!(
+            "{count} conversions at once; at most {CONVERSIONS_MAX} are taken"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the conversion was not known yet.

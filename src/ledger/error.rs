@@ -21,6 +21,9 @@ pub enum LedgerError {
     /// The disk is full, for one.
     #[error("the ledger could not be written: {0}")]
     Failed(String),
+    /// It is on a server; `at` names it without its password.
+    #[error("the ledger at {at} cannot be used: {problem}")]
+    Remote { at: String, problem: String },
     #[error("the ledger has stopped")]
     Stopped,
 }

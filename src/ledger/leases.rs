@@ -67,7 +67,7 @@ fn tell_news(mut turn: Turn<'_>, request: &LeaseRequest) -> Result<LeaseReply, L
 }
 
 /// Refuses what no node sends.
-fn check(request: &LeaseRequest) -> Result<(), LedgerError> {
+pub(super) fn check(request: &LeaseRequest) -> Result<(), LedgerError> {
     let name = request.node.chars().count();
     let problem = if name == 0 || name > NODE_CHARS_MAX {
         format!("a node's name has 1 to {NODE_CHARS_MAX} characters, not {name}")

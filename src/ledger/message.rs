@@ -36,6 +36,9 @@ pub struct LeaseItem {
     pub returned: u64,
     /// Clicks that the node would like to have beside those it holds. 0: none, only tell how the window stands.
     pub wants: u64,
+    /// Clicks of that window that the node still holds after this. A ledger that may have lost what it wrote learns from it.
+    #[serde(default)]
+    pub holds: u64,
 }
 
 /// The ledger's answer.

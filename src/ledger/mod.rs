@@ -8,6 +8,7 @@
 //! message      what nodes and the ledger say to each other
 //! window       which civil day, week or month it is
 //! local        the ledger of this process: a thread, and calls that are committed together
+//! valkey       the ledger of many nodes: scripts on a Valkey or Redis server, or a cluster
 //! sqlite       the ledger itself: one SQLite file, no clock, no thread
 //! leases       a request: settle, grant, tell what is new
 //! grant        how much of what is left one node gets
@@ -33,6 +34,7 @@ mod message;
 mod nodes;
 mod sqlite;
 mod turn;
+mod valkey;
 mod window;
 
 pub use clock::LedgerTime;
@@ -40,4 +42,5 @@ pub use error::LedgerError;
 pub use local::LocalLedger;
 pub use message::{CapState, Conversion, Grant, LeaseItem, LeaseReply, LeaseRequest, Recorded, Standing};
 pub use sqlite::SqliteLedger;
+pub use valkey::{ValkeyLedger, ValkeyOptions};
 pub use window::Window;

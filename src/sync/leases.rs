@@ -134,6 +134,8 @@ struct Held {
     deadline: Option<u64>,
     /// When the ledger last told how long the window lasts.
     told_at: u64,
+    /// When the ledger was last told what is held.
+    told_holds_at: u64,
     /// Tokens that the ledger thinks are here.
     tokens: u64,
     /// How many there were after the last grant.
@@ -162,6 +164,7 @@ impl Held {
             window: None,
             deadline: None,
             told_at: 0,
+            told_holds_at: 0,
             tokens: 0,
             after_grant: 0,
             owed: Vec::new(),
@@ -199,7 +202,7 @@ impl Held {
             let spent = counted.saturating_sub(self.counted);
             self.counted += spent;
             if spent > 0 {
-                items.push(LeaseItem { cap, window: None, spent, returned: 0, wants: 0 });
+                items.push(LeaseItem { cap, window: None, spent, returned: 0, wants: 0, holds: 0 });
             }
             return;
         }
@@ -225,8 +228,10 @@ impl Held {
         let low = stock.min(self.after_grant) / 4;
         let wants = if left <= low { stock.saturating_sub(left) } else { 0 };
         self.cell.call_below(low as u32);
-        if spent + returned + wants > 0 || self.must_ask_for_the_end(now) {
-            items.push(LeaseItem { cap, window: self.window, spent, returned, wants });
+        if spent + returned + wants > 0 || self.must_ask_for_the_end(now) || self.must_tell_that_it_holds(now)
+        {
+            self.told_holds_at = now;
+            items.push(LeaseItem { cap, window: self.window, spent, returned, wants, holds: self.tokens });
         }
     }
 
@@ -256,12 +261,18 @@ impl Held {
         self.tokens > 0 && now.saturating_sub(self.told_at) > deadline.saturating_sub(now).max(ASK_AGAIN)
     }
 
+    /// Whether the ledger has not heard for long what is held here: one that has lost what it wrote, as a replica that has
+    /// become the primary may have, learns it from the nodes.
+    fn must_tell_that_it_holds(&self, now: u64) -> bool {
+        self.tokens > 0 && now.saturating_sub(self.told_holds_at) >= TELL_AGAIN
+    }
+
     /// Takes the tokens of a window that is over out of the cell.
     fn close_window(&mut self, cap: CapKey) {
         let returned = self.cell.drain().min(self.tokens);
         let spent = self.tokens - returned;
         if self.tokens > 0 {
-            self.owed.push(LeaseItem { cap, window: self.window, spent, returned, wants: 0 });
+            self.owed.push(LeaseItem { cap, window: self.window, spent, returned, wants: 0, holds: 0 });
         }
         self.tokens = 0;
         self.window = None;
@@ -361,6 +372,9 @@ const IDLE_AFTER: u64 = 500_000_000;
 
 /// What is not to be had is asked for no more often, nor is the end of a window.
 const ASK_AGAIN: u64 = 200_000_000;
+
+/// What is held is told at least so often.
+const TELL_AGAIN: u64 = 5_000_000_000;
 
 /// The least by which a lease ends early …
 const MARGIN: u64 = 10_000_000;
