@@ -356,6 +356,25 @@ fn many_at_once_are_each_counted_once() {
     assert_eq!(counts(&node), [("counted", u64::from(EACH)), ("repeated", repeated)]);
 }
 
+#[test]
+fn other_nodes_record_with_a_key() {
+    let node = Setup::new().start_ready();
+    let call = Request::new("POST", "/api/2/record_conversions.json").with("Host", &node.admin.to_string());
+    let admin = |request: &Request| Connection::to(node.admin).ask(request);
+    let conversion = json!({"click_id": "x", "event": 0, "transaction": "t", "offer_id": 1, "affiliate_id": 2,
+        "smart_link_id": 3, "clicked_at": unix_millis(), "amount": null});
+    let body = json!([conversion, conversion]).to_string();
+    let keyless = call.clone().body(body.as_str());
+    let bearer = format!("Bearer {}", node.key());
+    let keyed = call.with("Authorization", &bearer).body(body);
+    assert_eq!(admin(&keyless).status, 401);
+    assert_eq!(admin(&keyed.clone().method("GET").body("")).status, 405);
+    let refused = admin(&keyed.clone().body("[{}]"));
+    assert_eq!(refused.status, 400, "{refused:?}");
+    let recorded = admin(&keyed);
+    assert_eq!(recorded.json(), json!({"request_status": "Success", "response": ["counted", "repeated"]}));
+}
+
 /// A link to one offer; clicks go there as soon as this returns.
 fn route(node: &Node) -> (i64, i64) {
     let offer = node.create_offer(OFFER_URL);

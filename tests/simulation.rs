@@ -243,7 +243,7 @@ impl World {
         let midnight = 1_795_410_000_000_i64;
         let wall_offset_ms = midnight - 20_000 + below(&mut random, 10_000) as i64;
         let disk = Connection::open_in_memory().expect("memory");
-        let calm = seed % 5 == 0;
+        let calm = seed.is_multiple_of(5);
         let mut world = Self {
             now: 0,
             seed,
