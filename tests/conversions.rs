@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -356,6 +358,65 @@ fn many_at_once_are_each_counted_once() {
     assert_eq!(counts(&node), [("counted", u64::from(EACH)), ("repeated", repeated)]);
 }
 
+/// What was answered with success before a node went down, however it did, is known after.
+#[test]
+fn nothing_that_was_answered_is_lost() {
+    let mut setup = Some(Setup::new().setting("edge.goodbye_seconds = 0.2"));
+    for (round, signal) in [(0, "TERM"), (1, "KILL")] {
+        let mut node = setup.take().unwrap().start_ready();
+        let keys = own_keys(&node);
+        let answered = AtomicUsize::new(0);
+        let counted: Vec<String> = std::thread::scope(|scope| {
+            let senders: Vec<_> = (0..8)
+                .map(|sender| {
+                    let (keys, answered, address) = (&keys, &answered, node.clicks);
+                    scope.spawn(move || send_until_the_end(keys, address, 10 * round + sender, answered))
+                })
+                .collect();
+            wait::until("postbacks to be answered", || {
+                (answered.load(Ordering::Relaxed) > 100).then_some(())
+            });
+            node.signal(signal);
+            senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect()
+        });
+        node.wait_for_exit();
+        let node = node.kill().start_ready();
+        let mut connection = node.connect();
+        for id in &counted {
+            let answer = connection.ask(&Request::click(&format!("/p.ashx?r={id}")));
+            assert_eq!(answer.body, "SUCCESS, already counted\n", "{signal}: {answer:?}");
+        }
+        setup = Some(node.kill());
+    }
+}
+
+/// Sends postbacks until the connection ends or none can be made, and tells which were counted.
+fn send_until_the_end(
+    keys: &ClickIdKeys,
+    address: SocketAddr,
+    worker: usize,
+    answered: &AtomicUsize,
+) -> Vec<String> {
+    let mut counted = Vec::new();
+    let mut connection = Connection::to(address);
+    for sequence in 0.. {
+        let id = signed_by(keys, worker, sequence, unix_millis(), Some(1042));
+        let request = Request::click(&format!("/p.ashx?r={id}"));
+        let Ok(answer) =
+            connection.send(request.to_bytes()).map_err(drop).and_then(|()| connection.read().map_err(drop))
+        else {
+            break;
+        };
+        assert_eq!((answer.status, answer.body.as_str()), (200, "SUCCESS\n"), "{answer:?}");
+        counted.push(id);
+        answered.fetch_add(1, Ordering::Relaxed);
+        if answer.is_last() {
+            break;
+        }
+    }
+    counted
+}
+
 #[test]
 fn other_nodes_record_with_a_key() {
     let node = Setup::new().start_ready();
@@ -433,10 +494,14 @@ fn own_keys(node: &Node) -> ClickIdKeys {
 
 /// The id of a click that nobody made.
 fn signed(keys: &ClickIdKeys, sequence: u32, at: i64, offer: Option<u32>) -> String {
+    signed_by(keys, 0, sequence, at, offer)
+}
+
+fn signed_by(keys: &ClickIdKeys, worker: usize, sequence: u32, at: i64, offer: Option<u32>) -> String {
     let contents = Contents {
         at: UnixMillis(at),
         node: NodeIdentity::new(1),
-        worker: WorkerIndex::new(0).unwrap(),
+        worker: WorkerIndex::new(worker).unwrap(),
         sequence,
         link: LinkId::new(301).unwrap(),
         affiliate: AffiliateId::new(7).unwrap(),
