@@ -122,10 +122,7 @@ impl Postbacks {
                 let refused = Verdict::new(
                     ConversionCount::Invalid,
                     StatusCode::METHOD_NOT_ALLOWED,
-                    format!(
-                        "Postbacks to this address are {}.",
-                        call.allowed().replace(", HEAD", " or HEAD")
-                    ),
+                    format!("This address takes {}.", call.allowed()),
                 )
                 .with(header::ALLOW, HeaderValue::from_static(call.allowed()));
                 return Err(if has_body { refused.closing() } else { refused });
