@@ -13,8 +13,8 @@
 //! 6  main        parse, dispatch, exit code
 //! 5  cli         serve · check · explain · link …  composes; knows all rooms
 //! 4  config      what was typed → what it means → each room's options
-//! 3  edge        a click in, a redirect out        the data plane
-//! 3  sync        keeps a node current              snapshot, geo databases
+//! 3  edge        a click in, a redirect out        the data plane; postbacks
+//! 3  sync        keeps a node current              snapshot, geo databases, leases; carries conversions
 //! 3  backoffice  the embedded CAKE                 its API over SQLite
 //! 3  admin       metrics, health, explain, refresh
 //! 2  state       the meeting place                 live table, caps, live geo, counts, readiness
@@ -44,6 +44,17 @@
 //! [`edge::handle`] is a plain function. It waits for nothing, and a worker shares nothing that it writes, but for the tokens of
 //! caps ([`state::CapCell`]): of those it takes one for each cap of the offer, or none. A click that comes too late for one is
 //! decided again.
+//!
+//! # The path of a conversion
+//!
+//! ```text
+//! edge::connection   a path that is a postback's goes another way than a click
+//! edge::conversion   parameters → the click id's MAC and age → the desk; then it waits
+//! ledger::desk       a bounded line; who finds it full is sent away, to come again
+//! sync::conversions  all that wait → one batch → the ledger that is here, or behind the upstream's API
+//! ledger             each written down once, counted into the caps of its offer, on the disk
+//! edge::conversion   answered, and counted
+//! ```
 //!
 //! # The path of a snapshot
 //!

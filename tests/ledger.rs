@@ -160,7 +160,7 @@ fn converted(number: u32, affiliate_id: u32) -> Conversion {
         offer_id: 1042,
         affiliate_id,
         smart_link_id: 301,
-        clicked_at: 0,
+        clicked_at: at("2026-06-01T12:00:00Z").0,
         amount: Some("45.00".to_owned()),
     }
 }
@@ -604,6 +604,31 @@ fn a_conversion_is_counted_once_into_every_cap_of_its_offer() {
     story.pass(DAY);
     assert_eq!(counted(story.state(&own)), (0, 2));
     assert_eq!(flags(&story.ask(&mut node, vec![]).standings[0]), OPEN);
+}
+
+#[test]
+fn conversions_of_clicks_of_400_days_ago_are_forgotten_a_few_at_a_time() {
+    let mut story = Story::new(&[]);
+    let old: Vec<Conversion> = (1..=10).map(|number| converted(number, 7)).collect();
+    let counted = |story: &mut Story, conversions: &[Conversion]| {
+        let recorded = story.ledger.record(conversions, story.now).unwrap();
+        recorded.iter().filter(|recorded| **recorded == Recorded::Counted).count()
+    };
+    assert_eq!(counted(&mut story, &old), 10);
+    story.pass(400 * DAY);
+    let young = |story: &Story, numbers: std::ops::RangeInclusive<u32>| -> Vec<Conversion> {
+        let clicked_at = story.now.wall.0;
+        numbers.map(|number| Conversion { clicked_at, ..converted(number, 7) }).collect()
+    };
+    let first = young(&story, 11..=13);
+    assert_eq!(counted(&mut story, &first), 3);
+    assert_eq!(counted(&mut story, &old), 0, "none of them is too old");
+    story.pass(1);
+    let second = young(&story, 14..=16);
+    assert_eq!(counted(&mut story, &second), 3);
+    let connection = story.ledger.into_connection();
+    let kept: i64 = connection.query_row("SELECT count(*) FROM conversions", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 10 + 3 + 3 - 6);
 }
 
 // ---- any story ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use smartlink::click_id::ClickIdKeys;
-use smartlink::edge::{self, ClickOptions, ConnectionOptions, Drained};
+use smartlink::edge::{self, ClickOptions, ConnectionOptions, ConversionOptions, Drained};
+use smartlink::ledger::conversion_desk;
 use smartlink::lookup::GeoDb;
 use smartlink::routing::{
     BotPolicy, CompileOptions, Entry, Link, NetSet, Offer, Rotation, Snapshot, Table, Weight, compile,
@@ -49,7 +50,7 @@ fn every_answer_is_of_one_generation_and_generations_never_go_back() {
     let keys = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
     let bound = edge::bind(options()).unwrap();
     let address = bound.addresses()[0];
-    let edge = bound.start(&keys, &live, &geo, &metrics).unwrap();
+    let edge = bound.start(&keys, &live, &geo, &metrics, &conversion_desk().0).unwrap();
 
     let load = Arc::new(Load::default());
     let clients: Vec<_> = (0..CLIENTS)
@@ -197,6 +198,7 @@ fn options() -> edge::Options {
             referrer_policy: HeaderValue::from_static("no-referrer"),
         },
         connection: ConnectionOptions { header_read_timeout: Duration::from_secs(600) },
+        conversion: ConversionOptions { click_age_max: Duration::from_secs(86_400) },
     }
 }
 

@@ -1,4 +1,5 @@
-//! The ledger of this process, for the other nodes of the network: `POST cap_lease.json`.
+//! The ledger of this process, for the other nodes of the network: `POST cap_lease.json` and
+//! `POST record_conversions.json`.
 //!
 //! The calls of nodes, not of people: bodies and answers are those of [`ledger`](crate::ledger), in CAKE's envelope. The
 //! key stands in the head, so that nobody is made to take in a long body from whoever has none.
@@ -13,7 +14,7 @@ use super::Backoffice;
 use super::answer::{Answer, Refusal, Under};
 use super::api;
 use super::parameters::{Parameters, PresentedKeys};
-use crate::ledger::{LeaseRequest, LedgerError, LocalLedger};
+use crate::ledger::{Conversion, LeaseRequest, LedgerError, LocalLedger};
 
 /// The path behind `/api/2/`.
 pub const LEASE: &str = "cap_lease.json";
@@ -24,6 +25,19 @@ pub async fn lease(State(backoffice): State<Backoffice>, request: Request) -> Re
     let answered = async {
         let (ledger, request) = read::<LeaseRequest>(backoffice, request).await?;
         Answer::new(Under { response: ledger.lease(request).await? })
+    };
+    api::respond(&path, answered.await)
+}
+
+/// The path behind `/api/2/`.
+pub const RECORD: &str = "record_conversions.json";
+
+/// Answers [`RECORD`]. That the click ids are genuine, the node has verified.
+pub async fn record(State(backoffice): State<Backoffice>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let answered = async {
+        let (ledger, conversions) = read::<Vec<Conversion>>(backoffice, request).await?;
+        Answer::new(Under { response: ledger.record(conversions).await? })
     };
     api::respond(&path, answered.await)
 }
@@ -69,5 +83,5 @@ impl From<LedgerError> for Refusal {
     }
 }
 
-/// As many caps as a request may name, with room.
+/// As many caps or conversions as a request may name, with room.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;

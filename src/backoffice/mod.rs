@@ -115,6 +115,7 @@ impl Backoffice {
             .route(&format!("{PREFIX}/{}", import::CALL), any(import::handle))
             .route(&format!("{PREFIX}/{}", network::CALL), any(network::handle))
             .route(&format!("{PREFIX}/{}", ledger_calls::LEASE), any(ledger_calls::lease))
+            .route(&format!("{PREFIX}/{}", ledger_calls::RECORD), any(ledger_calls::record))
             .route(&format!("{PREFIX}/{{*call}}"), any(api::handle))
             .with_state(self.clone())
     }

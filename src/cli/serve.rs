@@ -21,10 +21,10 @@ use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
 use crate::config::{Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
 use crate::edge::{self, Drained};
-use crate::ledger::LocalLedger;
+use crate::ledger::{LocalLedger, conversion_desk};
 use crate::routing::Table;
 use crate::state::{CapCells, LiveTable, Metrics, Readiness, RefreshHandle};
-use crate::sync::{CapKeeper, GeoReload, LedgerAt, Overlay, Refresh};
+use crate::sync::{CapKeeper, ConversionCarrier, GeoReload, LedgerAt, Overlay, Refresh, show_caps};
 
 /// Serves until told to stop.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -115,15 +115,25 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         geo_reload,
     );
     refresh.start_from_last_good();
-    let cap_keeper = CapKeeper::new(ledger, node_name(), cells, refresh.caps(), Arc::clone(&metrics))?;
-    let edge =
-        bound.start(&click_ids.keys, &table, &geo, &metrics).context("cannot start the click threads")?;
+    let (desk, conversions) = conversion_desk();
+    let carrier = ConversionCarrier::new(ledger.clone(), conversions);
+    let cap_keeper =
+        CapKeeper::new(ledger.clone(), node_name(), cells, refresh.caps(), Arc::clone(&metrics))?;
+    let edge = bound
+        .start(&click_ids.keys, &table, &geo, &metrics, &desk)
+        .context("cannot start the click threads")?;
+    // The edge alone has any, so that who carries conversions ends when the edge has.
+    drop(desk);
     // Only now, when the start cannot fail any more.
     for address in click_addresses {
         tracing::info!("clicks on http://{address}/sl");
     }
     tracing::info!("admin on http://{admin_address}/");
 
+    // Ends with the process.
+    if let LedgerAt::Here(ledger) = ledger {
+        tokio::spawn(show_caps(ledger, Arc::clone(&metrics)));
+    }
     let router = Admin {
         token: config.admin.token.clone(),
         metrics,
@@ -145,6 +155,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let refreshing = tokio::spawn(refresh.run());
     let (stop_keeping, keeping_stops) = oneshot::channel();
     let keeping = tokio::spawn(cap_keeper.run(keeping_stops));
+    let carrying = tokio::spawn(carrier.run());
 
     let end = signals.wait_for_the_end(&refresh_handle).await;
     readiness.begin_drain();
@@ -165,6 +176,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // Before the API ends, which may be that of the ledger.
     drop(stop_keeping);
     let _ = tokio::time::timeout(RETURN_PATIENCE, keeping).await;
+    let _ = tokio::time::timeout(RETURN_PATIENCE, carrying).await;
     drop(stop_admin);
     // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;

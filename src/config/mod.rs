@@ -17,7 +17,7 @@ use crate::admin;
 use crate::backoffice::{Limits, Rate};
 use crate::cake::{ClientOptions, Key, KeyError, KeySource, parse_upstream};
 use crate::click_id::WORKERS_MAX;
-use crate::edge::{self, ClickOptions, ConnectionOptions};
+use crate::edge::{self, ClickOptions, ConnectionOptions, ConversionOptions};
 use crate::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern, parse_net,
 };
@@ -323,7 +323,17 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
                 0.1,
             )?,
         },
+        conversion: conversion_options(raw)?,
     })
+}
+
+fn conversion_options(raw: &Raw) -> Result<ConversionOptions, ConfigError> {
+    let days = raw.conversions.click_age_days_max;
+    if !(1..=CLICK_AGE_DAYS_MAX).contains(&days) {
+        let expected = format!("days from 1 to {CLICK_AGE_DAYS_MAX}");
+        return Err(value("conversions.click_age_days_max", days, &expected));
+    }
+    Ok(ConversionOptions { click_age_max: Duration::from_secs(days as u64 * 86_400) })
 }
 
 fn admin_options(raw: &Raw, flags: &Flags) -> Result<admin::Options, ConfigError> {
@@ -553,6 +563,9 @@ pub const CLICK_ID_KEYS: &str = "click-id-key";
 
 /// A click id tells threads apart, up to as many as these.
 const THREADS_MAX: usize = WORKERS_MAX;
+
+/// The ledger forgets a conversion 400 days after the click; until then it must know it, to count it once.
+const CLICK_AGE_DAYS_MAX: usize = 365;
 
 /// More than one node answers; a higher one is a mistake in units.
 const RATE_MAX: f64 = 1_000_000.0;

@@ -14,6 +14,7 @@ pub struct Raw {
     pub geo: Geo,
     pub upstream: Upstream,
     pub caps: Caps,
+    pub conversions: Conversions,
     pub api: Api,
     pub admin: Admin,
     pub metrics: Metrics,
@@ -87,6 +88,13 @@ pub struct Upstream {
 #[serde(default, deny_unknown_fields)]
 pub struct Caps {
     pub ledger: String,
+}
+
+/// `[conversions]`: which of them count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Conversions {
+    pub click_age_days_max: usize,
 }
 
 /// `[api]`: what a caller may ask of the embedded API.
@@ -166,6 +174,12 @@ impl Default for Upstream {
 impl Default for Caps {
     fn default() -> Self {
         Self { ledger: "auto".to_owned() }
+    }
+}
+
+impl Default for Conversions {
+    fn default() -> Self {
+        Self { click_age_days_max: 90 }
     }
 }
 

@@ -134,9 +134,7 @@ fn refuse(parts: &Parts) -> Option<Reply> {
     if let Some(refusal) = Refusal::from_path(parts.uri.path()) {
         return Some(reply::bad_framing(refusal.sentence()));
     }
-    let headers = &parts.headers;
-    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
-        || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");
+    let has_body = has_body(&parts.headers);
     if parts.method != Method::GET && parts.method != Method::HEAD {
         let mut refusal = reply::method_not_allowed();
         if has_body {
@@ -147,14 +145,23 @@ fn refuse(parts: &Parts) -> Option<Reply> {
     if has_body {
         return Some(reply::bad_framing("A click has no body and no Transfer-Encoding.\n"));
     }
-    let mut hosts = headers.get_all(header::HOST).iter();
+    doubt_of_host(parts).map(reply::bad_framing)
+}
+
+/// Whether the head announces a body, however short.
+pub(super) fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
+}
+
+/// What is wrong with `Host`, in a line.
+pub(super) fn doubt_of_host(parts: &Parts) -> Option<&'static str> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (None, _) if parts.version == http::Version::HTTP_11 => {
-            Some(reply::bad_framing("The Host header is missing.\n"))
-        }
-        (Some(_), Some(_)) => Some(reply::bad_framing("The Host header is given more than once.\n")),
+        (None, _) if parts.version == http::Version::HTTP_11 => Some("The Host header is missing.\n"),
+        (Some(_), Some(_)) => Some("The Host header is given more than once.\n"),
         (Some(host), None) if !is_host(host.as_bytes()) => {
-            Some(reply::bad_framing("The Host header is not a host name with an optional port.\n"))
+            Some("The Host header is not a host name with an optional port.\n")
         }
         _ => None,
     }

@@ -1,13 +1,16 @@
 //! One client's connection: request lines are made readable, hyper reads heads and writes answers, the worker decides in
-//! between, and what hyper refuses by itself gets a sentence.
+//! between, and what hyper refuses by itself gets a sentence. A click is answered on the spot; a postback waits for the
+//! ledger, and holds up its own connection alone.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::future::ready;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,7 +22,9 @@ use tokio::sync::watch;
 use crate::state::CloseReason;
 
 use super::click;
+use super::conversion::{Call, Postbacks};
 use super::last_word::LastWord;
+use super::reply::Reply;
 use super::request_line::{HEAD_BYTES_MAX, RequestLines};
 use super::worker::Worker;
 
@@ -52,18 +57,26 @@ pub(super) async fn serve(
     stream: TcpStream,
     peer: IpAddr,
     worker: Rc<RefCell<Worker>>,
+    postbacks: &Postbacks,
     options: &ConnectionOptions,
     mut phase: watch::Receiver<Phase>,
 ) -> CloseReason {
     let next_is_last = Cell::new(*phase.borrow_and_update() != Phase::Serving);
-    let service = service_fn(|request: Request<Incoming>| {
-        let (parts, _body) = request.into_parts();
-        // The borrow ends before anything is awaited: handle is a plain function.
-        let mut reply = click::handle(&mut worker.borrow_mut(), &parts, peer);
+    let next_is_last = &next_is_last;
+    let finish = move |mut reply: Reply| {
         if next_is_last.get() {
             reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        std::future::ready(Ok::<_, Infallible>(reply))
+        Ok::<_, Infallible>(reply)
+    };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (parts, body) = request.into_parts();
+        if let Some(call) = Call::of_path(parts.uri.path()) {
+            let answer = async move { finish(postbacks.answer(call, parts, body).await) };
+            return Either::Right(Box::pin(answer));
+        }
+        // The borrow ends before anything is awaited: handle is a plain function.
+        Either::Left(ready(finish(click::handle(&mut worker.borrow_mut(), &parts, peer))))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -15,10 +15,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::click_id::{ClickIdKeys, NodeIdentity, WORKERS_MAX, WorkerIndex};
+use crate::ledger::ConversionDesk;
 use crate::state::{ClickCount, CloseReason, Counters, LiveGeo, LiveTable, Metrics};
 
 use super::click_ids::ClickIds;
 use super::connection::{self, ConnectionOptions, Phase};
+use super::conversion::{ConversionOptions, Postbacks};
 use super::worker::{ClickOptions, Worker, system_random};
 
 /// Where and how clicks are taken.
@@ -30,6 +32,7 @@ pub struct Options {
     pub threads: usize,
     pub click: ClickOptions,
     pub connection: ConnectionOptions,
+    pub conversion: ConversionOptions,
 }
 
 /// An address that could not be bound.
@@ -91,13 +94,15 @@ impl Bound {
         &self.addresses
     }
 
-    /// Begins to accept. The keys sign click ids, as a node that nobody has been before.
+    /// Begins to accept. The keys sign click ids, as a node that nobody has been before; conversions are handed in at the
+    /// desk.
     pub fn start(
         self,
         keys: &ClickIdKeys,
         table: &Arc<LiveTable>,
         geo: &Arc<LiveGeo>,
         metrics: &Arc<Metrics>,
+        desk: &ConversionDesk,
     ) -> io::Result<Edge> {
         let (phase, _) = watch::channel(Phase::Serving);
         let click_options = Arc::new(self.options.click);
@@ -109,9 +114,15 @@ impl Bound {
             let click_ids = ClickIds::new(keys.clone(), node, index_of_worker);
             let worker = Worker::new(Arc::clone(&click_options), click_ids, table, geo, metrics)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let postbacks = Postbacks::new(
+                keys.clone(),
+                desk.clone(),
+                Arc::clone(metrics),
+                self.options.conversion.clone(),
+            );
             let (options, phase) = (self.options.connection.clone(), phase.subscribe());
             threads.push(thread::Builder::new().name(format!("edge-{index}")).spawn(move || {
-                LocalSet::new().block_on(&runtime, run(sockets, worker, options, phase));
+                LocalSet::new().block_on(&runtime, run(sockets, worker, postbacks, options, phase));
             })?);
         }
         Ok(Edge { phase, threads })
@@ -149,16 +160,18 @@ impl Edge {
 async fn run(
     sockets: Vec<StdListener>,
     worker: Worker,
+    postbacks: Postbacks,
     options: ConnectionOptions,
     phase: watch::Receiver<Phase>,
 ) {
     let counters = Arc::clone(worker.counters());
     let worker = Rc::new(RefCell::new(worker));
-    let options = Rc::new(options);
+    let (postbacks, options) = (Rc::new(postbacks), Rc::new(options));
     let mut accepting = JoinSet::new();
     for socket in sockets {
         let acceptor = Acceptor {
             worker: Rc::clone(&worker),
+            postbacks: Rc::clone(&postbacks),
             options: Rc::clone(&options),
             counters: Arc::clone(&counters),
             phase: phase.clone(),
@@ -179,6 +192,7 @@ async fn run(
 /// One socket of one thread, and the connections that came from it.
 struct Acceptor {
     worker: Rc<RefCell<Worker>>,
+    postbacks: Rc<Postbacks>,
     options: Rc<ConnectionOptions>,
     counters: Arc<Counters>,
     phase: watch::Receiver<Phase>,
@@ -247,11 +261,12 @@ impl Acceptor {
     fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
         // An answer is one small write; waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);
-        let (worker, options) = (Rc::clone(&self.worker), Rc::clone(&self.options));
+        let (worker, postbacks) = (Rc::clone(&self.worker), Rc::clone(&self.postbacks));
+        let options = Rc::clone(&self.options);
         let (counters, phase) = (Arc::clone(&self.counters), self.phase.clone());
         self.connections.spawn_local(async move {
             counters.connection_opened();
-            let reason = connection::serve(stream, peer.ip(), worker, &options, phase).await;
+            let reason = connection::serve(stream, peer.ip(), worker, &postbacks, &options, phase).await;
             if reason == CloseReason::BadRequest {
                 // hyper refused it by itself: no HTTP/1.x, a head that cannot be read, or one that is too large.
                 counters.click(ClickCount::Invalid, None, None);

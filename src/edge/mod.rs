@@ -1,12 +1,13 @@
-//! The data plane: a click in, a redirect out.
+//! The data plane: a click in, a redirect out; a postback in, an answer out.
 //!
 //! Everything that a click needs is at hand: the live table and geo databases are read through the worker's own
-//! cached pointers, and no request waits for anything but its socket.
+//! cached pointers, and no click waits for anything but its socket. Postbacks wait for the ledger, beside the clicks.
 
 mod click;
 mod click_ids;
 mod client_ip;
 mod connection;
+mod conversion;
 mod last_word;
 mod listener;
 mod probe;
@@ -18,6 +19,7 @@ mod worker;
 pub use click::{decide_and_charge, handle};
 pub use click_ids::ClickIds;
 pub use connection::ConnectionOptions;
+pub use conversion::ConversionOptions;
 pub use listener::{BindError, Bound, Drained, Edge, Options, bind};
 pub use reply::Reply;
 pub use request_line::RequestLines;

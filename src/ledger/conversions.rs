@@ -43,6 +43,7 @@ pub(super) fn record(
         cap.stand(&mut turn, 0);
         cap.save(&turn)?;
     }
+    forget(&turn, 2 * conversions.len())?;
     turn.finish()?;
     Ok(recorded)
 }
@@ -88,5 +89,21 @@ fn caps_of(turn: &Turn<'_>, offer: u32) -> Result<Vec<CapRow>, LedgerError> {
     }
     Ok(caps)
 }
+
+/// Forgets conversions of clicks so old that no node takes another of them. A few at each turn and more than come in, so
+/// that the file does not grow for ever and nobody waits for a day's worth.
+fn forget(turn: &Turn<'_>, rows_max: usize) -> Result<(), LedgerError> {
+    turn.connection
+        .prepare_cached(
+            "DELETE FROM conversions WHERE (click_id, event, transaction_id) IN
+             (SELECT click_id, event, transaction_id FROM conversions WHERE clicked_at < ? ORDER BY clicked_at LIMIT ?)",
+        )?
+        .execute((turn.now.wall.0 - FORGET_AFTER_MS, rows_max))?;
+    Ok(())
+}
+
+/// 400 days: more than the click of a conversion may be old (`conversions.click_age_days_max`), whatever is configured and
+/// however two clocks differ.
+const FORGET_AFTER_MS: i64 = 400 * 86_400_000;
 
 const CONVERSIONS_MAX: usize = 10_000;

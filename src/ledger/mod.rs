@@ -16,6 +16,7 @@
 //! nodes        who asks, and what it was answered last
 //! definitions  which caps are in force
 //! conversions  each counted once
+//! desk         where conversions are handed in, to be carried to the ledger many at a time
 //! caps         a cap's row: window, count, standing
 //! turn         one piece of work in a transaction
 //! clock        the clocks of the machine
@@ -25,6 +26,7 @@ mod caps;
 mod clock;
 mod conversions;
 mod definitions;
+mod desk;
 mod error;
 mod grant;
 mod holdings;
@@ -38,6 +40,7 @@ mod valkey;
 mod window;
 
 pub use clock::LedgerTime;
+pub use desk::{ConversionBatch, ConversionDesk, ConversionLine, conversion_desk};
 pub use error::LedgerError;
 pub use local::LocalLedger;
 pub use message::{CapState, Conversion, Grant, LeaseItem, LeaseReply, LeaseRequest, Recorded, Standing};

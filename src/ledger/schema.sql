@@ -80,3 +80,6 @@ CREATE TABLE conversions (
     amount         TEXT,
     PRIMARY KEY (click_id, event, transaction_id)
 ) STRICT, WITHOUT ROWID;
+
+-- By the time that is in its id: mostly written at its end.
+CREATE INDEX conversions_by_click ON conversions (clicked_at);

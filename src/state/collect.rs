@@ -16,6 +16,7 @@ use super::counters::{
 };
 use super::geo::GeoCount;
 use super::live::LiveTable;
+use crate::types::CapKey;
 
 /// Every worker's counters.
 #[derive(Debug)]
@@ -111,6 +112,46 @@ impl Collector for TableCollector {
     }
 }
 
+/// What is left of each cap.
+pub(super) type CapsLeft = Mutex<Vec<(CapKey, u64)>>;
+
+/// Shows what is left of each cap, when asked.
+pub(super) struct CapCollector {
+    left: Arc<CapsLeft>,
+    descs: Vec<Desc>,
+}
+
+impl CapCollector {
+    pub(super) fn new(left: Arc<CapsLeft>) -> Self {
+        Self { left, descs: descs(CAP_FAMILIES) }
+    }
+}
+
+impl Collector for CapCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let left = lock(&self.left).iter().map(|(cap, left)| remaining(cap, *left)).collect();
+        families(CAP_FAMILIES, [left])
+    }
+}
+
+fn remaining(cap: &CapKey, left: u64) -> Metric {
+    let offer = cap.offer.to_string();
+    // To Prometheus, an empty label is none.
+    let affiliate = cap.affiliate.map(|affiliate| affiliate.to_string()).unwrap_or_default();
+    let mut metric = gauge_value(left as f64);
+    metric.set_label(labels(&[
+        ("offer_id", &offer),
+        ("affiliate_id", &affiliate),
+        ("cap_type", cap.kind.as_str()),
+        ("cap_interval", cap.interval.as_str()),
+    ]));
+    metric
+}
+
 fn by_id(workers: &[Arc<Counters>]) -> (Vec<Metric>, Vec<Metric>) {
     let mut sums = ById::default();
     for worker in workers {
@@ -188,23 +229,25 @@ fn families<const N: usize>(described: [Family; N], metrics: [Vec<Metric>; N]) -
         .collect()
 }
 
-fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
+fn counter(labelled: &[(&str, &str)], value: u64) -> Metric {
     let mut count = CounterProto::default();
     count.set_value(value as f64);
     let mut metric = Metric::default();
     metric.set_counter(count);
-    metric.set_label(
-        labels
-            .iter()
-            .map(|(name, value)| {
-                let mut label = LabelPair::default();
-                label.set_name((*name).to_owned());
-                label.set_value((*value).to_owned());
-                label
-            })
-            .collect(),
-    );
+    metric.set_label(labels(labelled));
     metric
+}
+
+fn labels(labelled: &[(&str, &str)]) -> Vec<LabelPair> {
+    labelled
+        .iter()
+        .map(|(name, value)| {
+            let mut label = LabelPair::default();
+            label.set_name((*name).to_owned());
+            label.set_value((*value).to_owned());
+            label
+        })
+        .collect()
 }
 
 fn gauge_value(value: f64) -> Metric {
@@ -244,6 +287,9 @@ const WORKER_FAMILIES: [Family; 9] = [
     ("connections_closed_total", "Closed connections by reason.", MetricType::COUNTER),
     ("accept_errors_total", "Connections that could not be accepted.", MetricType::COUNTER),
 ];
+
+const CAP_FAMILIES: [Family; 1] =
+    [("cap_remaining", "Clicks or conversions that are left of a cap in its window.", MetricType::GAUGE)];
 
 const TABLE_FAMILIES: [Family; 6] = [
     ("snapshot_generation", "Generation of the live table; 0 before the first.", MetricType::GAUGE),

@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex};
 use prometheus::core::Collector;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
-use super::collect::{PREFIX, TableCollector, WorkerCollector, Workers};
+use super::collect::{CapCollector, CapsLeft, PREFIX, TableCollector, WorkerCollector, Workers};
+use super::conversions::ConversionCount;
 use super::counters::{Counters, LinkSeries, lock};
 use super::live::LiveTable;
 use super::refresh::RefreshResult;
+use crate::types::CapKey;
 
 /// The node's metrics. Shared by all rooms; each field is one series or family.
 #[derive(Debug)]
@@ -26,6 +28,10 @@ pub struct Metrics {
     pub snapshot_quarantined: IntGauge,
     /// `ledger_reachable`: 1 while the ledger answers; without it, capped offers close when their leases are spent.
     pub ledger_reachable: IntGauge,
+    /// `conversions_total{result}`: postbacks, by what came of them.
+    conversions: IntCounterVec,
+    /// `cap_remaining{offer_id,affiliate_id,cap_type,cap_interval}`, on the node that has the ledger.
+    caps_left: Arc<CapsLeft>,
     /// `geo_database_build_timestamp_seconds`: when the geo database in use was made; 0 for none.
     pub geo_database_build: IntGauge,
     /// `geo_reloads_total{result}`: attempts to load a changed geo database.
@@ -43,6 +49,8 @@ impl Metrics {
             refreshes: counter_vec("snapshot_refreshes_total", "Attempts to refresh the snapshot.", "result"),
             snapshot_quarantined: gauge("snapshot_quarantined", "Items left out of the live table."),
             ledger_reachable: gauge("ledger_reachable", "Whether the ledger of caps answers."),
+            conversions: counter_vec("conversions_total", "Postbacks by what came of them.", "result"),
+            caps_left: Arc::default(),
             geo_database_build: gauge(
                 "geo_database_build_timestamp_seconds",
                 "When the geo database in use was made; 0 for none.",
@@ -57,6 +65,9 @@ impl Metrics {
         for result in RefreshResult::ALL {
             metrics.refreshes.with_label_values(&[result.as_str()]);
         }
+        for count in ConversionCount::ALL {
+            metrics.conversions.with_label_values(&[count.as_str()]);
+        }
         for result in ["loaded", "failed"] {
             metrics.geo_reloads.with_label_values(&[result]);
         }
@@ -65,6 +76,8 @@ impl Metrics {
         metrics.register(metrics.geo_database_build.clone());
         metrics.register(metrics.geo_reloads.clone());
         metrics.register(metrics.ledger_reachable.clone());
+        metrics.register(metrics.conversions.clone());
+        metrics.register(CapCollector::new(Arc::clone(&metrics.caps_left)));
         metrics.register(WorkerCollector::new(workers));
         metrics.register(TableCollector::new(live));
         metrics.register(build_info());
@@ -82,6 +95,15 @@ impl Metrics {
 
     pub fn refreshed(&self, result: RefreshResult) {
         self.refreshes.with_label_values(&[result.as_str()]).inc();
+    }
+
+    pub fn conversion(&self, count: ConversionCount) {
+        self.conversions.with_label_values(&[count.as_str()]).inc();
+    }
+
+    /// What is left of each cap, in place of what was told before.
+    pub fn caps_are(&self, caps: Vec<(CapKey, u64)>) {
+        *lock(&self.caps_left) = caps;
     }
 
     pub fn geo_reloaded(&self, loaded: bool) {
@@ -125,7 +147,7 @@ mod tests {
     use super::super::counters::ClickCount;
     use super::*;
     use crate::routing::{BotPolicy, Outcome, Table};
-    use crate::types::{LinkId, OfferId};
+    use crate::types::{AffiliateId, CapInterval, CapKind, LinkId, OfferId};
 
     fn metrics(links_max: usize) -> Metrics {
         let live = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
@@ -150,6 +172,28 @@ mod tests {
             assert!(text.contains(&series), "{text}");
         }
         assert!(text.contains("smartlink_offer_clicks_total{offer_id=\"1042\"} 3\n"));
+    }
+
+    #[test]
+    fn what_is_left_of_caps_is_shown_by_all_of_their_name() {
+        let metrics = metrics(1);
+        let key = |offer, affiliate| CapKey {
+            offer: OfferId::new(offer).unwrap(),
+            affiliate: AffiliateId::new(affiliate),
+            kind: CapKind::Click,
+            interval: CapInterval::Daily,
+        };
+        metrics.caps_are(vec![(key(30, 11), 5), (key(301, 1), 6), (key(3011, 0), 7)]);
+        let text = metrics.text().unwrap();
+        for (offer, affiliate, left) in [("30", "11", 5), ("301", "1", 6), ("3011", "", 7)] {
+            let line = format!(
+                "smartlink_cap_remaining{{offer_id=\"{offer}\",affiliate_id=\"{affiliate}\",cap_type=\"click\",\
+                 cap_interval=\"daily\"}} {left}\n"
+            );
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        metrics.caps_are(Vec::new());
+        assert!(!metrics.text().unwrap().contains("cap_remaining"));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum Unanswered {
     Call(#[from] CallError),
     #[error("its answer cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
+    #[error("it tells of {recorded} conversions, and was told {count}")]
+    Short { recorded: usize, count: usize },
     #[error("there is no answer within {:.0} s", .0.as_secs_f32())]
     Late(Duration),
 }

@@ -2,7 +2,9 @@
 //!
 //! Nothing here is on the click path. Whatever fails, the live table stays as it is.
 
+mod cap_gauges;
 mod cap_keeper;
+mod conversions;
 mod geo_reload;
 mod guard;
 mod keeper;
@@ -16,7 +18,9 @@ mod refresh;
 mod routing_file;
 mod unreadable;
 
+pub use cap_gauges::show_caps;
 pub use cap_keeper::{CapKeeper, LEASE, LedgerAt};
+pub use conversions::ConversionCarrier;
 pub use geo_reload::{GeoFiles, GeoLoadError, GeoReload};
 pub use guard::GuardOptions;
 pub use last_good::{Kept, LastGoodError, read as read_last_good};

@@ -34,7 +34,9 @@ pub struct Answer {
     pub status: u16,
     /// In the order of the wire, names in lower case.
     pub headers: Vec<(String, String)>,
+    /// What is not UTF-8 in it is U+FFFD.
     pub body: String,
+    pub bytes: Vec<u8>,
 }
 
 /// How a connection ended instead of answering.
@@ -159,7 +161,8 @@ impl Connection {
             self.read_more("the body of an answer")?;
         }
         let body = self.unread[head_bytes..head_bytes + length].to_vec();
-        answer.body = String::from_utf8(body).expect("a body in UTF-8");
+        answer.body = String::from_utf8_lossy(&body).into_owned();
+        answer.bytes = body;
         self.unread.drain(..head_bytes + length);
         Ok(answer)
     }
@@ -206,7 +209,7 @@ impl Answer {
             })
             .collect();
         let status = status.unwrap_or_else(|| panic!("no status: {status_line:?}"));
-        Self { status_line, status, headers, body: String::new() }
+        Self { status_line, status, headers, body: String::new(), bytes: Vec::new() }
     }
 
     /// The only header of this name.
