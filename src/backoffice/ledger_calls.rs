@@ -14,7 +14,7 @@ use super::Backoffice;
 use super::answer::{Answer, Refusal, Under};
 use super::api;
 use super::parameters::{Parameters, PresentedKeys};
-use crate::ledger::{Conversion, LeaseRequest, LedgerError, LocalLedger};
+use crate::ledger::{Conversion, LeaseRequest, Ledger, LedgerError};
 
 /// The path behind `/api/2/`.
 pub const LEASE: &str = "cap_lease.json";
@@ -43,10 +43,7 @@ pub async fn record(State(backoffice): State<Backoffice>, request: Request) -> R
 }
 
 /// The ledger, and what it is told by whoever has a key.
-async fn read<T: DeserializeOwned>(
-    backoffice: Backoffice,
-    request: Request,
-) -> Result<(LocalLedger, T), Refusal> {
+async fn read<T: DeserializeOwned>(backoffice: Backoffice, request: Request) -> Result<(Ledger, T), Refusal> {
     let (head, body) = request.into_parts();
     if head.method != Method::POST {
         return Err(Refusal::Method { allowed: "POST" });

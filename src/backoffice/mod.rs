@@ -61,7 +61,7 @@ use store::Store;
 
 use crate::cake::Key;
 use crate::cake::wire::FieldError;
-use crate::ledger::LocalLedger;
+use crate::ledger::Ledger;
 use crate::routing::{DestinationPolicy, Template, Zone};
 
 /// The room: the open store and its API. Clones share it.
@@ -100,7 +100,7 @@ pub struct DemoError(String);
 impl Backoffice {
     /// Opens the store, or makes it. Blocks: it reads the file once to see that it is whole.
     /// `ledger`: who says how full caps are, and grants leases to the other nodes.
-    pub fn open(path: &Path, options: Options, ledger: LocalLedger) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, options: Options, ledger: Ledger) -> Result<Self, OpenError> {
         let gate = Gate::new(options.limits.rate);
         let readers = Readers::new();
         Ok(Self(Arc::new(Room { store: Store::open(path)?, options, gate, readers, ledger })))
@@ -138,7 +138,7 @@ impl Backoffice {
         &self.0.readers
     }
 
-    fn ledger(&self) -> &LocalLedger {
+    fn ledger(&self) -> &Ledger {
         &self.0.ledger
     }
 
@@ -186,7 +186,7 @@ struct Room {
     options: Options,
     gate: Gate,
     readers: Readers,
-    ledger: LocalLedger,
+    ledger: Ledger,
 }
 
 /// Where the API is mounted.

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,7 +21,7 @@ use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
 use crate::config::{Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
 use crate::edge::{self, Drained};
-use crate::ledger::{LocalLedger, conversion_desk};
+use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
 use crate::routing::Table;
 use crate::state::{CapCells, LiveTable, Metrics, Readiness, RefreshHandle};
 use crate::sync::{CapKeeper, ConversionCarrier, GeoReload, LedgerAt, Overlay, Refresh, show_caps};
@@ -84,7 +84,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let readiness = Arc::new(Readiness::default());
     let (geo_reload, geo) = GeoReload::start(config.geo.clone(), &metrics)?;
 
-    let local_ledger = LazyLock::new(|| LocalLedger::start(&config.data_dir.join(LEDGER)));
+    let own_ledger = match &config.ledger {
+        LedgerPlace::Here => Some(Ledger::Local(LocalLedger::start(&config.data_dir.join(LEDGER)))),
+        LedgerPlace::Valkey(servers) => {
+            tracing::info!("caps are counted on {servers}");
+            Some(Ledger::Valkey(ValkeyLedger::new(servers.clone())))
+        }
+        LedgerPlace::Upstream => None,
+    };
     let (upstream, key, api) = match &config.upstream {
         Upstream::Remote { url, key } => {
             tracing::info!("upstream {url}");
@@ -92,16 +99,15 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         }
         Upstream::Embedded { key } => {
             let base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(&click_addresses));
-            let (key, backoffice) = open_backoffice(&config, key.as_ref(), base_url, local_ledger.clone())?;
+            let ledger = own_ledger.clone().context("who runs the API counts its caps")?;
+            let (key, backoffice) = open_backoffice(&config, key.as_ref(), base_url, ledger)?;
             (local_url(admin_address)?, key, Some(backoffice))
         }
     };
     let client = |options| Client::new(options).context("cannot prepare TLS for the upstream");
-    let ledger = match config.ledger {
-        LedgerPlace::Here => LedgerAt::Here(local_ledger.clone()),
-        LedgerPlace::Upstream => {
-            LedgerAt::Upstream(Arc::new(client(config.ledger_client(upstream.clone(), key.clone()))?))
-        }
+    let ledger = match own_ledger {
+        Some(ledger) => LedgerAt::Here(ledger),
+        None => LedgerAt::Upstream(Arc::new(client(config.ledger_client(upstream.clone(), key.clone()))?)),
     };
     let client = client(config.client(upstream, key))?;
     let cells = Arc::new(CapCells::default());
@@ -216,7 +222,7 @@ fn open_backoffice(
     config: &Config,
     key: Option<&KeySource>,
     public_base_url: String,
-    ledger: LocalLedger,
+    ledger: Ledger,
 ) -> anyhow::Result<(KeySource, Backoffice)> {
     let key = match key {
         Some(key) => key.clone(),

@@ -18,6 +18,7 @@ use crate::backoffice::{Limits, Rate};
 use crate::cake::{ClientOptions, Key, KeyError, KeySource, parse_upstream};
 use crate::click_id::WORKERS_MAX;
 use crate::edge::{self, ClickOptions, ConnectionOptions, ConversionOptions};
+use crate::ledger::ValkeyOptions;
 use crate::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern, parse_net,
 };
@@ -81,12 +82,14 @@ pub enum Upstream {
 }
 
 /// Where it is counted how full caps are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum LedgerPlace {
     /// In this process, in a file of its data directory.
     Here,
     /// In the process of the upstream, which is a smartlink.
     Upstream,
+    /// On Valkey or Redis, for all nodes that say so.
+    Valkey(ValkeyOptions),
 }
 
 /// A configuration that cannot be run: which file or key, what is wrong, what would be right.
@@ -240,7 +243,15 @@ fn ledger_place(text: &str, upstream: &Upstream) -> Result<LedgerPlace, ConfigEr
             "caps.ledger is \"upstream\", but this process is its own upstream; expected local, or auto"
                 .to_owned(),
         )),
-        _ => Err(value("caps.ledger", text, "auto, local or upstream")),
+        (address, _) if address.contains("://") => {
+            // Not as it was typed: it may hold a password.
+            ValkeyOptions::parse(address)
+                .map(LedgerPlace::Valkey)
+                .map_err(|problem| ConfigError::Conflict(format!("caps.ledger: {problem}")))
+        }
+        _ => {
+            Err(value("caps.ledger", text, "auto, local, upstream, or an address such as redis://host:6379"))
+        }
     }
 }
 

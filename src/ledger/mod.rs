@@ -5,6 +5,7 @@
 //! window: nobody can know whether it was spent.
 //!
 //! ```text
+//! either       one ledger or the other
 //! message      what nodes and the ledger say to each other
 //! window       which civil day, week or month it is
 //! local        the ledger of this process: a thread, and calls that are committed together
@@ -27,6 +28,7 @@ mod clock;
 mod conversions;
 mod definitions;
 mod desk;
+mod either;
 mod error;
 mod grant;
 mod holdings;
@@ -41,6 +43,7 @@ mod window;
 
 pub use clock::LedgerTime;
 pub use desk::{ConversionBatch, ConversionDesk, ConversionLine, conversion_desk};
+pub use either::Ledger;
 pub use error::LedgerError;
 pub use local::LocalLedger;
 pub use message::{CapState, Conversion, Grant, LeaseItem, LeaseReply, LeaseRequest, Recorded, Standing};

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ledger::LocalLedger;
+use crate::ledger::Ledger;
 use crate::state::Metrics;
 
 /// Looks each second, until it is dropped.
-pub async fn show_caps(ledger: LocalLedger, metrics: Arc<Metrics>) {
+pub async fn show_caps(ledger: Ledger, metrics: Arc<Metrics>) {
     loop {
         let begun = Instant::now();
         // What is not known is not shown; the log says elsewhere why the ledger fails.

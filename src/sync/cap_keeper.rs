@@ -12,15 +12,15 @@ use tokio::time::Instant;
 
 use super::leases::Leases;
 use crate::cake::{CallError, Client};
-use crate::ledger::{LeaseReply, LeaseRequest, LedgerError, LocalLedger};
+use crate::ledger::{LeaseReply, LeaseRequest, Ledger, LedgerError};
 use crate::routing::Cap;
 use crate::state::{CapCells, Metrics, uptime};
 
 /// Where the ledger is.
 #[derive(Clone)]
 pub enum LedgerAt {
-    /// In this process.
-    Here(LocalLedger),
+    /// This process calls it itself: it tells it which caps there are.
+    Here(Ledger),
     /// In the process whose API the upstream is.
     Upstream(Arc<Client>),
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use smartlink::backoffice::{Backoffice, Limits, Options};
 use smartlink::cake::{Key, Lines, Network, wire};
-use smartlink::ledger::LocalLedger;
+use smartlink::ledger::{Ledger, LocalLedger};
 use smartlink::routing::{DestinationPolicy, Zone};
 
 /// The API over a real socket, on a port of the system's choice. Dropping it ends every task and closes the store.
@@ -59,7 +59,7 @@ impl Api {
             destination_policy: DestinationPolicy::default(),
             limits,
         };
-        let ledger = LocalLedger::start(&path.with_extension("ledger"));
+        let ledger = Ledger::Local(LocalLedger::start(&path.with_extension("ledger")));
         let backoffice = Backoffice::open(path, options, ledger).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
