@@ -148,3 +148,55 @@ fn at_midnight_the_next_window_opens_and_nothing_is_lost_of_it() {
     let after = world.run(20, &[200; 3]);
     assert_eq!(after, 2_000, "the whole of the next day");
 }
+
+#[test]
+fn a_cap_that_was_full_is_asked_for_again_though_another_is_new_at_the_same_moment() {
+    let mut world = World::new(1, 50);
+    assert_eq!(world.run(3, &[100]), 50);
+    assert_eq!(world.run(1, &[100]), 0);
+    // Raised, and a cap of another offer beside it: the node hears of both at once.
+    let key = CapKey { offer: OfferId::new(7).unwrap(), ..world.cap.key };
+    world.cap.amount = 1_000;
+    let caps = [world.cap.clone(), Cap { key, ..world.cap.clone() }];
+    world.ledger.define(&caps, world.time()).unwrap();
+    let node = &mut world.nodes[0];
+    node.book = node.cells.book(&caps);
+    node.leases.know(&node.cells);
+    assert_eq!(world.run(20, &[100]), 950);
+}
+
+#[test]
+fn a_full_cap_that_is_removed_and_set_again_is_open() {
+    let mut world = World::new(2, 50);
+    assert_eq!(world.run(3, &[100; 2]), 50);
+    for caps in [vec![], vec![Cap { amount: 1_000, ..world.cap.clone() }]] {
+        world.ledger.define(&caps, world.time()).unwrap();
+        // One of the nodes hears of it, the other of the end alone.
+        for node in world.nodes.iter_mut().skip(usize::from(caps.is_empty())) {
+            node.book = node.cells.book(&caps);
+            node.leases.know(&node.cells);
+        }
+        world.run(1, &[0; 2]);
+    }
+    assert_eq!(world.run(20, &[100; 2]), 950, "what was used before counts on");
+}
+
+#[test]
+fn more_caps_than_one_request_has_room_for_are_all_leased() {
+    let mut world = World::new(1, 100);
+    let cap = |offer: u32| Cap {
+        key: CapKey { offer: OfferId::new(offer).unwrap(), ..world.cap.key },
+        ..world.cap.clone()
+    };
+    let caps: Vec<Cap> = (1..=5_000).map(cap).collect();
+    world.ledger.define(&caps, world.time()).unwrap();
+    let node = &mut world.nodes[0];
+    node.book = node.cells.book(&caps);
+    node.leases.know(&node.cells);
+    for _ in 0..4 {
+        world.elapsed_ms += 250;
+        world.exchange(0);
+    }
+    let cells = world.nodes[0].cells.cells();
+    assert!(cells.iter().filter(|(key, _)| key.offer.value() <= 5_000).all(|(_, cell)| cell.tokens() > 0));
+}

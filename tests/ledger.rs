@@ -868,3 +868,27 @@ fn config(cases: u32) -> ProptestConfig {
     println!("PROPTEST_RNG_SEED={}", config.rng_seed);
     config
 }
+
+#[test]
+fn a_conversion_cap_that_is_full_again_right_after_midnight_is_told_again() {
+    let mut cap = cap(CapInterval::Daily, 1);
+    cap.key.kind = CapKind::Conversion;
+    let mut story = Story::new(std::slice::from_ref(&cap));
+    let mut node = Node::new("a");
+    let conversion = |id: &str| Conversion {
+        click_id: id.to_owned(),
+        event: 0,
+        transaction: String::new(),
+        offer_id: cap.key.offer.value(),
+        affiliate_id: 7,
+        smart_link_id: 1,
+        clicked_at: 0,
+        amount: None,
+    };
+    story.ledger.record(&[conversion("yesterday")], story.now).unwrap();
+    assert_eq!(story.ask(&mut node, vec![]).standings.iter().map(flags).collect::<Vec<_>>(), [CLOSED]);
+    story.pass(13 * HOUR);
+    // Nobody has asked since midnight.
+    story.ledger.record(&[conversion("today")], story.now).unwrap();
+    assert_eq!(story.ask(&mut node, vec![]).standings.iter().map(flags).collect::<Vec<_>>(), [CLOSED]);
+}

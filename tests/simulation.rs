@@ -2,7 +2,7 @@
 //!
 //! What is simulated is what runs: [`decide`], the cap cells and their charge, the node's [`Leases`] and the SQLite
 //! ledger, over a network that loses, repeats, delays and cuts off, on machines that crash, restart, shut down, and whose
-//! clocks drift and step. Only the sockets, the threads and the disk are not there; tests/caps.rs and `.ci/chaos` have those.
+//! clocks drift and step. Only the sockets, the threads and the disk are not there; tests/caps.rs has those.
 //!
 //! `SEEDS=10000 cargo test --release --test simulation` runs more seeds, `SEED=17` runs one and tells its story.
 
@@ -126,7 +126,7 @@ const SECOND: u64 = 1_000 * MS;
 const FAULTS_END: True = 30 * SECOND;
 const WORLD_ENDS: True = 45 * SECOND;
 
-/// How often a node looks at what it holds, as in `sync/cap_leases.rs`.
+/// How often a node looks at what it holds, as in `sync/cap_keeper.rs`.
 const TICK: u64 = 250 * MS;
 
 /// How long it waits for an answer.
@@ -677,7 +677,7 @@ impl World {
         }
     }
 
-    /// After the last fault, with clicks everywhere: nothing that can be reached is left.
+    /// After the last fault, with clicks everywhere: what came of the caps.
     fn judge(&mut self) {
         if !self.has_steps {
             for (&(cap, day), &count) in &self.by_wall {

@@ -112,10 +112,15 @@ impl CapRow {
     }
 
     /// Begins the window of this moment. What is held of the last one is [`holdings`](super::holdings)' to know.
-    pub fn begin_window(&mut self, at: UnixMillis) -> Result<(), LedgerError> {
-        self.window = Window::at(self.key.interval, &self.zone()?, at);
+    pub fn begin_window(&mut self, turn: &mut Turn<'_>) -> Result<(), LedgerError> {
+        self.window = Window::at(self.key.interval, &self.zone()?, turn.now.wall);
         self.used = 0;
         self.wanted_until = None;
+        // How it stood was told of the last window: if it stands so again in this one, that is news.
+        if self.flags != Flags::default() {
+            self.flags = Flags::default();
+            self.news = turn.next_news();
+        }
         Ok(())
     }
 

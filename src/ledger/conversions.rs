@@ -31,7 +31,7 @@ pub(super) fn record(
         recorded.push(Recorded::Counted);
         let of_offer = match caps.entry(conversion.offer_id) {
             Entry::Occupied(read) => read.into_mut(),
-            Entry::Vacant(unread) => unread.insert(caps_of(&turn, conversion.offer_id)?),
+            Entry::Vacant(unread) => unread.insert(caps_of(&mut turn, conversion.offer_id)?),
         };
         for cap in of_offer {
             if cap.key.affiliate.is_none_or(|affiliate| affiliate.value() == conversion.affiliate_id) {
@@ -82,7 +82,7 @@ fn write_down(turn: &Turn<'_>, conversion: &Conversion) -> Result<bool, LedgerEr
 }
 
 /// The offer's conversion caps. One that was removed goes on counting, so that it is right when it is set again.
-fn caps_of(turn: &Turn<'_>, offer: u32) -> Result<Vec<CapRow>, LedgerError> {
+fn caps_of(turn: &mut Turn<'_>, offer: u32) -> Result<Vec<CapRow>, LedgerError> {
     let mut caps = CapRow::all(turn, "offer_id = ? AND kind = 'conversion'", [offer])?;
     for cap in &mut caps {
         holdings::roll(turn, cap)?;

@@ -22,7 +22,7 @@ pub(super) fn define(connection: &Connection, caps: &[Cap], now: LedgerTime) -> 
         let mut row = before.clone();
         match wanted.remove(&row.key) {
             Some(cap) if is_defined(&row, cap) => continue,
-            Some(cap) => redefine(&turn, &mut row, cap)?,
+            Some(cap) => redefine(&mut turn, &mut row, cap)?,
             None if !row.in_force => continue,
             None => row.in_force = false,
         }
@@ -40,11 +40,12 @@ pub(super) fn define(connection: &Connection, caps: &[Cap], now: LedgerTime) -> 
 
 /// Every cap in force, as it stands at this moment. Windows that have ended end in this, too.
 pub(super) fn state(connection: &Connection, now: LedgerTime) -> Result<Vec<CapState>, LedgerError> {
-    let turn = Turn::begin(connection, now)?;
+    let mut turn = Turn::begin(connection, now)?;
+    let before = turn.news();
     let rows = CapRow::all(&turn, "in_force ORDER BY offer_id, affiliate_id, kind, interval", ())?;
     let mut states = Vec::with_capacity(rows.len());
     for mut row in rows {
-        roll(&turn, &mut row)?;
+        roll(&mut turn, &mut row)?;
         states.push(CapState {
             cap: row.key,
             amount: row.amount,
@@ -52,6 +53,9 @@ pub(super) fn state(connection: &Connection, now: LedgerTime) -> Result<Vec<CapS
             leased: if row.key.kind == CapKind::Click { leased(&turn, &row, NOBODY)?.all } else { 0 },
             window_ends_at: row.window.end.map(|end| end.saturating_mul(1000)),
         });
+    }
+    if turn.news() != before {
+        turn.finish()?;
     }
     Ok(states)
 }
@@ -63,7 +67,7 @@ fn is_defined(row: &CapRow, cap: &Cap) -> bool {
         && row.alert_only == cap.alert_only
 }
 
-fn redefine(turn: &Turn<'_>, row: &mut CapRow, cap: &Cap) -> Result<(), LedgerError> {
+fn redefine(turn: &mut Turn<'_>, row: &mut CapRow, cap: &Cap) -> Result<(), LedgerError> {
     // By the old zone first: if its window has ended, nothing of it is left to carry over.
     roll(turn, row)?;
     if row.zone != cap.zone.name() {
@@ -71,7 +75,11 @@ fn redefine(turn: &Turn<'_>, row: &mut CapRow, cap: &Cap) -> Result<(), LedgerEr
     }
     row.amount = cap.amount.min(AMOUNT_MAX);
     row.alert_only = cap.alert_only;
-    row.in_force = true;
+    if !row.in_force {
+        // A node may remember how it stood before it was removed.
+        row.in_force = true;
+        row.news = turn.next_news();
+    }
     Ok(())
 }
 

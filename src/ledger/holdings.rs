@@ -49,11 +49,11 @@ pub(super) fn leased(turn: &Turn<'_>, cap: &CapRow, holder: i64) -> Result<Lease
 
 /// Begins the next window if the clock has passed the end of this one. A clock that was set back begins none: the newer
 /// window stays in force until its own end.
-pub(super) fn roll(turn: &Turn<'_>, cap: &mut CapRow) -> Result<(), LedgerError> {
+pub(super) fn roll(turn: &mut Turn<'_>, cap: &mut CapRow) -> Result<(), LedgerError> {
     if !cap.window.is_over(turn.now.wall) {
         return Ok(());
     }
-    cap.begin_window(turn.now.wall)?;
+    cap.begin_window(turn)?;
     // By the uptime at which the wall clock came to the beginning of this window. If that was set forward since they were
     // granted, some leases had time left then, and their clicks may have been of either.
     let began_ms_ago =

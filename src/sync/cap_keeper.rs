@@ -48,6 +48,10 @@ pub struct CapKeeper {
     /// The caps in force, whenever they have changed.
     caps: watch::Receiver<Arc<[Cap]>>,
     metrics: Arc<Metrics>,
+    /// Whether the ledger that is here has taken the caps in force.
+    is_defined: bool,
+    /// It did not, when it was told last.
+    is_refused: bool,
     is_reachable: bool,
 }
 
@@ -62,7 +66,16 @@ impl CapKeeper {
     ) -> std::io::Result<Self> {
         let epoch = SysRng.try_next_u64().map_err(std::io::Error::other)?;
         let leases = Leases::new(node, epoch);
-        Ok(Self { ledger, leases, cells, caps, metrics, is_reachable: true })
+        Ok(Self {
+            ledger,
+            leases,
+            cells,
+            caps,
+            metrics,
+            is_defined: false,
+            is_refused: false,
+            is_reachable: true,
+        })
     }
 
     /// Runs until `stop` comes or is dropped; then returns what the node holds, if the ledger answers.
@@ -78,7 +91,7 @@ impl CapKeeper {
                     self.learn().await;
                 }
                 () = self.cells.called() => {}
-                () = tokio::time::sleep(TICK) => {}
+                () = tokio::time::sleep(TICK) => self.define().await,
             }
             self.exchange().await;
             // However many clicks miss a token: the disk of the ledger writes for all nodes.
@@ -101,15 +114,31 @@ impl CapKeeper {
 
     /// Takes up the caps that are in force now. The ledger that is here learns of them from here.
     async fn learn(&mut self) {
-        let caps = Arc::clone(&self.caps.borrow_and_update());
-        if let LedgerAt::Here(ledger) = &self.ledger
-            && let Err(error) = ledger.define(caps.to_vec()).await
-        {
-            tracing::error!("the caps in force cannot be written down: {error}");
-            // Tried again with the next exchange.
-            self.caps.mark_changed();
-        }
+        self.caps.mark_unchanged();
         self.leases.know(&self.cells);
+        self.is_defined = false;
+        self.define().await;
+    }
+
+    /// Tells the ledger that is here which caps there are, until it has taken it.
+    async fn define(&mut self) {
+        let LedgerAt::Here(ledger) = &self.ledger else { return };
+        if self.is_defined {
+            return;
+        }
+        let caps = self.caps.borrow().to_vec();
+        let defined = tokio::time::timeout(DEFINE_PATIENCE, ledger.define(caps)).await;
+        match defined.map_err(|_| Unanswered::Late(DEFINE_PATIENCE)).and_then(|defined| Ok(defined?)) {
+            Ok(()) => (self.is_defined, self.is_refused) = (true, false),
+            Err(error) => {
+                if !self.is_refused {
+                    tracing::error!(
+                        "the ledger does not take the caps in force; it is told again and again: {error}"
+                    );
+                }
+                self.is_refused = true;
+            }
+        }
     }
 
     async fn exchange(&mut self) {
@@ -164,6 +193,9 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Between two requests.
 const BETWEEN: Duration = Duration::from_millis(2);
+
+/// How long the ledger may take for all caps: once in a while there are a hundred thousand new ones.
+const DEFINE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long one request may take, before it is sent again.
 const PATIENCE: Duration = Duration::from_secs(1);

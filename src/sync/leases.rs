@@ -12,8 +12,9 @@
 //! - A lease is over when the node's own monotonic clock says so, counted from when the request was sent, with a margin for
 //!   clocks that do not run alike. Its tokens are of one window; the next window's are never put beside them.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry::Vacant;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::Vacant;
+use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ pub struct Leases {
     sequence: u64,
     /// Up to where the ledger has told.
     news: u64,
-    held: HashMap<CapKey, Held>,
+    held: BTreeMap<CapKey, Held>,
+    /// Where the next request goes on: one has no room for all of very many.
+    next: Option<CapKey>,
     under_way: Option<LeaseRequest>,
     /// There is a cap of which nothing was heard.
     must_hear_all: bool,
@@ -44,7 +47,8 @@ impl Leases {
             epoch,
             sequence: 0,
             news: 0,
-            held: HashMap::new(),
+            held: BTreeMap::new(),
+            next: None,
             under_way: None,
             must_hear_all: false,
             is_ending: false,
@@ -66,7 +70,12 @@ impl Leases {
     pub fn request(&mut self, now: u64) -> &LeaseRequest {
         let next = || {
             let mut items = Vec::new();
-            for (&cap, held) in &mut self.held {
+            let from = self.next.take();
+            for (&cap, held) in self.held.range_mut((from.map_or(Unbounded, Included), Unbounded)) {
+                if items.len() >= ITEMS_MAX {
+                    self.next = Some(cap);
+                    break;
+                }
                 held.is_ending = self.is_ending;
                 held.tell(cap, now, &mut items);
             }
@@ -91,35 +100,31 @@ impl Leases {
     /// Takes the answer to a request that was sent at `sent_at`. An answer to any other request than the one that is under
     /// way says nothing new.
     pub fn answered(&mut self, reply: &LeaseReply, sent_at: u64, now: u64) {
-        if self.under_way.as_ref().is_none_or(|request| request.sequence != reply.sequence) {
+        let Some(request) = self.under_way.take_if(|request| request.sequence == reply.sequence) else {
             return;
-        }
-        self.under_way = None;
+        };
         self.news = reply.news;
+        for item in request.items.iter().filter(|item| item.wants > 0) {
+            // Until the ledger says otherwise, be it that it does not know the cap.
+            if let Some(held) = self.held.get_mut(&item.cap) {
+                held.ask_again_at = now.saturating_add(ASK_AGAIN);
+            }
+        }
         for grant in &reply.grants {
             if let Some(held) = self.held.get_mut(&grant.cap) {
-                held.granted(grant, sent_at, now);
+                held.granted(grant, sent_at);
+            }
+        }
+        if request.news_since == 0 {
+            // Told from the beginning, what is not named stands open.
+            for (&cap, held) in &mut self.held {
+                held.stands(&open(cap), now);
             }
         }
         for standing in &reply.standings {
             if let Some(held) = self.held.get_mut(&standing.cap) {
                 held.stands(standing, now);
             }
-        }
-    }
-
-    /// Gives up the request that is under way: the ledger has forgotten this epoch, or never heard of it. All tokens are
-    /// worthless; `epoch` is the one to go on with.
-    pub fn begin_anew(&mut self, epoch: u64) {
-        self.epoch = epoch;
-        self.sequence = 0;
-        self.news = 0;
-        self.under_way = None;
-        for held in self.held.values_mut() {
-            held.cell.drain();
-            held.window = None;
-            held.tokens = 0;
-            held.owed.clear();
         }
     }
 }
@@ -189,6 +194,10 @@ impl Held {
 
     /// Adds what is to be told and asked now.
     fn tell(&mut self, cap: CapKey, now: u64, items: &mut Vec<LeaseItem>) {
+        if self.cell.role() == CapRole::Gone {
+            // If it is ever set again, it is another.
+            self.stands(&open(cap), now);
+        }
         if cap.kind == CapKind::Conversion {
             return;
         }
@@ -279,7 +288,7 @@ impl Held {
         self.deadline = None;
     }
 
-    fn granted(&mut self, grant: &Grant, sent_at: u64, now: u64) {
+    fn granted(&mut self, grant: &Grant, sent_at: u64) {
         // The ledger wrote this after the request was sent.
         let deadline = grant.ends_in_ms.map(|ends_in| sent_at.saturating_add(life_of(ends_in)));
         let in_cell = deadline.unwrap_or(u64::MAX);
@@ -298,8 +307,7 @@ impl Held {
             self.cell.add(grant.granted);
             self.tokens += grant.granted;
             self.after_grant = self.cell.tokens();
-        } else {
-            self.ask_again_at = now.saturating_add(ASK_AGAIN);
+            self.ask_again_at = 0;
         }
     }
 
@@ -312,6 +320,10 @@ impl Held {
             self.cell.close_until(self.closed_until.unwrap_or(0));
         }
     }
+}
+
+fn open(cap: CapKey) -> Standing {
+    Standing { cap, closed: false, wanted: false, recalled: false, ends_in_ms: None }
 }
 
 /// How fast clicks come.
@@ -354,6 +366,9 @@ fn life_of(ends_in: u64) -> u64 {
 fn nanos(millis: u64) -> u64 {
     millis.saturating_mul(1_000_000)
 }
+
+/// How many caps one request speaks of, a few more or less: the ledger takes more, and takes its time for them.
+const ITEMS_MAX: usize = 2_000;
 
 /// What a node holds of a cap of which nobody is short.
 const STOCK_MIN: u64 = 100;
