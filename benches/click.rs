@@ -12,6 +12,9 @@
 //! | unknown link, no fallback: 404 | 0.56 µs |
 //! | malformed: 400 | 0.16 µs |
 //!
+//! Later the same day, nothing beside it: 0.86 µs for a click that reaches an offer, 0.83 where other offers have caps, and
+//! 0.87 where it is charged to one. The differences between the first two are those between two runs.
+//!
 //! The device comes from the cache in all of them: a new User-Agent costs 1.2 to 1.6 µs more (`lookup`). Of what remains
 //! the answer's headers and the two looks at clocks and counters are more than the decision itself (`decide`).
 //!

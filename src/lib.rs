@@ -45,6 +45,16 @@
 //! caps ([`state::CapCell`]): of those it takes one for each cap of the offer, or none. A click that comes too late for one is
 //! decided again.
 //!
+//! # The path of a lease
+//!
+//! ```text
+//! state::CapCell     a click takes a token; few are left, or one was missed: the keeper is called
+//! sync::CapKeeper    four times a second and when called: what was spent, what is returned, what is wanted
+//!                    → the ledger that is here, or behind the upstream's API; repeated word for word until answered
+//! ledger             settled and granted, on the disk, each request once
+//! sync::Leases       tokens of one window, with a deadline by the machine's uptime → the cell
+//! ```
+//!
 //! # The path of a conversion
 //!
 //! ```text
