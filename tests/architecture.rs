@@ -56,6 +56,7 @@ const SERDE: &[&str] = &[
     "ledger/leases.rs",
     "ledger/message.rs",
     "admin/",
+    "sync/cap_gauges.rs",
     "sync/cap_keeper.rs",
     "sync/conversions.rs",
     "sync/last_good.rs",

@@ -137,6 +137,12 @@ fn three_edges_reach_a_cap_to_the_last_click_and_no_further() {
     let told = |outcome| nodes.iter().map(|node| node.metrics().clicks(outcome)).sum::<u64>();
     assert_eq!(told("offer"), AMOUNT);
     assert_eq!(told("offer") + told("capped"), seen.all());
+    let left = "smartlink_cap_remaining{offer_id=\"1\",affiliate_id=\"\",cap_type=\"click\",cap_interval=\"lifetime\"}";
+    for node in nodes {
+        let shown =
+            || node.metrics().0.lines().find_map(|line| Some(line.strip_prefix(left)?.trim().to_owned()));
+        wait::until_equal("every node to show what is left", Some("0".to_owned()), shown);
+    }
     wait::until_equal("the ledger to know all", (1_000, 0, 0), || {
         let state = state(&ledger);
         let count = |name: &str| state[name].as_u64().unwrap();

@@ -87,15 +87,7 @@ impl Client {
     pub async fn read(&self, call: &str, parameters: &Map<String, Value>) -> Result<Envelope, CallError> {
         let key = self.options().key.read()?;
         let mut url = self.url(call)?;
-        let mut pairs = url.query_pairs_mut();
-        pairs.clear().append_pair(API_KEY, key.reveal());
-        for (name, value) in parameters {
-            match value {
-                Value::String(text) => pairs.append_pair(name, text),
-                value => pairs.append_pair(name, &value.to_string()),
-            };
-        }
-        drop(pairs);
+        put_into_query(&mut url, &key, parameters);
         self.exchange_within(call, &key, Method::GET, &url, HeaderMap::new(), Outgoing::default()).await
     }
 
@@ -296,6 +288,17 @@ impl Envelope {
             total_rows: beside.get("total_rows").and_then(|total| total.get().parse().ok()),
             ..Rows::default()
         })
+    }
+}
+
+fn put_into_query(url: &mut Url, key: &Key, parameters: &Map<String, Value>) {
+    let mut pairs = url.query_pairs_mut();
+    pairs.clear().append_pair(API_KEY, key.reveal());
+    for (name, value) in parameters {
+        match value {
+            Value::String(text) => pairs.append_pair(name, text),
+            value => pairs.append_pair(name, &value.to_string()),
+        };
     }
 }
 

@@ -137,9 +137,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     tracing::info!("admin on http://{admin_address}/");
 
     // Ends with the process.
-    if let LedgerAt::Here(ledger) = ledger {
-        tokio::spawn(show_caps(ledger, Arc::clone(&metrics)));
-    }
+    tokio::spawn(show_caps(ledger, Arc::clone(&metrics)));
     let router = Admin {
         token: config.admin.token.clone(),
         metrics,

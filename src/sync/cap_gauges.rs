@@ -1,25 +1,71 @@
-//! Shows how much is left of each cap (`cap_remaining`), on the node whose ledger is here. Another node shows none: it
-//! knows what it holds of a cap, and not what is left of it.
+//! Shows how much is left of each cap (`cap_remaining`), as the ledger knows it: what a node itself holds of a cap says
+//! nothing of what is left.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ledger::Ledger;
-use crate::state::Metrics;
+use serde::Deserialize;
+use serde_json::Map;
 
-/// Looks each second, until it is dropped.
-pub async fn show_caps(ledger: Ledger, metrics: Arc<Metrics>) {
+use super::cap_keeper::LedgerAt;
+use crate::cake::Client;
+use crate::state::Metrics;
+use crate::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId};
+
+/// Looks every few seconds, until it is dropped.
+pub async fn show_caps(ledger: LedgerAt, metrics: Arc<Metrics>) {
     loop {
         let begun = Instant::now();
         // What is not known is not shown; the log says elsewhere why the ledger fails.
-        let states = ledger.state().await.unwrap_or_default();
-        metrics.caps_are(states.iter().map(|state| (state.cap, state.remaining())).collect());
+        let (remaining, every) = match &ledger {
+            LedgerAt::Here(ledger) => {
+                let states = ledger.state().await.unwrap_or_default();
+                (states.iter().map(|state| (state.cap, state.remaining())).collect(), EVERY)
+            }
+            LedgerAt::Upstream(client) => (listed(client).await.unwrap_or_default(), EVERY_LISTED),
+        };
+        metrics.caps_are(remaining);
         // Where there are very many caps, the ledger has better things to do than to be looked at.
-        tokio::time::sleep(EVERY.max(begun.elapsed() * LOOKS_SHARE)).await;
+        tokio::time::sleep(every.max(begun.elapsed() * LOOKS_SHARE)).await;
+    }
+}
+
+/// What the upstream's API says of all caps. `None`: nothing, at the moment.
+async fn listed(client: &Client) -> Option<Vec<(CapKey, u64)>> {
+    let rows = client.rows("offer_caps.json", "offer_caps", &Map::new(), None, |_| {}).await.ok()?;
+    rows.rows.iter().map(|row| serde_json::from_str::<Row>(row.get()).ok()?.read()).collect()
+}
+
+/// As much as is shown of a row.
+#[derive(Deserialize)]
+struct Row {
+    offer_id: u32,
+    affiliate_id: Option<u32>,
+    cap_type: String,
+    cap_interval: String,
+    remaining: Option<u64>,
+}
+
+impl Row {
+    fn read(self) -> Option<(CapKey, u64)> {
+        let affiliate = match self.affiliate_id {
+            Some(id) => Some(AffiliateId::new(id)?),
+            None => None,
+        };
+        let key = CapKey {
+            offer: OfferId::new(self.offer_id)?,
+            affiliate,
+            kind: CapKind::parse(&self.cap_type)?,
+            interval: CapInterval::parse(&self.cap_interval)?,
+        };
+        Some((key, self.remaining?))
     }
 }
 
 const EVERY: Duration = Duration::from_secs(1);
+
+/// Over the API, in pages.
+const EVERY_LISTED: Duration = Duration::from_secs(5);
 
 /// At most one part in so many of the time is spent on looking.
 const LOOKS_SHARE: u32 = 20;
