@@ -534,6 +534,8 @@ impl World {
                     );
                 }
                 self.told.rolls += 1;
+                // What is carried into this window was granted while the last one's amount was in force.
+                let amount = amount.max(if state.leased > 0 { seen.amount } else { 0 });
                 *seen = Observed { ends_at: state.window_ends_at, charged: 0, amount };
             }
             seen.amount = seen.amount.max(amount);
