@@ -200,3 +200,13 @@ fn more_caps_than_one_request_has_room_for_are_all_leased() {
     let cells = world.nodes[0].cells.cells();
     assert!(cells.iter().filter(|(key, _)| key.offer.value() <= 5_000).all(|(_, cell)| cell.tokens() > 0));
 }
+
+#[test]
+fn a_cap_that_is_raised_is_leased_before_the_first_click() {
+    let mut world = World::new(3, 100);
+    assert_eq!(world.run(3, &[100; 3]), 100);
+    world.define(10_000);
+    world.run(1, &[0; 3]);
+    let held: Vec<u64> = (0..3).map(|node| world.cell(node).tokens()).collect();
+    assert!(held.iter().all(|&tokens| tokens > 0), "every node holds something: {held:?}");
+}

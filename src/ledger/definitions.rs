@@ -73,6 +73,10 @@ fn redefine(turn: &mut Turn<'_>, row: &mut CapRow, cap: &Cap) -> Result<(), Ledg
     if row.zone != cap.zone.name() {
         row.move_to(&cap.zone, turn.now.wall);
     }
+    if cap.amount > row.amount {
+        // There is enough again: nodes need not wait for a click before they hold something.
+        row.wanted_until = None;
+    }
     row.amount = cap.amount.min(AMOUNT_MAX);
     row.alert_only = cap.alert_only;
     if !row.in_force {

@@ -121,7 +121,9 @@ fn settle_and_grant(
     let free = if grants { cap.free(leased.all) } else { 0 };
     let granted = share(item.wants, free, nodes);
     holdings::keep(turn, &cap, node.holder, held + granted)?;
-    if grants && item.wants > free && leased.by_others > 0 {
+    // While there is still something for every node, nobody need return what it holds, however much somebody wishes for.
+    let is_scarce = item.wants > granted && free - granted < 2 * nodes;
+    if grants && is_scarce && leased.by_others > 0 {
         cap.wanted_until = Some(turn.now.uptime_ms.saturating_add(WANTED_MS));
     }
     cap.stand(turn, leased.all + granted);
