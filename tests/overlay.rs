@@ -48,7 +48,9 @@ fn clicks_go_where_the_overlay_says_and_a_changed_one_is_taken_at_the_next_refre
     assert_eq!(node.ask(&phone).destination(), "offer11.example.com");
     let calls = cake.calls();
     assert!(calls.iter().any(|call| call.starts_with("smart_links.json?")), "{calls:?}");
-    for ours in ["smart_link_offers.json", "routing_rules.json", "offer_caps.json", "revision.json"] {
+    for ours in
+        ["smart_link_offers.json", "routing_rules.json", "offer_caps.json", "cap_lease.json", "revision.json"]
+    {
         assert!(!calls.iter().any(|call| call.starts_with(ours)), "{ours} is not CAKE's: {calls:?}");
     }
 

@@ -121,10 +121,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         geo_reload,
     );
     refresh.start_from_last_good();
+    let caps = refresh.caps();
     let (desk, conversions) = conversion_desk();
     let carrier = ConversionCarrier::new(ledger.clone(), conversions);
-    let cap_keeper =
-        CapKeeper::new(ledger.clone(), node_name(), cells, refresh.caps(), Arc::clone(&metrics))?;
+    let cap_keeper = CapKeeper::new(ledger.clone(), node_name(), cells, caps.clone(), Arc::clone(&metrics))?;
     let edge = bound
         .start(&click_ids.keys, &table, &geo, &metrics, &desk)
         .context("cannot start the click threads")?;
@@ -137,7 +137,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     tracing::info!("admin on http://{admin_address}/");
 
     // Ends with the process.
-    tokio::spawn(show_caps(ledger, Arc::clone(&metrics)));
+    tokio::spawn(show_caps(ledger, caps, Arc::clone(&metrics)));
     let router = Admin {
         token: config.admin.token.clone(),
         metrics,

@@ -6,16 +6,23 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Map;
+use tokio::sync::watch;
 
 use super::cap_keeper::LedgerAt;
 use crate::cake::Client;
+use crate::routing::Cap;
 use crate::state::Metrics;
 use crate::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId};
 
 /// Looks every few seconds, until it is dropped.
-pub async fn show_caps(ledger: LedgerAt, metrics: Arc<Metrics>) {
+pub async fn show_caps(ledger: LedgerAt, caps: watch::Receiver<Arc<[Cap]>>, metrics: Arc<Metrics>) {
     loop {
         let begun = Instant::now();
+        if caps.borrow().is_empty() {
+            metrics.caps_are(Vec::new());
+            tokio::time::sleep(EVERY).await;
+            continue;
+        }
         // What is not known is not shown; the log says elsewhere why the ledger fails.
         let (remaining, every) = match &ledger {
             LedgerAt::Here(ledger) => {

@@ -66,6 +66,7 @@ impl CapKeeper {
     ) -> std::io::Result<Self> {
         let epoch = SysRng.try_next_u64().map_err(std::io::Error::other)?;
         let leases = Leases::new(node, epoch);
+        metrics.ledger_reachable.set(1);
         Ok(Self {
             ledger,
             leases,
@@ -92,6 +93,10 @@ impl CapKeeper {
                 }
                 () = self.cells.called() => {}
                 () = tokio::time::sleep(TICK) => self.define().await,
+            }
+            // Without caps there is nothing to ask, and an upstream that is a real CAKE need not be asked in vain.
+            if self.caps.borrow().is_empty() && self.leases.is_settled() {
+                continue;
             }
             self.exchange().await;
             // However many clicks miss a token: the disk of the ledger writes for all nodes.
