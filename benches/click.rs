@@ -41,15 +41,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use http::request::Parts;
 use http::{HeaderValue, Request};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use smartlink::cake::Network;
 use smartlink::click_id::{ClickIdKeys, NodeIdentity, WorkerIndex};
-use smartlink::edge::{ClickIds, ClickOptions, RequestLines, Worker, handle};
+use smartlink::clicklog::{AddressDetail, ClickLog, ClickLogs, StorageOptions};
+use smartlink::edge::{ClickIds, ClickOptions, RequestLines, WhenLogIsFull, Worker, handle};
 use smartlink::lookup::GeoDb;
 use smartlink::routing::{BotPolicy, Cap, CompileOptions, NetSet, Table, Zone, compile};
 use smartlink::state::{CapBook, CapCells, FOREVER, Geo, LiveGeo, LiveTable, Metrics, TOKENS_MAX, now};
@@ -65,7 +68,7 @@ criterion_main!(benches);
 
 /// Each click comes from another random address, over links drawn at random.
 fn clicks(criterion: &mut Criterion) {
-    let mut worker = worker(Arc::default());
+    let (mut worker, _) = worker(Arc::default(), None);
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let mut group = criterion.benchmark_group("click");
     for (name, targets, headers) in shapes() {
@@ -82,7 +85,7 @@ fn clicks(criterion: &mut Criterion) {
     // With a book: of offers that no link has, and of all, charged to a cap that does not run dry.
     let cells = CapCells::default();
     for (name, offers) in [("offer_beside_caps", LINKS..LINKS + OFFERS), ("offer_charged", 1..OFFERS + 1)] {
-        let mut worker = self::worker(Arc::new(book(&cells, offers)));
+        let (mut worker, _) = self::worker(Arc::new(book(&cells, offers)), None);
         let (_, targets, headers) = shapes().swap_remove(0);
         let requests: Vec<Parts> = targets.iter().map(|target| parts(target, headers)).collect();
         group.bench_function(name, |bencher| {
@@ -94,7 +97,42 @@ fn clicks(criterion: &mut Criterion) {
             });
         });
     }
+    recorded(&mut group, &mut random);
     group.finish();
+}
+
+/// A click that reaches an offer and is written down. The disk takes part only if it is slower than clicks come; then lines
+/// are dropped, and how many is said.
+fn recorded(group: &mut BenchmarkGroup<'_, WallTime>, random: &mut Xoshiro256PlusPlus) {
+    let directory = tempfile::tempdir().expect("there is a directory for temporary files");
+    let options = StorageOptions {
+        directory: directory.path().join("clicks"),
+        segment_bytes: 32 * 1024 * 1024,
+        seal_after: Duration::from_secs(900),
+        sync_every: Duration::from_secs(1),
+        keep_bytes: 256 * 1024 * 1024,
+        keep_for: Duration::from_secs(86_400),
+        addresses: AddressDetail::Full,
+    };
+    let (logs, mut of_workers) =
+        ClickLogs::start(options, &[7; 16], "bench", 1).expect("the directory takes files");
+    let (mut worker, metrics) = self::worker(Arc::default(), of_workers.pop());
+    let (_, targets, headers) = shapes().swap_remove(0);
+    let requests: Vec<Parts> = targets.iter().map(|target| parts(target, headers)).collect();
+    group.bench_function("offer_recorded", |bencher| {
+        bencher.iter(|| {
+            let bits = random.next_u64();
+            let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
+            let request = &requests[(bits >> 32) as usize % requests.len()];
+            black_box(handle(&mut worker, black_box(request), peer))
+        });
+    });
+    let text = metrics.text().expect("metrics are text");
+    for line in text.lines().filter(|line| line.starts_with("smartlink_click_log_")) {
+        println!("{line}");
+    }
+    drop(worker);
+    logs.finish(Duration::from_secs(60));
 }
 
 /// A daily cap on the clicks of each of these offers, with more tokens than a bench takes.
@@ -192,7 +230,7 @@ fn shapes() -> Vec<Shape> {
     ]
 }
 
-fn worker(caps: Arc<CapBook>) -> Worker {
+fn worker(caps: Arc<CapBook>, log: Option<ClickLog>) -> (Worker, Metrics) {
     let options = CompileOptions::default();
     let network = network();
     let (snapshot, warnings) = network.to_snapshot(&Zone::parse("UTC").expect("UTC is a zone"));
@@ -211,8 +249,10 @@ fn worker(caps: Arc<CapBook>) -> Worker {
     let click = ClickOptions {
         trusted_proxies: NetSet::new([]),
         referrer_policy: HeaderValue::from_static("strict-origin-when-cross-origin"),
+        when_log_is_full: WhenLogIsFull::Serve,
     };
-    Worker::new(Arc::new(click), ids(0x11), &live, &geo, &metrics).expect("the system gives random numbers")
+    let worker = Worker::new(Arc::new(click), ids(0x11), log, &live, &geo, &metrics);
+    (worker.expect("the system gives random numbers"), metrics)
 }
 
 /// The ids of one thread, signed with the key of this byte alone.

@@ -20,6 +20,7 @@
 //! 2  state       the meeting place                 live table, caps, live geo, counts, readiness
 //! 2  cake        the CAKE API on the wire          items as serde types, the client
 //! 2  ledger      who may spend how much of a cap   leases, windows, conversions
+//! 2  clicklog    a line for every click            mapped segments
 //! 1  routing     snapshot → table → decision       pure
 //! 1  lookup      address → place, agent → device   pure
 //! 1  click_id    what a click id says, and its MAC   pure
@@ -37,7 +38,7 @@
 //! edge::connection   hyper reads the head
 //! edge::click        query → address → place → device → Click
 //!                    → the live table and its caps, loaded once → routing::decide → charged to the caps
-//!                    → click id, signed → destination → reply → counters
+//!                    → click id, signed → destination → written down → counters → reply
 //! edge::connection   hyper writes
 //! ```
 //!
@@ -94,6 +95,7 @@ pub mod routing;
 
 // What the planes share.
 pub mod cake;
+pub mod clicklog;
 pub mod ledger;
 pub mod state;
 

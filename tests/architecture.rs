@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("state", 2),
     ("cake", 2),
     ("ledger", 2),
+    ("clicklog", 2),
     ("routing", 1),
     ("lookup", 1),
     ("click_id", 1),

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request};
 use smartlink::admin::{ExplainQuery, explain};
 use smartlink::click_id::{ClickIdKeys, NodeIdentity, WorkerIndex};
-use smartlink::edge::{ClickIds, ClickOptions, Worker, handle};
+use smartlink::edge::{ClickIds, ClickOptions, WhenLogIsFull, Worker, handle};
 use smartlink::lookup::GeoDb;
 use smartlink::routing::{
     Attachment, BotPolicy, Cap, CompileOptions, Link, NetSet, Offer, Rotation, Snapshot, Table, Weight, Zone,
@@ -188,10 +188,11 @@ impl Edge {
         let options = ClickOptions {
             trusted_proxies: NetSet::new([]),
             referrer_policy: HeaderValue::from_static("no-referrer"),
+            when_log_is_full: WhenLogIsFull::Serve,
         };
         let keys = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
         let ids = ClickIds::new(keys, NodeIdentity::new(1), WorkerIndex::new(index).unwrap());
-        Worker::new(Arc::new(options), ids, &self.live, &self.geo, &self.metrics).unwrap()
+        Worker::new(Arc::new(options), ids, None, &self.live, &self.geo, &self.metrics).unwrap()
     }
 
     /// Grants so many clicks of every cap of an offer, and answers the cell of the first.

@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use smartlink::click_id::ClickIdKeys;
-use smartlink::edge::{self, ClickOptions, ConnectionOptions, ConversionOptions, Drained};
+use smartlink::edge::{
+    self, ClickOptions, ConnectionOptions, ConversionOptions, Drained, Supplies, WhenLogIsFull,
+    draw_node_identity,
+};
 use smartlink::ledger::conversion_desk;
 use smartlink::lookup::GeoDb;
 use smartlink::routing::{
@@ -50,7 +53,16 @@ fn every_answer_is_of_one_generation_and_generations_never_go_back() {
     let keys = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
     let bound = edge::bind(options()).unwrap();
     let address = bound.addresses()[0];
-    let edge = bound.start(&keys, &live, &geo, &metrics, &conversion_desk().0).unwrap();
+    let supplies = Supplies {
+        click_id_keys: &keys,
+        node: draw_node_identity().unwrap(),
+        table: &live,
+        geo: &geo,
+        metrics: &metrics,
+        conversions: &conversion_desk().0,
+        click_logs: Vec::new(),
+    };
+    let edge = bound.start(supplies).unwrap();
 
     let load = Arc::new(Load::default());
     let clients: Vec<_> = (0..CLIENTS)
@@ -196,6 +208,7 @@ fn options() -> edge::Options {
         click: ClickOptions {
             trusted_proxies: NetSet::new([]),
             referrer_policy: HeaderValue::from_static("no-referrer"),
+            when_log_is_full: WhenLogIsFull::Serve,
         },
         connection: ConnectionOptions { header_read_timeout: Duration::from_secs(600) },
         conversion: ConversionOptions { click_age_max: Duration::from_secs(86_400) },

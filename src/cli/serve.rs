@@ -19,8 +19,9 @@ use url::Url;
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
+use crate::clicklog::ClickLogs;
 use crate::config::{Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
-use crate::edge::{self, Drained};
+use crate::edge::{self, Drained, Supplies};
 use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
 use crate::routing::Table;
 use crate::state::{CapCells, LiveTable, Metrics, Readiness, RefreshHandle};
@@ -125,8 +126,29 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let (desk, conversions) = conversion_desk();
     let carrier = ConversionCarrier::new(ledger.clone(), conversions);
     let cap_keeper = CapKeeper::new(ledger.clone(), node_name(), cells, caps.clone(), Arc::clone(&metrics))?;
+    let node = edge::draw_node_identity().context("the system has no randomness")?;
+    let (click_logs, logs_of_threads) = match config.click_log {
+        Some(options) => {
+            let directory = options.directory.display().to_string();
+            let key = click_ids.keys.address_key();
+            let started = ClickLogs::start(options, key, &node.to_string(), bound.threads());
+            let (click_logs, logs) =
+                started.with_context(|| format!("cannot keep the click log in {directory}"))?;
+            tracing::info!("clicks are written down in {directory}");
+            (Some(click_logs), logs)
+        }
+        None => (None, Vec::new()),
+    };
     let edge = bound
-        .start(&click_ids.keys, &table, &geo, &metrics, &desk)
+        .start(Supplies {
+            click_id_keys: &click_ids.keys,
+            node,
+            table: &table,
+            geo: &geo,
+            metrics: &metrics,
+            conversions: &desk,
+            click_logs: logs_of_threads,
+        })
         .context("cannot start the click threads")?;
     // The edge alone has any, so that who carries conversions ends when the edge has.
     drop(desk);
@@ -177,6 +199,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(STOPPED_AT_ONCE));
         }
     };
+    // The edge has let go of its logs.
+    if click_logs.is_some_and(|logs| !logs.finish(SEAL_PATIENCE)) {
+        tracing::warn!("the disk is slow: the last segments of the click log are sealed by the next start");
+    }
     // Before the API ends, which may be that of the ledger.
     drop(stop_keeping);
     let _ = tokio::time::timeout(RETURN_PATIENCE, keeping).await;
@@ -375,6 +401,9 @@ const NODE_CHARS_MAX: usize = 64;
 
 /// How long the clicks that the node holds of caps may take to be returned.
 const RETURN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the click log may take to be sealed at the end.
+const SEAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the last good snapshot may take to be written at the end.
 const KEEP_PATIENCE: Duration = Duration::from_secs(3);

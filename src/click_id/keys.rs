@@ -12,6 +12,7 @@ use super::contents::{ClickId, Contents, MAC_BYTES, Malformed, SIGNED_BYTES, spl
 pub struct ClickIdKeys {
     first: MacKey,
     second: Option<MacKey>,
+    address_key: [u8; 16],
 }
 
 /// Which key an id was signed with.
@@ -65,7 +66,11 @@ impl ClickIdKeys {
         }
         let [first, second] = secrets;
         let first = first.ok_or(KeyTextError::Empty)?;
-        Ok(Self { first: MacKey::derive(&first), second: second.as_ref().map(MacKey::derive) })
+        Ok(Self {
+            first: MacKey::derive(&first),
+            second: second.as_ref().map(MacKey::derive),
+            address_key: derive(ADDRESS_PURPOSE, &first),
+        })
     }
 
     /// The id of a click, signed with the first key.
@@ -88,6 +93,14 @@ impl ClickIdKeys {
     }
 }
 
+impl ClickIdKeys {
+    /// The key by which the click log hashes addresses, if it is told to: of the first key, so that all nodes of a network
+    /// hash alike.
+    pub fn address_key(&self) -> &[u8; 16] {
+        &self.address_key
+    }
+}
+
 impl fmt::Debug for ClickIdKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClickIdKeys(…)")
@@ -104,15 +117,19 @@ struct MacKey(SipHasher24);
 impl MacKey {
     /// Bound to this purpose and layout: the same line used for something else gives nothing away about these.
     fn derive(secret: &Secret) -> Self {
-        let [derived @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
-            blake3::derive_key(PURPOSE, secret);
-        Self(SipHasher24::new_with_key(&derived))
+        Self(SipHasher24::new_with_key(&derive(PURPOSE, secret)))
     }
 
     /// Little-endian, as the authors of SipHash write it.
     fn mac(&self, signed: &[u8; SIGNED_BYTES]) -> [u8; MAC_BYTES] {
         self.0.hash(signed).to_le_bytes()
     }
+}
+
+/// A key of SipHash for this purpose alone.
+fn derive(purpose: &str, secret: &Secret) -> [u8; 16] {
+    let [derived @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = blake3::derive_key(purpose, secret);
+    derived
 }
 
 fn secret(digits: &[u8]) -> Option<Secret> {
@@ -131,6 +148,9 @@ const SECRET_BYTES: usize = 32;
 
 /// A context of BLAKE3's key derivation: never to be changed, or ids in the world are refused.
 const PURPOSE: &str = "smartlink 2026-11-22 MAC of click ids, version 1";
+
+/// As above: or the same visitor has another name in logs from then on.
+const ADDRESS_PURPOSE: &str = "smartlink 2026-11-22 hash of addresses in click logs, version 1";
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,8 @@ use crate::admin;
 use crate::backoffice::{Limits, Rate};
 use crate::cake::{ClientOptions, Key, KeyError, KeySource, parse_upstream};
 use crate::click_id::WORKERS_MAX;
-use crate::edge::{self, ClickOptions, ConnectionOptions, ConversionOptions};
+use crate::clicklog::{AddressDetail, StorageOptions};
+use crate::edge::{self, ClickOptions, ConnectionOptions, ConversionOptions, WhenLogIsFull};
 use crate::ledger::ValkeyOptions;
 use crate::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern, parse_net,
@@ -60,6 +61,8 @@ pub struct Config {
     pub refresh: RefreshOptions,
     pub upstream: Upstream,
     pub ledger: LedgerPlace,
+    /// `None`: clicks are not written down.
+    pub click_log: Option<StorageOptions>,
     /// `None`: the first click listener's address.
     pub public_base_url: Option<String>,
     pub links_max: usize,
@@ -138,6 +141,12 @@ pub fn click_id_keys(flags: &Flags) -> Result<ClickIdKeyFile, ConfigError> {
     Ok(chosen_click_id_keys(&raw, &chosen_data_dir(&raw, flags)))
 }
 
+/// The directory of the click log alone, for the same reason.
+pub fn click_log_directory(flags: &Flags) -> Result<PathBuf, ConfigError> {
+    let raw = flags.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    Ok(chosen_click_log(&raw, &chosen_data_dir(&raw, flags)))
+}
+
 impl Config {
     /// The client's options for an upstream.
     /// As [`Config::client`], for the ledger behind it: a lease that does not come soon is asked for again.
@@ -212,6 +221,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         },
         refresh: refresh_options(raw, compile, &data_dir)?,
         ledger: ledger_place(&raw.caps.ledger, &upstream)?,
+        click_log: click_log(raw, &data_dir)?,
         upstream,
         public_base_url: public_base_url(&raw.network.public_base_url)?,
         links_max: raw.metrics.links_max,
@@ -326,7 +336,11 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
     Ok(edge::Options {
         listen,
         threads,
-        click: ClickOptions { trusted_proxies: NetSet::new(proxies), referrer_policy },
+        click: ClickOptions {
+            trusted_proxies: NetSet::new(proxies),
+            referrer_policy,
+            when_log_is_full: when_log_is_full(&raw.click_log.when_full)?,
+        },
         connection: ConnectionOptions {
             header_read_timeout: seconds(
                 "edge.header_read_timeout_seconds",
@@ -336,6 +350,46 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
         },
         conversion: conversion_options(raw)?,
     })
+}
+
+fn when_log_is_full(text: &str) -> Result<WhenLogIsFull, ConfigError> {
+    match text {
+        "serve" => Ok(WhenLogIsFull::Serve),
+        "refuse" => Ok(WhenLogIsFull::Refuse),
+        _ => Err(value("click_log.when_full", text, "serve or refuse")),
+    }
+}
+
+fn click_log(raw: &Raw, data_dir: &Path) -> Result<Option<StorageOptions>, ConfigError> {
+    let log = &raw.click_log;
+    let addresses = match log.addresses.as_str() {
+        "full" => AddressDetail::Full,
+        "truncated" => AddressDetail::Truncated,
+        "hashed" => AddressDetail::Hashed,
+        other => return Err(value("click_log.addresses", other, "full, truncated or hashed")),
+    };
+    if !(SEGMENT_BYTES_LEAST..=SEGMENT_BYTES_MOST).contains(&log.segment_bytes) {
+        let expected = format!("bytes from {SEGMENT_BYTES_LEAST} to {SEGMENT_BYTES_MOST}");
+        return Err(value("click_log.segment_bytes", log.segment_bytes, &expected));
+    }
+    if !(0.01..=KEEP_DAYS_MAX).contains(&log.keep_days) {
+        let expected = format!("days from 0.01 to {KEEP_DAYS_MAX}");
+        return Err(value("click_log.keep_days", log.keep_days, &expected));
+    }
+    let options = StorageOptions {
+        directory: chosen_click_log(raw, data_dir),
+        segment_bytes: log.segment_bytes,
+        seal_after: seconds("click_log.seal_after_seconds", log.seal_after_seconds, 1.0)?,
+        sync_every: seconds("click_log.sync_interval_seconds", log.sync_interval_seconds, 0.1)?,
+        keep_bytes: log.keep_bytes,
+        keep_for: Duration::from_secs_f64(log.keep_days * 86_400.0),
+        addresses,
+    };
+    Ok(log.enabled.then_some(options))
+}
+
+fn chosen_click_log(raw: &Raw, data_dir: &Path) -> PathBuf {
+    path(&raw.click_log.directory).unwrap_or_else(|| data_dir.join(CLICK_LOG))
 }
 
 fn conversion_options(raw: &Raw) -> Result<ConversionOptions, ConfigError> {
@@ -564,6 +618,9 @@ pub const DATABASE: &str = "smartlink.sqlite3";
 /// In the data directory: how full caps are. Apart from the API's own, so that neither waits for the other.
 pub const LEDGER: &str = "ledger.sqlite3";
 
+/// In the data directory: the segments of the click log.
+pub const CLICK_LOG: &str = "clicks";
+
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// In the data directory: the embedded API's key, where the operator keeps none.
@@ -577,6 +634,14 @@ const THREADS_MAX: usize = WORKERS_MAX;
 
 /// The ledger forgets a conversion 400 days after the click; until then it must know it, to count it once.
 const CLICK_AGE_DAYS_MAX: usize = 365;
+
+/// A segment that is mapped and cut is not worth it for less …
+const SEGMENT_BYTES_LEAST: usize = 1024 * 1024;
+
+/// … and each thread has two on the disk.
+const SEGMENT_BYTES_MOST: usize = 1024 * 1024 * 1024;
+
+const KEEP_DAYS_MAX: f64 = 3650.0;
 
 /// More than one node answers; a higher one is a mistake in units.
 const RATE_MAX: f64 = 1_000_000.0;

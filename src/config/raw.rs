@@ -15,6 +15,7 @@ pub struct Raw {
     pub upstream: Upstream,
     pub caps: Caps,
     pub conversions: Conversions,
+    pub click_log: ClickLog,
     pub api: Api,
     pub admin: Admin,
     pub metrics: Metrics,
@@ -95,6 +96,21 @@ pub struct Caps {
 #[serde(default, deny_unknown_fields)]
 pub struct Conversions {
     pub click_age_days_max: usize,
+}
+
+/// `[click_log]`: a line for every click.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClickLog {
+    pub enabled: bool,
+    pub directory: String,
+    pub addresses: String,
+    pub when_full: String,
+    pub segment_bytes: usize,
+    pub seal_after_seconds: f64,
+    pub sync_interval_seconds: f64,
+    pub keep_bytes: u64,
+    pub keep_days: f64,
 }
 
 /// `[api]`: what a caller may ask of the embedded API.
@@ -180,6 +196,22 @@ impl Default for Caps {
 impl Default for Conversions {
     fn default() -> Self {
         Self { click_age_days_max: 90 }
+    }
+}
+
+impl Default for ClickLog {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            directory: String::new(),
+            addresses: "full".to_owned(),
+            when_full: "serve".to_owned(),
+            segment_bytes: 32 * 1024 * 1024,
+            seal_after_seconds: 900.0,
+            sync_interval_seconds: 1.0,
+            keep_bytes: 20 * 1024 * 1024 * 1024,
+            keep_days: 30.0,
+        }
     }
 }
 

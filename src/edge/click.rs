@@ -8,17 +8,18 @@ use http::request::Parts;
 use http::{HeaderMap, Method, header};
 
 use crate::click_id::ClickId;
+use crate::clicklog::Record;
 use crate::lookup::Hints;
-use crate::routing::{BotPolicy, Decision, Outcome, Table, Template, Values, decide};
+use crate::routing::{BotPolicy, Decision, Outcome, Table, Template, TooLong, Values, decide};
 use crate::state::{Caps, Charge, ClickCount, now};
-use crate::types::{Click, Draw, Language, referrer_host};
+use crate::types::{Click, Draw, Language, OfferId, referrer_host};
 
 use super::client_ip::client_ip;
 use super::probe::is_probe;
 use super::query::{self, QueryError};
 use super::reply::{self, Reply};
 use super::request_line::Refusal;
-use super::worker::Worker;
+use super::worker::{WhenLogIsFull, Worker};
 
 /// Answers one request of the click listener.
 pub fn handle(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
@@ -50,19 +51,26 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     for _ in 0..query.subs_cut {
         worker.counters.sub_id_cut();
     }
+    if worker.options.when_log_is_full == WhenLogIsFull::Refuse
+        && worker.log.as_mut().is_some_and(|log| !log.has_room())
+    {
+        worker.counters.click(ClickCount::Unrecorded, None, None);
+        return reply::not_recorded();
+    }
     let draw = worker.draw();
     let address = client_ip(peer, &parts.headers, &worker.options.trusted_proxies);
     let (geo_count, place) = worker.geo.load().place(address);
     worker.counters.geo(geo_count);
+    let (user_agent, referrer) = (text(&parts.headers, USER_AGENT), text(&parts.headers, REFERER));
     let click = Click {
         link: query.link,
         affiliate: query.affiliate,
         at: now(),
         address,
         place,
-        device: worker.devices.device(&hints(&parts.headers)),
+        device: worker.devices.device(&hints(user_agent, &parts.headers)),
         language: text(&parts.headers, ACCEPT_LANGUAGE).and_then(Language::from_accept_language),
-        referrer_host: text(&parts.headers, REFERER).and_then(referrer_host),
+        referrer_host: referrer.and_then(referrer_host),
         subs: query.subs.each_ref().map(Option::as_deref),
     };
     let probe = is_probe(&parts.method, &parts.headers);
@@ -73,23 +81,42 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     let (decision, charge) = decide_and_charge(table, &caps, &click, draw);
 
     let offer = decision.choice.map(|choice| choice.offer);
-    let click_id = worker.click_ids.next(click.at, click.link, click.affiliate, offer);
-    let values = Values { click: &click, click_id: click_id.as_str(), offer };
-    worker.scratch.clear();
-    let mut too_long = false;
-    let filled =
-        decision.destination.is_some_and(|template| match template.fill(&values, &mut worker.scratch) {
-            Ok(()) => true,
-            Err(_) => {
-                too_long = true;
-                // Nothing else is given back: whether an answer that was made arrives, nobody knows.
-                charge.give_back();
-                // No id of the offer: a postback with it would be a conversion of an offer that nobody was sent to.
-                let click_id = worker.click_ids.next(click.at, click.link, click.affiliate, None);
-                fill_fallback(table.fallback(click.link), &click, &click_id, &mut worker.scratch)
-            }
-        });
+    let mut click_id = worker.click_ids.next(click.at, click.link, click.affiliate, offer);
+    let mut filled = fill(decision.destination, &click, &click_id, offer, &mut worker.scratch);
+    let too_long = filled.is_err();
+    if too_long {
+        // Nothing else is given back: whether an answer that was made arrives, nobody knows.
+        charge.give_back();
+        // No id of the offer: a postback with it would be a conversion of an offer that nobody was sent to.
+        click_id = worker.click_ids.next(click.at, click.link, click.affiliate, None);
+        filled = fill(table.fallback(click.link), &click, &click_id, None, &mut worker.scratch);
+    }
+    let is_filled = filled.unwrap_or(false);
 
+    if let Some(log) = &mut worker.log {
+        let chosen = decision.choice.filter(|_| !too_long);
+        let record = Record {
+            click_id: click_id.as_str(),
+            at: click.at,
+            outcome: if too_long { ClickCount::LocationTooLong.as_str() } else { decision.outcome.as_str() },
+            link: click.link,
+            affiliate: click.affiliate,
+            offer: chosen.map(|choice| choice.offer),
+            rule: chosen.and_then(|choice| choice.rule),
+            priority: chosen.map(|choice| choice.priority),
+            draw,
+            snapshot: &published.snapshot,
+            address: click.address,
+            country: click.place.country,
+            region: click.place.region,
+            device: click.device,
+            user_agent,
+            referrer,
+            subs: click.subs,
+            probe,
+        };
+        worker.counters.recorded(log.append(&record).is_ok());
+    }
     let count = count(&decision, &click, too_long, probe);
     let link = (decision.outcome != Outcome::UnknownLink).then_some(click.link);
     let counted_offer = offer.filter(|_| count == ClickCount::Decided(Outcome::Offer));
@@ -98,7 +125,7 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     if decision.outcome == Outcome::Bot && table.bots() == BotPolicy::Block {
         return reply::forbidden();
     }
-    filled
+    is_filled
         .then(|| reply::redirect(&worker.scratch, &worker.options.referrer_policy))
         .flatten()
         .unwrap_or_else(reply::no_destination)
@@ -180,19 +207,23 @@ fn count(decision: &Decision<'_>, click: &Click<'_>, too_long: bool, probe: bool
     }
 }
 
-fn fill_fallback(
-    fallback: Option<&Template>,
+/// Whether there is a destination; it is in `out` then.
+fn fill(
+    template: Option<&Template>,
     click: &Click<'_>,
     click_id: &ClickId,
+    offer: Option<OfferId>,
     out: &mut Vec<u8>,
-) -> bool {
-    let values = Values { click, click_id: click_id.as_str(), offer: None };
-    fallback.is_some_and(|template| template.fill(&values, out).is_ok())
+) -> Result<bool, TooLong> {
+    out.clear();
+    let Some(template) = template else { return Ok(false) };
+    template.fill(&Values { click, click_id: click_id.as_str(), offer }, out)?;
+    Ok(true)
 }
 
-fn hints(headers: &HeaderMap) -> Hints<'_> {
+fn hints<'h>(user_agent: Option<&'h str>, headers: &'h HeaderMap) -> Hints<'h> {
     Hints {
-        user_agent: text(headers, USER_AGENT),
+        user_agent,
         ch_mobile: text(headers, "sec-ch-ua-mobile"),
         ch_platform: text(headers, "sec-ch-ua-platform"),
     }

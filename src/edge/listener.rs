@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::click_id::{ClickIdKeys, NodeIdentity, WORKERS_MAX, WorkerIndex};
+use crate::clicklog::ClickLog;
 use crate::ledger::ConversionDesk;
 use crate::state::{ClickCount, CloseReason, Counters, LiveGeo, LiveTable, Metrics};
 
@@ -44,6 +45,20 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// What the edge works with, made by whoever composes the process.
+pub struct Supplies<'a> {
+    pub click_id_keys: &'a ClickIdKeys,
+    /// Nobody has been it before.
+    pub node: NodeIdentity,
+    pub table: &'a LiveTable,
+    pub geo: &'a LiveGeo,
+    pub metrics: &'a Arc<Metrics>,
+    /// Where conversions are handed in.
+    pub conversions: &'a ConversionDesk,
+    /// One for each thread, or none at all: then clicks are not written down.
+    pub click_logs: Vec<ClickLog>,
+}
+
 /// Bound sockets, not yet accepting.
 #[derive(Debug)]
 pub struct Bound {
@@ -67,6 +82,11 @@ pub enum Drained {
     Clean,
     /// The deadline closed the rest.
     Deadline,
+}
+
+/// Who this process is in click ids: nobody has been it before. Fails if the system has no randomness.
+pub fn draw_node_identity() -> io::Result<NodeIdentity> {
+    Ok(NodeIdentity::new(system_random()?))
 }
 
 /// Binds every address for every thread. Nothing is accepted yet.
@@ -94,29 +114,28 @@ impl Bound {
         &self.addresses
     }
 
-    /// Begins to accept. The keys sign click ids, as a node that nobody has been before; conversions are handed in at the
-    /// desk.
-    pub fn start(
-        self,
-        keys: &ClickIdKeys,
-        table: &Arc<LiveTable>,
-        geo: &Arc<LiveGeo>,
-        metrics: &Arc<Metrics>,
-        desk: &ConversionDesk,
-    ) -> io::Result<Edge> {
+    /// How many threads will take clicks.
+    pub fn threads(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Begins to accept.
+    pub fn start(self, supplies: Supplies<'_>) -> io::Result<Edge> {
+        let Supplies { click_id_keys: keys, node, table, geo, metrics, conversions, click_logs } = supplies;
         let (phase, _) = watch::channel(Phase::Serving);
         let click_options = Arc::new(self.options.click);
-        let node = NodeIdentity::new(system_random()?);
         tracing::info!("click ids made by this process carry node {node}");
         let mut threads = Vec::new();
+        let mut logs = click_logs.into_iter();
         for (index, sockets) in self.sockets.into_iter().enumerate() {
             let index_of_worker = WorkerIndex::new(index).ok_or_else(too_many_threads)?;
             let click_ids = ClickIds::new(keys.clone(), node, index_of_worker);
-            let worker = Worker::new(Arc::clone(&click_options), click_ids, table, geo, metrics)?;
+            let worker =
+                Worker::new(Arc::clone(&click_options), click_ids, logs.next(), table, geo, metrics)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let postbacks = Postbacks::new(
                 keys.clone(),
-                desk.clone(),
+                conversions.clone(),
                 Arc::clone(metrics),
                 self.options.conversion.clone(),
             );

@@ -50,6 +50,11 @@ pub fn forbidden() -> Reply {
     text(StatusCode::FORBIDDEN, "Automated requests are not served here.\n")
 }
 
+/// 503: the click log is full, and no click goes without a record.
+pub fn not_recorded() -> Reply {
+    text(StatusCode::SERVICE_UNAVAILABLE, "This click cannot be recorded at the moment; try again later.\n")
+}
+
 /// 405 for anything but GET and HEAD.
 pub fn method_not_allowed() -> Reply {
     let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "Clicks are GET or HEAD.\n");

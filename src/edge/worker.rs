@@ -2,12 +2,14 @@
 //! (see `state/counters.rs`).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderValue;
 use rand::rngs::SysRng;
 use rand::{Rng, SeedableRng, TryRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use crate::clicklog::ClickLog;
 use crate::lookup::DeviceCache;
 use crate::routing::NetSet;
 use crate::state::{Counters, Geo, LiveGeo, LiveTable, Metrics, Published, Reader};
@@ -22,6 +24,17 @@ pub struct ClickOptions {
     pub trusted_proxies: NetSet,
     /// `Referrer-Policy` of every redirect.
     pub referrer_policy: HeaderValue,
+    /// What becomes of clicks that cannot be written down.
+    pub when_log_is_full: WhenLogIsFull,
+}
+
+/// What becomes of a click when the click log has no room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenLogIsFull {
+    /// It is redirected, and counted as not recorded.
+    Serve,
+    /// It is answered 503: no click without a record.
+    Refuse,
 }
 
 /// One thread's share of the edge.
@@ -31,6 +44,8 @@ pub struct Worker {
     pub(super) geo: Reader<Geo>,
     pub(super) devices: DeviceCache,
     pub(super) click_ids: ClickIds,
+    /// `None`: clicks are not written down.
+    pub(super) log: Option<ClickLog>,
     pub(super) counters: Arc<Counters>,
     /// Where a `Location` is built.
     pub(super) scratch: Vec<u8>,
@@ -42,6 +57,7 @@ impl Worker {
     pub fn new(
         options: Arc<ClickOptions>,
         click_ids: ClickIds,
+        log: Option<ClickLog>,
         table: &LiveTable,
         geo: &LiveGeo,
         metrics: &Metrics,
@@ -55,6 +71,7 @@ impl Worker {
             geo: geo.reader(),
             devices: DeviceCache::new(system_random()?),
             click_ids,
+            log,
             counters: metrics.worker(),
             scratch: Vec::with_capacity(1024),
             draws: Xoshiro256PlusPlus::from_seed(seed),
@@ -62,8 +79,11 @@ impl Worker {
         })
     }
 
-    /// Lets go of values that were replaced, which otherwise only a click does.
+    /// Lets go of values that were replaced, which otherwise only a click does, and of a segment that is old enough.
     pub(super) fn keep_up(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.keep_up(Instant::now());
+        }
         self.table.load();
         self.geo.load();
     }

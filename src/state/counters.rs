@@ -19,6 +19,8 @@ pub struct Counters {
     pub(super) clicks: [Cell; ClickCount::COUNT],
     pub(super) geo: [Cell; GeoCount::ALL.len()],
     pub(super) sub_ids_cut: Cell,
+    pub(super) log_records: Cell,
+    pub(super) log_dropped: Cell,
     pub(super) opened: Cell,
     pub(super) closed: [Cell; CloseReason::ALL.len()],
     pub(super) accept_errors: Cell,
@@ -38,6 +40,8 @@ pub enum ClickCount {
     LocationTooLong,
     /// 400 or 405: nothing was decided.
     Invalid,
+    /// 503: the click log is full, and no click goes without a record.
+    Unrecorded,
 }
 
 /// Why a connection ended.
@@ -93,6 +97,11 @@ impl Counters {
         self.sub_ids_cut.add_one();
     }
 
+    /// Counts a click that was written to the click log, or had no room there.
+    pub fn recorded(&self, has_room: bool) {
+        if has_room { &self.log_records } else { &self.log_dropped }.add_one();
+    }
+
     pub fn connection_opened(&self) {
         self.opened.add_one();
     }
@@ -112,7 +121,7 @@ impl Counters {
 }
 
 impl ClickCount {
-    pub(super) const COUNT: usize = Outcome::ALL.len() + 3;
+    pub(super) const COUNT: usize = Outcome::ALL.len() + 4;
 
     pub(super) fn index(self) -> usize {
         match self {
@@ -120,11 +129,13 @@ impl ClickCount {
             ClickCount::Probe => Outcome::ALL.len(),
             ClickCount::LocationTooLong => Outcome::ALL.len() + 1,
             ClickCount::Invalid => Outcome::ALL.len() + 2,
+            ClickCount::Unrecorded => Outcome::ALL.len() + 3,
         }
     }
 
     pub(super) fn all() -> impl Iterator<Item = ClickCount> {
-        let beyond = [ClickCount::Probe, ClickCount::LocationTooLong, ClickCount::Invalid];
+        let beyond =
+            [ClickCount::Probe, ClickCount::LocationTooLong, ClickCount::Invalid, ClickCount::Unrecorded];
         Outcome::ALL.into_iter().map(ClickCount::Decided).chain(beyond)
     }
 
@@ -135,6 +146,7 @@ impl ClickCount {
             ClickCount::Probe => "probe",
             ClickCount::LocationTooLong => "location_too_long",
             ClickCount::Invalid => "invalid",
+            ClickCount::Unrecorded => "unrecorded",
         }
     }
 }

@@ -53,6 +53,8 @@ impl Setup {
             listen: [SocketAddr::from(([127, 0, 0, 1], 0)); 2],
         }
         .setting("upstream.refresh_interval_seconds = 3600.0")
+        // Many nodes at once, each with two segments a thread.
+        .setting("click_log.segment_bytes = 1048576")
     }
 
     /// The embedded API with the demonstration network.
