@@ -3,18 +3,23 @@
 //! Needs a `redis-server` in the path, and passes without one unless `SMARTLINK_NEED_REDIS` is set. `REDIS_KILLS` says how
 //! many primaries die in the test of it.
 
+mod support;
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use smartlink::ledger::{
     CapState, Conversion, LeaseItem, LeaseReply, LeaseRequest, LedgerError, Recorded, Standing, ValkeyLedger,
     ValkeyOptions,
 };
 use smartlink::routing::{Cap, Zone};
 use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId};
+use support::node::Setup;
+use support::wait;
 use tempfile::TempDir;
 
 // ---- servers --------------------------------------------------------------------------------------------------------
@@ -437,6 +442,86 @@ async fn a_server_that_was_emptied_is_told_again_which_caps_there_are() {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_only_remembered_is_looked_at_and_changes_nothing() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (ledger, other, mut cap) = (server.ledger(), server.ledger(), conversions_cap(None, 1));
+    ledger.define(vec![cap.clone()]).await.unwrap();
+    // It was more, and there was another.
+    cap.amount = 50;
+    let mut removed = conversions_cap(None, 7);
+    removed.key.interval = CapInterval::Monthly;
+    other.remember(vec![cap.clone(), removed.clone()]).await;
+    let mut far = Node::new(&other, "b");
+    assert_eq!(far.ask(vec![]).await.standings, []);
+    ledger.record(vec![converted(1, 7)]).await.unwrap();
+    far.hears(&cap, CLOSED).await;
+    assert_eq!(other.state().await.unwrap(), ledger.state().await.unwrap());
+    assert_eq!(counts(&other, &cap).await, (1, 0, 0));
+    // Given by the upstream, it is told, and what was remembered beside it is no longer in force.
+    ledger.define(vec![cap.clone(), removed]).await.unwrap();
+    other.define(vec![cap.clone()]).await.unwrap();
+    far.hears(&cap, OPEN).await;
+    assert_eq!(ledger.state().await.unwrap().len(), 1);
+}
+
+#[test]
+fn a_node_without_its_upstream_puts_no_old_cap_in_force() {
+    let Some(server) = Server::start(&[]) else { return };
+    let upstream = Setup::new().start_ready();
+    let offer = upstream.create_offer("https://offer.example.com/");
+    let link = json!({"affiliate_id": 7, "fallback_url": "https://fallback.example.com/"});
+    assert_eq!(upstream.create_link(link), 1);
+    upstream.attach(1, offer);
+    let set = |upstream: &support::node::Node, amount: u64| {
+        let cap =
+            json!({"offer_id": offer, "cap_type": "click", "cap_interval": "lifetime", "cap_amount": amount});
+        upstream.post("offer_cap.json", cap);
+    };
+    let caps = format!("smartlink:{{offer:{offer}}}:caps");
+    let in_force = || {
+        let cap = server.command(&["HGET", &caps, "click:lifetime:0"]);
+        cap.split(' ').next().unwrap_or_default().to_owned()
+    };
+    let is_reached = |edge: &support::node::Node| {
+        wait::until("a click to reach the offer", || {
+            let answer = edge.click("/sl?id=1&aff_id=7");
+            (answer.status == 302 && answer.location().starts_with("https://offer.")).then_some(())
+        });
+    };
+    set(&upstream, 1_000);
+    let edge = || {
+        Setup::following(&upstream).setting(&format!("caps.ledger = \"redis://127.0.0.1:{}\"", server.port))
+    };
+    let (old, current) = (edge().start_ready(), edge().start_ready());
+    is_reached(&old);
+    let old = old.kill();
+    set(&upstream, 500);
+    wait::until_equal("the cap that was lowered", "500".to_owned(), in_force);
+    current.kill();
+    let (clicks, admin) = (upstream.clicks, upstream.admin);
+    let upstream = upstream.kill();
+
+    // Leases come after definitions: with the click, all that it tells was told.
+    let old = old.start_ready();
+    old.wait_for_log(&["routing from the last good snapshot"]);
+    is_reached(&old);
+    assert_eq!(in_force(), "500");
+
+    let upstream = upstream.on(clicks, admin).start_ready();
+    old.refresh();
+    set(&upstream, 400);
+    wait::until_equal("the cap that was lowered again", "400".to_owned(), in_force);
+    // What it remembers is what the upstream has: that is as good as new.
+    old.refresh();
+    let old = old.kill();
+    server.command(&["FLUSHALL"]);
+    let old = old.start_ready();
+    wait::until_equal("the cap that was confirmed", "400".to_owned(), in_force);
+    is_reached(&old);
+    assert!(old.metrics().value("smartlink_snapshot_refreshes_total{result=\"unchanged\"}") >= 1);
 }
 
 // ---- windows --------------------------------------------------------------------------------------------------------
