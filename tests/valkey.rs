@@ -3,18 +3,23 @@
 //! Needs a `redis-server` in the path, and passes without one unless `SMARTLINK_NEED_REDIS` is set. `REDIS_KILLS` says how
 //! many primaries die in the test of it.
 
+mod support;
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
 use smartlink::ledger::{
     CapState, Conversion, LeaseItem, LeaseReply, LeaseRequest, LedgerError, Recorded, Standing, ValkeyLedger,
     ValkeyOptions,
 };
 use smartlink::routing::{Cap, Zone};
 use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId};
+use support::node::Setup;
+use support::wait;
 use tempfile::TempDir;
 
 // ---- servers --------------------------------------------------------------------------------------------------------
@@ -439,6 +444,86 @@ async fn a_server_that_was_emptied_is_told_again_which_caps_there_are() {
     }
 }
 
+#[tokio::test]
+async fn what_is_only_remembered_is_looked_at_and_changes_nothing() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (ledger, other, mut cap) = (server.ledger(), server.ledger(), conversions_cap(None, 1));
+    ledger.define(vec![cap.clone()]).await.unwrap();
+    // It was more, and there was another.
+    cap.amount = 50;
+    let mut removed = conversions_cap(None, 7);
+    removed.key.interval = CapInterval::Monthly;
+    other.remember(vec![cap.clone(), removed.clone()]).await;
+    let mut far = Node::new(&other, "b");
+    assert_eq!(far.ask(vec![]).await.standings, []);
+    ledger.record(vec![converted(1, 7)]).await.unwrap();
+    far.hears(&cap, CLOSED).await;
+    assert_eq!(other.state().await.unwrap(), ledger.state().await.unwrap());
+    assert_eq!(counts(&other, &cap).await, (1, 0, 0));
+    // Given by the upstream, it is told, and what was remembered beside it is no longer in force.
+    ledger.define(vec![cap.clone(), removed]).await.unwrap();
+    other.define(vec![cap.clone()]).await.unwrap();
+    far.hears(&cap, OPEN).await;
+    assert_eq!(ledger.state().await.unwrap().len(), 1);
+}
+
+#[test]
+fn a_node_without_its_upstream_puts_no_old_cap_in_force() {
+    let Some(server) = Server::start(&[]) else { return };
+    let upstream = Setup::new().start_ready();
+    let offer = upstream.create_offer("https://offer.example.com/");
+    let link = json!({"affiliate_id": 7, "fallback_url": "https://fallback.example.com/"});
+    assert_eq!(upstream.create_link(link), 1);
+    upstream.attach(1, offer);
+    let set = |upstream: &support::node::Node, amount: u64| {
+        let cap =
+            json!({"offer_id": offer, "cap_type": "click", "cap_interval": "lifetime", "cap_amount": amount});
+        upstream.post("offer_cap.json", cap);
+    };
+    let caps = format!("smartlink:{{offer:{offer}}}:caps");
+    let in_force = || {
+        let cap = server.command(&["HGET", &caps, "click:lifetime:0"]);
+        cap.split(' ').next().unwrap_or_default().to_owned()
+    };
+    let is_reached = |edge: &support::node::Node| {
+        wait::until("a click to reach the offer", || {
+            let answer = edge.click("/sl?id=1&aff_id=7");
+            (answer.status == 302 && answer.location().starts_with("https://offer.")).then_some(())
+        });
+    };
+    set(&upstream, 1_000);
+    let edge = || {
+        Setup::following(&upstream).setting(&format!("caps.ledger = \"redis://127.0.0.1:{}\"", server.port))
+    };
+    let (old, current) = (edge().start_ready(), edge().start_ready());
+    is_reached(&old);
+    let old = old.kill();
+    set(&upstream, 500);
+    wait::until_equal("the cap that was lowered", "500".to_owned(), in_force);
+    current.kill();
+    let (clicks, admin) = (upstream.clicks, upstream.admin);
+    let upstream = upstream.kill();
+
+    // Leases come after definitions: with the click, all that it tells was told.
+    let old = old.start_ready();
+    old.wait_for_log(&["routing from the last good snapshot"]);
+    is_reached(&old);
+    assert_eq!(in_force(), "500");
+
+    let upstream = upstream.on(clicks, admin).start_ready();
+    old.refresh();
+    set(&upstream, 400);
+    wait::until_equal("the cap that was lowered again", "400".to_owned(), in_force);
+    // What it remembers is what the upstream has: that is as good as new.
+    old.refresh();
+    let old = old.kill();
+    server.command(&["FLUSHALL"]);
+    let old = old.start_ready();
+    wait::until_equal("the cap that was confirmed", "400".to_owned(), in_force);
+    is_reached(&old);
+    assert!(old.metrics().value("smartlink_snapshot_refreshes_total{result=\"unchanged\"}") >= 1);
+}
+
 // ---- windows --------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -471,6 +556,97 @@ async fn a_window_that_is_over_begins_anew_beside_what_is_still_held() {
     assert_eq!((reply.grants[0].window, reply.grants[0].granted), (window, 4));
     node.ask(vec![settling(&cap, Some(yesterday), 1, 1)]).await;
     assert_eq!(counts(&ledger, &cap).await, (1, 4, 5));
+}
+
+/// A zone where it is noon or up to an hour later, and those an hour west and east of it: their day begins an hour later and
+/// earlier.
+fn around_noon() -> [Zone; 3] {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let east = 12 - seconds.rem_euclid(86_400) / 3_600;
+    // In these names, west is +.
+    [east, east - 1, east + 1].map(|east| Zone::parse(&format!("Etc/GMT{:+}", -east)).unwrap())
+}
+
+#[tokio::test]
+async fn what_is_held_counts_to_the_end_of_a_window_that_another_zone_has_moved() {
+    let Some(server) = Server::start(&[]) else { return };
+    let [noon, west, east] = around_noon();
+    // No window begins earlier than it did.
+    for (zone, offer, moves_by) in [(west, 1042, 3_600), (east, 7, 0)] {
+        let (ledger, mut cap) = (server.ledger(), offer_cap(offer, CapInterval::Daily, 10));
+        cap.zone = noon.clone();
+        ledger.define(vec![cap.clone()]).await.unwrap();
+        let mut silent = Node::new(&ledger, "silent");
+        let first = silent.ask(vec![wanting(&cap, 4)]).await.grants.remove(0);
+        assert_eq!(first.granted, 4);
+        cap.zone = zone;
+        ledger.define(vec![cap.clone()]).await.unwrap();
+        let mut other = Node::new(&ledger, "other");
+        let moved = other.ask(vec![wanting(&cap, 0)]).await.grants.remove(0);
+        assert_eq!(moved.window - first.window, moves_by);
+
+        // The hours that the node was told of pass: the lease was over a moment ago.
+        let held = format!("smartlink:{{offer:{offer}}}:held:click:daily:0");
+        let field = format!("{} {}:silent", first.window, u64::MAX);
+        assert!(server.command(&["HGET", &held, &field]).starts_with("4 "));
+        let passed = "local time = redis.call('TIME')
+            redis.call('HSET', KEYS[1], ARGV[1], '4 ' .. string.format('%.0f', tonumber(time[1]) * 1000 - 1))";
+        server.command(&["EVAL", passed, "1", &held, &field]);
+        // It may have spent them in what is one window by now.
+        assert_eq!(counts(&ledger, &cap).await, (0, 4, 6));
+        let mut granted = 0;
+        while let more @ 1.. = other.grant(&cap, 10).await {
+            granted += more;
+        }
+        assert_eq!(granted, 6);
+        silent.ask(vec![settling(&cap, Some(first.window), 3, 1)]).await;
+        assert_eq!(counts(&ledger, &cap).await, (3, 6, 1));
+    }
+}
+
+#[tokio::test]
+async fn what_outlives_a_window_that_another_zone_has_cut_short_counts_in_the_whole_next_one() {
+    let Some(server) = Server::start(&[]) else { return };
+    let [noon, _, east] = around_noon();
+    let (ledger, mut cap) = (server.ledger(), offer_cap(1042, CapInterval::Daily, 10));
+    cap.zone = noon;
+    ledger.define(vec![cap.clone()]).await.unwrap();
+    let mut silent = Node::new(&ledger, "silent");
+    let first = silent.ask(vec![wanting(&cap, 4)]).await.grants.remove(0);
+    assert_eq!(first.granted, 4);
+    cap.zone = east.clone();
+    ledger.define(vec![cap.clone()]).await.unwrap();
+    assert_eq!(counts(&ledger, &cap).await, (0, 4, 6));
+    let [caps, held] = ["caps", "held:click:daily:0"].map(|part| format!("smartlink:{{offer:1042}}:{part}"));
+    let kept = server.command(&["HGET", &caps, "click:daily:0"]);
+    let end: i64 = kept.split(' ').nth(5).unwrap().parse().unwrap();
+    assert_eq!(kept, format!("10 {} 0 1 {} {end} 0 0", east.name(), first.window));
+    assert_eq!(end, first.window + 23 * 3_600);
+
+    // The same, a day earlier: this window ended eleven hours before the lease, and both before now.
+    let yesterday = first.window - 86_400;
+    let row = format!("10 {} 0 1 {yesterday} {} 7 0", east.name(), end - 86_400);
+    server.command(&["HSET", &caps, "click:daily:0", &row]);
+    server.command(&["DEL", &held]);
+    for (holder, tokens, dead_after) in
+        [("silent", 4, first.window * 1000 - 2), ("dead", 3, (end - 86_400) * 1000 - 2)]
+    {
+        let field = format!("{yesterday} {}:{holder}", u64::MAX);
+        server.command(&["HSET", &held, &field, &format!("{tokens} {dead_after}")]);
+    }
+    assert_eq!(counts(&ledger, &cap).await, (0, 4, 6));
+    let mut other = Node::new(&ledger, "other");
+    let mut granted = 0;
+    while let more @ 1.. = other.grant(&cap, 10).await {
+        granted += more;
+    }
+    assert_eq!(granted, 6);
+    silent.ask(vec![settling(&cap, Some(yesterday), 3, 1)]).await;
+    assert_eq!(counts(&ledger, &cap).await, (3, 6, 1));
+    // The hour in which what nobody asks about is forgotten changes nothing of it.
+    server.command(&["HSET", &caps, "pruned_at", "0"]);
+    silent.ask(vec![settling(&cap, Some(yesterday), 0, 0)]).await;
+    assert_eq!(counts(&ledger, &cap).await, (3, 6, 1));
 }
 
 // ---- conversions ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
 //! The ledger, wherever it keeps its books.
 
-use crate::routing::Cap;
-
 use super::error::LedgerError;
+use super::known_caps::KnownCaps;
 use super::local::LocalLedger;
 use super::message::{CapState, Conversion, LeaseReply, LeaseRequest, Recorded};
 use super::valkey::ValkeyLedger;
@@ -17,11 +16,18 @@ pub enum Ledger {
 }
 
 impl Ledger {
-    /// Puts exactly these caps in force.
-    pub async fn define(&self, caps: Vec<Cap>) -> Result<(), LedgerError> {
-        match self {
-            Ledger::Local(ledger) => ledger.define(caps).await,
-            Ledger::Valkey(ledger) => ledger.define(caps).await,
+    /// Puts exactly these caps in force, if they were given. What is only remembered changes nothing: those stay in force that
+    /// were given last, to this process or to another.
+    pub async fn learn(&self, caps: &KnownCaps) -> Result<(), LedgerError> {
+        match (self, caps) {
+            (Ledger::Local(ledger), KnownCaps::Given(caps)) => ledger.define(caps.to_vec()).await,
+            (Ledger::Valkey(ledger), KnownCaps::Given(caps)) => ledger.define(caps.to_vec()).await,
+            // Its file has them.
+            (Ledger::Local(_), KnownCaps::Remembered(_)) => Ok(()),
+            (Ledger::Valkey(ledger), KnownCaps::Remembered(caps)) => {
+                ledger.remember(caps.to_vec()).await;
+                Ok(())
+            }
         }
     }
 

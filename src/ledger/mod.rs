@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! either       one ledger or the other
+//! known_caps   which caps there are, and on whose word
 //! message      what nodes and the ledger say to each other
 //! window       which civil day, week or month it is
 //! local        the ledger of this process: a thread, and calls that are committed together
@@ -32,6 +33,7 @@ mod either;
 mod error;
 mod grant;
 mod holdings;
+mod known_caps;
 mod leases;
 mod local;
 mod message;
@@ -45,6 +47,7 @@ pub use clock::LedgerTime;
 pub use desk::{ConversionBatch, ConversionDesk, ConversionLine, conversion_desk};
 pub use either::Ledger;
 pub use error::LedgerError;
+pub use known_caps::KnownCaps;
 pub use local::LocalLedger;
 pub use message::{CapState, Conversion, Grant, LeaseItem, LeaseReply, LeaseRequest, Recorded, Standing};
 pub use sqlite::SqliteLedger;

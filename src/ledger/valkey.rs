@@ -46,11 +46,22 @@ pub struct ValkeyLedger(Arc<Shared>);
 struct Shared {
     link: Link,
     scripts: Scripts,
-    /// The caps in force, as far as they were defined here.
-    defined: Mutex<BTreeMap<OfferId, BTreeMap<CapKey, Cap>>>,
+    /// The caps that are looked at.
+    known: Mutex<Known>,
     news: Mutex<News>,
     /// When all caps in force were last looked at. Whoever looks holds it.
     polled_at: tokio::sync::Mutex<Option<Instant>>,
+}
+
+type CapsOfOffers = BTreeMap<OfferId, BTreeMap<CapKey, Cap>>;
+
+/// The caps that are looked at, and whose word they are.
+#[derive(Clone)]
+enum Known {
+    /// Others may have changed them since: the servers know better.
+    Remembered(CapsOfOffers),
+    /// They were put in force from here.
+    Defined(CapsOfOffers),
 }
 
 struct Scripts {
@@ -73,16 +84,21 @@ impl ValkeyLedger {
         Self(Arc::new(Shared {
             link: Link::new(options),
             scripts,
-            defined: Mutex::default(),
+            known: Mutex::default(),
             news: Mutex::new(News::new()),
             polled_at: tokio::sync::Mutex::default(),
         }))
     }
 
     /// Puts these caps in force, and no other of their offers. Of other offers, those are no longer in force that this object
-    /// put in force before.
+    /// put in force or remembered before.
     pub async fn define(&self, caps: Vec<Cap>) -> Result<(), LedgerError> {
         self.0.define(caps).await
+    }
+
+    /// Looks from now on how these caps stand, and puts none in force or out of it: what the servers know of them is newer.
+    pub async fn remember(&self, caps: Vec<Cap>) {
+        self.0.remember(caps).await;
     }
 
     /// Settles and grants. The same request again is given the same answer.
@@ -95,15 +111,15 @@ impl ValkeyLedger {
         self.0.record(&conversions).await
     }
 
-    /// Every cap in force that was defined here, as it stands at this moment.
+    /// Every cap in force that is known here, as it stands at this moment.
     pub async fn state(&self) -> Result<Vec<CapState>, LedgerError> {
         self.0.state().await
     }
 }
 
 impl Shared {
-    fn defined(&self) -> MutexGuard<'_, BTreeMap<OfferId, BTreeMap<CapKey, Cap>>> {
-        self.defined.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn news(&self) -> MutexGuard<'_, News> {
@@ -118,6 +134,19 @@ impl Shared {
             self.news().see(&row, now, at);
         }
         Ok(())
+    }
+}
+
+impl Known {
+    fn caps(&self) -> &CapsOfOffers {
+        let (Known::Remembered(caps) | Known::Defined(caps)) = self;
+        caps
+    }
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Known::Remembered(CapsOfOffers::new())
     }
 }
 

@@ -10,15 +10,15 @@ use tokio::sync::watch;
 
 use super::cap_keeper::LedgerAt;
 use crate::cake::Client;
-use crate::routing::Cap;
+use crate::ledger::KnownCaps;
 use crate::state::Metrics;
 use crate::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId};
 
 /// Looks every few seconds, until it is dropped.
-pub async fn show_caps(ledger: LedgerAt, caps: watch::Receiver<Arc<[Cap]>>, metrics: Arc<Metrics>) {
+pub async fn show_caps(ledger: LedgerAt, caps: watch::Receiver<KnownCaps>, metrics: Arc<Metrics>) {
     loop {
         let begun = Instant::now();
-        if caps.borrow().is_empty() {
+        if caps.borrow().all().is_empty() {
             metrics.caps_are(Vec::new());
             tokio::time::sleep(EVERY).await;
             continue;

@@ -12,8 +12,7 @@ use tokio::time::Instant;
 
 use super::leases::Leases;
 use crate::cake::{CallError, Client};
-use crate::ledger::{LeaseReply, LeaseRequest, Ledger, LedgerError};
-use crate::routing::Cap;
+use crate::ledger::{KnownCaps, LeaseReply, LeaseRequest, Ledger, LedgerError};
 use crate::state::{CapCells, Metrics, uptime};
 
 /// Where the ledger is.
@@ -45,8 +44,8 @@ pub struct CapKeeper {
     ledger: LedgerAt,
     leases: Leases,
     cells: Arc<CapCells>,
-    /// The caps in force, whenever they have changed.
-    caps: watch::Receiver<Arc<[Cap]>>,
+    /// The caps in force, whenever more is known of them.
+    caps: watch::Receiver<KnownCaps>,
     metrics: Arc<Metrics>,
     /// Whether the ledger that is here has taken the caps in force.
     is_defined: bool,
@@ -61,7 +60,7 @@ impl CapKeeper {
         ledger: LedgerAt,
         node: String,
         cells: Arc<CapCells>,
-        caps: watch::Receiver<Arc<[Cap]>>,
+        caps: watch::Receiver<KnownCaps>,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
         let epoch = SysRng.try_next_u64().map_err(std::io::Error::other)?;
@@ -95,7 +94,7 @@ impl CapKeeper {
                 () = tokio::time::sleep(TICK) => self.define().await,
             }
             // Without caps there is nothing to ask, and an upstream that is a real CAKE need not be asked in vain.
-            if self.caps.borrow().is_empty() && self.leases.is_settled() {
+            if self.caps.borrow().all().is_empty() && self.leases.is_settled() {
                 continue;
             }
             self.exchange().await;
@@ -125,14 +124,14 @@ impl CapKeeper {
         self.define().await;
     }
 
-    /// Tells the ledger that is here which caps there are, until it has taken it.
+    /// Tells the ledger that is here which caps there are, and on whose word, until it has taken it.
     async fn define(&mut self) {
         let LedgerAt::Here(ledger) = &self.ledger else { return };
         if self.is_defined {
             return;
         }
-        let caps = self.caps.borrow().to_vec();
-        let defined = tokio::time::timeout(DEFINE_PATIENCE, ledger.define(caps)).await;
+        let caps = self.caps.borrow().clone();
+        let defined = tokio::time::timeout(DEFINE_PATIENCE, ledger.learn(&caps)).await;
         match defined.map_err(|_| Unanswered::Late(DEFINE_PATIENCE)).and_then(|defined| Ok(defined?)) {
             Ok(()) => (self.is_defined, self.is_refused) = (true, false),
             Err(error) => {

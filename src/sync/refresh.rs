@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cake::{Changes, Client, FetchError, Fetched, Haste, Update, read_caps};
+use crate::ledger::KnownCaps;
 use crate::routing::{Cap, CompileOptions, LayeredTable, Warning, Zone};
 use crate::state::{
     Asked, CapCells, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests,
@@ -73,7 +74,7 @@ pub struct Refresh {
     /// What was changed since the base of the live table was compiled.
     patch: Patch,
     /// The caps that are in force, beside the live table, for whoever leases them.
-    caps: watch::Sender<Arc<[Cap]>>,
+    caps: watch::Sender<KnownCaps>,
     /// The name of the network that was fetched last, as it came. Empty if it was changed since.
     fetched: String,
     /// The state of the upstream's network that was taken last, if it tells.
@@ -120,8 +121,8 @@ impl Refresh {
         (refresh, handle)
     }
 
-    /// The caps in force, whenever they change.
-    pub fn caps(&self) -> watch::Receiver<Arc<[Cap]>> {
+    /// The caps in force, whenever they change, or the upstream confirms what was remembered.
+    pub fn caps(&self) -> watch::Receiver<KnownCaps> {
         self.caps.subscribe()
     }
 
@@ -146,7 +147,7 @@ impl Refresh {
                     self.keeper.keep(Box::new(network), hash);
                 }
                 self.fetched.clone_from(&name);
-                self.publish(table, caps.into(), name, warnings);
+                self.publish(table, KnownCaps::Remembered(caps.into()), name, warnings);
                 self.live.confirm(written_at.unwrap_or_else(now));
                 tracing::info!(
                     snapshot = %self.live.current().snapshot,
@@ -326,8 +327,9 @@ impl Refresh {
         }
         let table = live.table.patched(patch.links.clone(), table);
         drop(live);
-        let caps = caps.map_or_else(|| Arc::clone(&self.caps.borrow()), Arc::from);
-        self.publish(table, caps, block.name(), warnings);
+        // Of caps that it says nothing of, the upstream says that they are as they were.
+        let caps = caps.map_or_else(|| Arc::clone(self.caps.borrow().all()), Arc::from);
+        self.publish(table, KnownCaps::Given(caps), block.name(), warnings);
         self.patch = patch;
         self.changes_taken(revision, block);
         Ok(true)
@@ -343,7 +345,7 @@ impl Refresh {
         let book = Arc::new(self.cells.book(&caps));
         let (snapshot, count) = (block.name(), book.len());
         let generation = self.live.publish_caps(book, snapshot.clone(), now());
-        self.told_of_caps(caps);
+        self.told_of_caps(KnownCaps::Given(caps));
         tracing::info!(generation, %snapshot, caps = count, "published caps");
         self.changes_taken(changes.revision.clone(), block);
         Ok(true)
@@ -357,12 +359,18 @@ impl Refresh {
     }
 
     /// After the book of these caps is live: who leases them finds their cells.
-    fn told_of_caps(&self, caps: Arc<[Cap]>) {
+    fn told_of_caps(&self, caps: KnownCaps) {
         self.caps.send_if_modified(|known| {
             let has_changed = *known != caps;
             *known = caps;
             has_changed
         });
+    }
+
+    /// The upstream has what was known before: what was only remembered is given by it now.
+    fn confirm_caps(&self) {
+        let caps = Arc::clone(self.caps.borrow().all());
+        self.told_of_caps(KnownCaps::Given(caps));
     }
 
     /// Prepares and publishes. `trusted`: a loss is meant.
@@ -381,10 +389,12 @@ impl Refresh {
         let (fetched, network, hash, compiled) = match prepared {
             Prepared::SameAsFetched => {
                 self.guard.interrupted();
+                self.confirm_caps();
                 return Ok(RefreshResult::Unchanged);
             }
             Prepared::SameAsLive { fetched, warnings } => {
                 self.guard.interrupted();
+                self.confirm_caps();
                 self.fetched = fetched;
                 let snapshot = self.live.current().snapshot.clone();
                 self.tell(&snapshot, warnings);
@@ -401,7 +411,7 @@ impl Refresh {
         self.fetched = fetched;
         self.patch = Patch::default();
         let Compiled { table, caps, warnings } = *compiled;
-        self.publish(table, caps.into(), last_good::name(&hash), warnings);
+        self.publish(table, KnownCaps::Given(caps.into()), last_good::name(&hash), warnings);
         self.keeper.keep(network, hash);
         Ok(RefreshResult::Published)
     }
@@ -409,11 +419,11 @@ impl Refresh {
     fn publish(
         &mut self,
         table: impl Into<LayeredTable>,
-        caps: Arc<[Cap]>,
+        caps: KnownCaps,
         snapshot: String,
         warnings: Vec<Warning>,
     ) {
-        let (table, book) = (table.into(), Arc::new(self.cells.book(&caps)));
+        let (table, book) = (table.into(), Arc::new(self.cells.book(caps.all())));
         let cap_count = book.len();
         let (links, entries, offers) = (table.links(), table.entries(), table.offers());
         let changed_links = table.changed_links();

@@ -11,15 +11,16 @@ use crate::types::{CapKey, OfferId, UnixMillis};
 
 use super::link::Call;
 use super::row::{self, Row};
-use super::{ATTEMPTS, CONCURRENT, Shared, key, text};
+use super::{ATTEMPTS, CONCURRENT, CapsOfOffers, Known, Shared, key, text};
 
 impl Shared {
+    pub(super) async fn remember(&self, caps: Vec<Cap>) {
+        self.know(Known::Remembered(by_offer(caps))).await;
+    }
+
     pub(super) async fn define(&self, caps: Vec<Cap>) -> Result<(), LedgerError> {
-        let mut wanted: BTreeMap<OfferId, BTreeMap<CapKey, Cap>> = BTreeMap::new();
-        for cap in caps {
-            wanted.entry(cap.key.offer).or_default().insert(cap.key, cap);
-        }
-        let mut offers: BTreeSet<OfferId> = self.defined().keys().copied().collect();
+        let wanted = by_offer(caps);
+        let mut offers: BTreeSet<OfferId> = self.known().caps().keys().copied().collect();
         offers.extend(wanted.keys());
         let none = BTreeMap::new();
         let mut changed = Vec::new();
@@ -34,11 +35,15 @@ impl Shared {
             changed.into_iter().map(|(offer, caps)| self.define_offer(offer, caps)).collect();
         // Those that are no longer defined stay known until they are out of force on the server, too.
         stream::iter(definitions).buffer_unordered(CONCURRENT).try_collect::<()>().await?;
-        self.news().keep(|cap| wanted.get(&cap.offer).is_some_and(|caps| caps.contains_key(cap)));
-        *self.defined() = wanted;
+        self.know(Known::Defined(wanted)).await;
+        Ok(())
+    }
+
+    async fn know(&self, known: Known) {
+        self.news().keep(|cap| known.caps().get(&cap.offer).is_some_and(|caps| caps.contains_key(cap)));
+        *self.known() = known;
         // A change of a definition may be one of a standing.
         *self.polled_at.lock().await = None;
-        Ok(())
     }
 
     pub(super) async fn define_offer(
@@ -66,6 +71,14 @@ impl Shared {
         }
         Err(LedgerError::Failed(format!("others go on changing the caps of offer {offer}")))
     }
+}
+
+fn by_offer(caps: Vec<Cap>) -> CapsOfOffers {
+    let mut by_offer = CapsOfOffers::new();
+    for cap in caps {
+        by_offer.entry(cap.key.offer).or_default().insert(cap.key, cap);
+    }
+    by_offer
 }
 
 /// What is to be written of one cap.

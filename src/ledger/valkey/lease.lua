@@ -51,10 +51,10 @@ end
 if meta[1] ~= server then
   if meta[1] then
     learning_until = now + learning_ms
-    -- Its clock may be ahead.
+    -- Its clock may be ahead. What was over before counts no more for that.
     for _, name in ipairs(names_of_caps()) do
       for field, holding in pairs(holdings_of(name)) do
-        if holding.dead_after then
+        if holding.dead_after and holding.dead_after + learning_ms > now then
           holding.dead_after = holding.dead_after + learning_ms
           write_held(name, field, holding)
         end
@@ -159,9 +159,9 @@ if now - pruned_at > HOUR_MS or now < pruned_at then
     for _, place in ipairs(holds[gone] or {}) do
       local name, field = place[1], place[2]
       local cap, holding = all[name], holdings_of(name)[field]
-      if is_lost and (holding.dead_after == nil or holding.dead_after <= now) then
-        -- Nobody can know whether it was spent, so it counts as used.
-        if holding.window == cap.start then cap.used = math.min(cap.used + holding.tokens, MOST) end
+      if is_lost and not is_over(cap) and (holding.dead_after == nil or holding.dead_after <= now) then
+        -- Nobody can know whether it was spent, so it counts as used in the window at hand.
+        cap.used = math.min(cap.used + holding.tokens, MOST)
         redis.call('HSET', CAPS, name, cap_text(cap))
         write_held(name, field, { tokens = 0 })
       else

@@ -64,9 +64,12 @@ local function is_over(cap)
   return cap.ends ~= nil and now >= cap.ends * 1000
 end
 
--- Whether the holder may still be spending it: what is of the window at hand, and what is carried.
+-- Whether it counts against the window at hand: what is of it, and what could still be spent when it began. That was carried into
+-- it, or the window was given another beginning with another zone: until the window ends, nobody knows whether what is untold of it
+-- was spent. A window that is over counts as the one that begins with its end.
 local function is_alive(holding, cap)
-  return (holding.window == cap.start and not is_over(cap)) or holding.dead_after == nil or holding.dead_after > now
+  if is_over(cap) then return holding.dead_after == nil or holding.dead_after > cap.ends * 1000 end
+  return holding.window == cap.start or holding.dead_after == nil or holding.dead_after > cap.start * 1000
 end
 
 -- What all hold of the cap, and what others than this holder do.

@@ -11,16 +11,17 @@ use crate::types::{OfferId, UnixMillis};
 
 use super::link::Call;
 use super::row::Row;
-use super::{CONCURRENT, Shared, key, moment, parts, texts};
+use super::{CONCURRENT, Known, Shared, key, moment, parts, texts};
 
 impl Shared {
     pub(super) async fn state(&self) -> Result<Vec<CapState>, LedgerError> {
-        let defined = self.defined().clone();
+        let known = self.known().clone();
+        let caps = known.caps();
         let mut states = Vec::new();
-        for looked in self.look(defined.keys().copied().collect()).await {
+        for looked in self.look(caps.keys().copied().collect()).await {
             let (offer, (rows, now)) = looked?;
             for row in rows {
-                let is_ours = defined.get(&offer).is_some_and(|caps| caps.contains_key(&row.key));
+                let is_ours = caps.get(&offer).is_some_and(|caps| caps.contains_key(&row.key));
                 if is_ours && row.in_force {
                     states.push(row.at(now)?.state());
                 }
@@ -38,7 +39,7 @@ impl Shared {
             return Ok(());
         }
         let began = Instant::now();
-        let offers: Vec<OfferId> = self.defined().keys().copied().collect();
+        let offers: Vec<OfferId> = self.known().caps().keys().copied().collect();
         let mut problem = None;
         for looked in self.look(offers).await {
             let seen = match looked {
@@ -57,16 +58,20 @@ impl Shared {
     }
 
     async fn take_in(&self, offer: OfferId, rows: Vec<Row>, now: UnixMillis) -> Result<(), LedgerError> {
-        let caps = self.defined().get(&offer).cloned().unwrap_or_default();
+        // Those that were put in force from here can be put there again.
+        let defined = match &*self.known() {
+            Known::Defined(caps) => caps.get(&offer).cloned().unwrap_or_default(),
+            Known::Remembered(_) => BTreeMap::new(),
+        };
         // A server that was emptied, or had not heard of it when it became the primary.
-        let is_lost = caps.keys().any(|key| rows.iter().all(|row| row.key != *key));
+        let is_lost = defined.keys().any(|key| rows.iter().all(|row| row.key != *key));
         let at = Instant::now();
         for row in rows {
             self.news().see(&row.at(now)?, now, at);
         }
         if is_lost {
             tracing::warn!(%offer, "the server has forgotten caps of this offer; they are defined again");
-            self.define_offer(offer, &caps).await?;
+            self.define_offer(offer, &defined).await?;
         }
         Ok(())
     }
