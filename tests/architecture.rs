@@ -54,6 +54,7 @@ const SERDE: &[&str] = &[
     "config/raw.rs",
     "backoffice/",
     "edge/conversion/body.rs",
+    "clicklog/read.rs",
     "ledger/leases.rs",
     "ledger/message.rs",
     "admin/",
@@ -75,6 +76,7 @@ const SERDE: &[&str] = &[
     "cli/import.rs",
     "cli/key.rs",
     "cli/click_id.rs",
+    "cli/log.rs",
 ];
 
 /// Names that say nothing.

@@ -83,6 +83,15 @@ struct Seen {
     done: AtomicBool,
 }
 
+/// Sends the clients home when it goes, also when an assertion fails: the scope waits for them.
+struct Ending<'a>(&'a Seen);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.done.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Seen {
     fn offers(&self) -> u64 {
         self.offers.load(Ordering::Relaxed)
@@ -122,6 +131,7 @@ fn three_edges_reach_a_cap_to_the_last_click_and_no_further() {
     }
     let seen = Seen::default();
     thread::scope(|scope| {
+        let ending = Ending(&seen);
         for node in nodes.iter().cycle().take(6) {
             scope.spawn(|| seen.click(|| node.clicks));
         }
@@ -130,7 +140,7 @@ fn three_edges_reach_a_cap_to_the_last_click_and_no_further() {
         while (seen.all() < clicks || seen.offers() < AMOUNT) && begun.elapsed() < 4 * wait::DEADLINE {
             thread::sleep(Duration::from_millis(5));
         }
-        seen.done.store(true, Ordering::Relaxed);
+        drop(ending);
     });
     println!("{} clicks, {} reached the offer", seen.all(), seen.offers());
     assert_eq!(seen.offers(), AMOUNT);
@@ -167,6 +177,7 @@ fn edges_that_are_killed_take_what_they_held_and_nothing_more() {
         put(index, node.as_ref().unwrap());
     }
     thread::scope(|scope| {
+        let ending = Ending(&seen);
         for address in addresses.iter().cycle().take(4) {
             let to = || ([127, 0, 0, 1], address.load(Ordering::Relaxed) as u16).into();
             let seen = &seen;
@@ -187,7 +198,7 @@ fn edges_that_are_killed_take_what_they_held_and_nothing_more() {
             assert!(seen.offers() <= amount, "{} of {amount} after {kill} kills", seen.offers());
         }
         wait_until_full(&ledger, &seen);
-        seen.done.store(true, Ordering::Relaxed);
+        drop(ending);
     });
     let lost = amount - seen.offers().min(amount);
     println!("{kills} kills: {} of {amount} reached the offer, {lost} lost with the dead", seen.offers());
@@ -206,6 +217,7 @@ fn a_ledger_that_is_killed_grants_nothing_twice() {
     let edges = [Setup::following(&ledger).start_ready(), Setup::following(&ledger).start_ready()];
     let seen = Seen::default();
     thread::scope(|scope| {
+        let ending = Ending(&seen);
         for edge in edges.iter().cycle().take(4) {
             scope.spawn(|| seen.click(|| edge.clicks));
         }
@@ -222,7 +234,7 @@ fn a_ledger_that_is_killed_grants_nothing_twice() {
         }
         let ledger = ledger.unwrap();
         wait_until_full(&ledger, &seen);
-        seen.done.store(true, Ordering::Relaxed);
+        drop(ending);
     });
     println!("{kills} kills of the ledger: {} of {amount} reached the offer", seen.offers());
     // No edge died that held anything; the ledger's own edge took no clicks, and lost at most what it held.

@@ -10,6 +10,7 @@ mod geo_target;
 mod import;
 mod key;
 mod link;
+mod log;
 mod network_file;
 mod offer;
 mod rule;
@@ -75,6 +76,9 @@ enum Action {
     /// Look into click ids, and tell whether they are genuine.
     #[command(after_help = click_id::EXAMPLES)]
     ClickId(click_id::ClickIdArgs),
+    /// Read the click log: print, verify, count.
+    #[command(after_help = log::EXAMPLES)]
+    Log(log::LogArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  smartlink completions bash > /etc/bash_completion.d/smartlink")]
     Completions {
@@ -167,6 +171,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Action::Import(args) => import::run(&args),
         Action::Key(args) => key::run(&args),
         Action::ClickId(args) => click_id::run(&args),
+        Action::Log(args) => log::run(&args),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Command::command(), "smartlink", &mut script);

@@ -86,6 +86,11 @@ pub(super) fn live_path(directory: &Path, number: u64, node: &str) -> PathBuf {
     directory.join(format!("{node}-{number:010}{LIVE_SUFFIX}"))
 }
 
+/// Whether this is the name of one that is written to.
+pub(super) fn is_live(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == &LIVE_SUFFIX[1..])
+}
+
 /// Where the last whole line ends. What a process was copying when it was killed has no end yet, or zeros in it.
 fn end_of_lines(file: &mut File) -> io::Result<u64> {
     let mut end = end_of_bytes(file)?;

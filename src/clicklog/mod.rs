@@ -18,11 +18,13 @@
 
 mod files;
 mod mapped;
+mod read;
 mod record;
 mod storage;
 mod writer;
 
 pub use files::{SegmentFile, segments};
+pub use read::{Entry, read_lines};
 pub use record::{AddressDetail, AddressKey, Record, TEXT_BYTES_MAX};
 pub use storage::{ClickLogs, StorageOptions};
 pub use writer::{ClickLog, Dropped};
