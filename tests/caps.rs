@@ -324,3 +324,28 @@ fn when_the_ledger_goes_away_leases_are_spent_and_then_offers_close() {
     wait::until_equal("the gauge to say so", 1, || edge.metrics().value("smartlink_ledger_reachable"));
     drop(ledger);
 }
+
+#[test]
+fn what_edges_held_of_a_ledger_that_was_moved_away_is_not_spent_beside_the_new_one() {
+    let (ledger, offer) = ledger_node(Setup::new());
+    set_cap(&ledger, offer, 1_000);
+    let mut edge = Setup::following(&ledger).start_ready();
+    wait_until_reached(&edge);
+    let (clicks, admin) = (ledger.clicks, ledger.admin);
+    let setup = ledger.kill();
+    for file in ["ledger.sqlite3", "ledger.sqlite3-wal"] {
+        std::fs::rename(setup.path().join("data").join(file), setup.path().join(file)).unwrap();
+    }
+    let ledger = setup.on(clicks, admin).start_ready();
+    edge.wait_for_log(&["WARN", "another ledger answers than before", "lower it by them"]);
+    let mut reached = 0;
+    wait::until("clicks on what the new ledger granted", || {
+        reached += u64::from(is_offer(&edge.click(CLICK)));
+        (reached == 50).then_some(())
+    });
+    edge.signal("TERM");
+    edge.wait_for_exit();
+    // Every one of them was granted by it, so it knows them; what the edge held beside was returned.
+    wait::until_equal("the clicks to be known", 50, || state(&ledger)["used"].as_u64().unwrap());
+    assert_eq!(edge.log().matches("another ledger answers").count(), 1);
+}

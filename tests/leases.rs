@@ -1,9 +1,9 @@
-//! What nodes ask of the ledger, in ordinary times: how often, and how much they leave to others.
+//! What nodes ask of the ledger, in ordinary times and when it is another: how often, and how much they leave to others.
 
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use smartlink::ledger::{LedgerTime, SqliteLedger};
+use smartlink::ledger::{CapState, Conversion, LeaseReply, LedgerTime, SqliteLedger};
 use smartlink::routing::{Cap, Zone};
 use smartlink::state::{CapBook, CapCells, Caps};
 use smartlink::sync::Leases;
@@ -11,12 +11,13 @@ use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId, UnixM
 
 const MS: u64 = 1_000_000;
 
-/// A node, and how many times it was granted something.
+/// A node, how many times it was granted something, and how many times it heard of another ledger.
 struct Node {
     cells: CapCells,
     book: CapBook,
     leases: Leases,
     grants: usize,
+    changes: usize,
 }
 
 struct World {
@@ -36,15 +37,14 @@ impl World {
             interval: CapInterval::Daily,
         };
         let cap = Cap { key, amount, zone: Zone::parse("UTC").unwrap(), alert_only: false };
-        let ledger = SqliteLedger::from_connection(Connection::open_in_memory().unwrap()).unwrap();
-        let mut world = Self { ledger, elapsed_ms: 0, nodes: Vec::new(), cap };
+        let mut world = Self { ledger: empty_ledger(), elapsed_ms: 0, nodes: Vec::new(), cap };
         world.define(amount);
         for index in 0..nodes {
             let cells = CapCells::default();
             let book = cells.book(std::slice::from_ref(&world.cap));
             let mut leases = Leases::new(format!("node {index}"), index as u64);
             leases.know(&cells);
-            world.nodes.push(Node { cells, book, leases, grants: 0 });
+            world.nodes.push(Node { cells, book, leases, grants: 0, changes: 0 });
         }
         world
     }
@@ -52,6 +52,29 @@ impl World {
     fn define(&mut self, amount: u64) {
         self.cap.amount = amount;
         self.ledger.define(std::slice::from_ref(&self.cap), self.time()).unwrap();
+    }
+
+    /// The cap is another by now, or there is none; the ledger and all nodes hear of it at once, but nothing is asked.
+    fn redefine(&mut self, cap: Option<Cap>) {
+        let caps: Vec<Cap> = cap.into_iter().collect();
+        self.ledger.define(&caps, self.time()).unwrap();
+        for node in &mut self.nodes {
+            node.book = node.cells.book(&caps);
+            node.leases.know(&node.cells);
+        }
+        self.cap = caps.into_iter().next().unwrap_or_else(|| self.cap.clone());
+    }
+
+    /// The ledger's file is moved away, and one begun anew in its place. Answers the old one.
+    fn move_ledger_away(&mut self) -> SqliteLedger {
+        let old = std::mem::replace(&mut self.ledger, empty_ledger());
+        self.define(self.cap.amount);
+        old
+    }
+
+    fn state(&mut self) -> CapState {
+        let time = self.time();
+        self.ledger.state(time).unwrap().remove(0)
     }
 
     fn time(&self) -> LedgerTime {
@@ -70,7 +93,7 @@ impl World {
         let node = &mut self.nodes[node];
         let reply = self.ledger.lease(node.leases.request(now), time).unwrap();
         node.grants += reply.grants.iter().filter(|grant| grant.granted > 0).count();
-        node.leases.answered(&reply, now, now);
+        node.changes += usize::from(node.leases.answered(&reply, now, now));
     }
 
     fn click(&self, node: usize) -> bool {
@@ -102,6 +125,10 @@ impl World {
     fn grants(&self) -> usize {
         self.nodes.iter().map(|node| node.grants).sum()
     }
+}
+
+fn empty_ledger() -> SqliteLedger {
+    SqliteLedger::from_connection(Connection::open_in_memory().unwrap()).unwrap()
 }
 
 #[test]
@@ -209,4 +236,195 @@ fn a_cap_that_is_raised_is_leased_before_the_first_click() {
     world.run(1, &[0; 3]);
     let held: Vec<u64> = (0..3).map(|node| world.cell(node).tokens()).collect();
     assert!(held.iter().all(|&tokens| tokens > 0), "every node holds something: {held:?}");
+}
+
+// ---- another ledger -------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_an_old_ledger_granted_is_not_spent_beside_what_the_new_one_grants() {
+    let mut world = World::new(3, 1_000);
+    world.run(1, &[10; 3]);
+    assert!((0..3).all(|node| world.cell(node).tokens() > 0));
+    world.move_ledger_away();
+    for node in 0..3 {
+        world.exchange(node);
+        assert_eq!((world.cell(node).tokens(), world.nodes[node].changes), (0, 1));
+    }
+    assert_eq!(world.state().leased, 0, "what was granted to nobody");
+    assert_eq!(world.run(20, &[100; 3]), 1_000);
+    assert_eq!(world.state().used, 1_000, "all of them are known to it");
+    assert!(world.nodes.iter().all(|node| node.changes == 1), "it is told of once");
+}
+
+#[test]
+fn a_token_of_an_old_ledger_that_is_given_back_is_lost() {
+    let mut world = World::new(1, 1_000);
+    world.run(1, &[10]);
+    let book = std::mem::take(&mut world.nodes[0].book);
+    let charge = Caps::spending_at(&book, world.uptime())
+        .charge(world.cap.key.offer, AffiliateId::new(7).unwrap())
+        .expect("a token");
+    world.move_ledger_away();
+    world.exchange(0);
+    charge.give_back();
+    assert_eq!(world.cell(0).tokens(), 0);
+}
+
+#[test]
+fn a_request_to_an_old_ledger_is_nothing_to_the_new_one_and_its_answer_comes_too_late() {
+    let mut world = World::new(1, 1_000);
+    world.run(1, &[400]);
+    (0..50).for_each(|_| assert!(world.click(0)));
+    let (time, now) = (world.time(), world.uptime());
+    let asked = world.nodes[0].leases.request(now).clone();
+    assert!(asked.items[0].spent >= 50 && asked.ledger.is_some(), "{asked:?}");
+    let mut old = world.move_ledger_away();
+    // The old one has granted, and its answer is on its way while the request is repeated.
+    let late = old.lease(&asked, time).unwrap();
+    world.exchange(0);
+    let state = world.state();
+    assert_eq!((state.used, state.leased, world.nodes[0].changes), (0, 0, 1));
+    world.nodes[0].leases.request(now);
+    assert!(!world.nodes[0].leases.answered(&late, now, now));
+    assert_eq!(world.cell(0).tokens(), 0);
+    world.exchange(0);
+    assert_eq!(world.cell(0).tokens(), world.state().leased);
+    assert!(world.cell(0).tokens() > 0);
+}
+
+#[test]
+fn a_ledger_that_comes_back_is_not_overspent_either() {
+    let mut world = World::new(2, 1_000);
+    let before = world.run(2, &[100; 2]);
+    let old = world.move_ledger_away();
+    let between = world.run(2, &[100; 2]);
+    assert!(before > 300 && between > 300);
+    world.ledger = old;
+    let after = world.run(20, &[100; 2]);
+    let state = world.state();
+    assert!(before + after <= 1_000 && after > 0, "{before} before, {after} after");
+    // What nodes held when it went away is lost, as that of a dead one: nobody can know whether it was spent.
+    assert_eq!((state.used + state.leased, state.remaining()), (1_000, 0));
+    assert!(world.nodes.iter().all(|node| node.changes == 2));
+}
+
+#[test]
+fn a_node_that_ends_owes_a_new_ledger_nothing() {
+    let mut world = World::new(1, 1_000);
+    world.run(1, &[100]);
+    world.move_ledger_away();
+    world.nodes[0].leases.end();
+    assert!(!world.nodes[0].leases.is_settled());
+    world.exchange(0);
+    assert!(world.nodes[0].leases.is_settled());
+    assert_eq!(world.state().used, 0);
+}
+
+#[test]
+fn a_cap_on_conversions_stays_closed_until_the_new_ledger_tells_of_it() {
+    let mut world = World::new(1, 1);
+    let key = CapKey { kind: CapKind::Conversion, ..world.cap.key };
+    world.redefine(Some(Cap { key, ..world.cap.clone() }));
+    let conversion = Conversion {
+        click_id: "click 1".to_owned(),
+        event: 0,
+        transaction: String::new(),
+        offer_id: 1042,
+        affiliate_id: 7,
+        smart_link_id: 301,
+        clicked_at: 0,
+        amount: None,
+    };
+    world.ledger.record(&[conversion], world.time()).unwrap();
+    world.exchange(0);
+    assert!(!world.click(0));
+    world.move_ledger_away();
+    world.exchange(0);
+    assert!(!world.click(0), "nothing was told yet");
+    world.exchange(0);
+    assert!(world.click(0), "the new ledger knows of no conversion");
+}
+
+#[test]
+fn the_first_ledger_is_no_change_and_news_of_a_new_one_are_heard_from_the_beginning() {
+    let mut world = World::new(1, 50);
+    assert_eq!(world.run(3, &[100]), 50);
+    assert_eq!(world.nodes[0].changes, 0);
+    // Full by what the node was told; the new one has all of it, and told nobody so.
+    world.move_ledger_away();
+    let heard = |world: &mut World| -> LeaseReply {
+        let (time, now) = (world.time(), world.uptime());
+        let request = world.nodes[0].leases.request(now).clone();
+        assert_eq!(request.news_since == 0, world.nodes[0].changes == 1);
+        let reply = world.ledger.lease(&request, time).unwrap();
+        world.nodes[0].changes += usize::from(world.nodes[0].leases.answered(&reply, now, now));
+        reply
+    };
+    assert_eq!(heard(&mut world).grants, []);
+    assert!(heard(&mut world).grants[0].granted > 0);
+    assert_eq!(world.nodes[0].changes, 1);
+}
+
+// ---- caps that alert and close by turns -----------------------------------------------------------------------------
+
+/// A cap of 100 that only alerts, with 30 clicks of which the ledger has not heard.
+fn alerting(nodes: usize) -> World {
+    let mut world = World::new(nodes, 100);
+    world.redefine(Some(Cap { alert_only: true, ..world.cap.clone() }));
+    world.exchange(0);
+    (0..30).for_each(|_| assert!(world.click(0)));
+    world
+}
+
+#[test]
+fn clicks_that_were_counted_before_a_cap_was_made_to_close_count_against_it() {
+    let mut world = alerting(2);
+    world.redefine(Some(Cap { alert_only: false, ..world.cap.clone() }));
+    assert_eq!(world.run(20, &[20; 2]), 70);
+    assert_eq!(world.state().used, 100);
+}
+
+#[test]
+fn clicks_that_were_counted_before_a_cap_was_removed_count_when_it_is_set_again() {
+    let mut world = alerting(1);
+    let cap = Cap { alert_only: false, ..world.cap.clone() };
+    world.redefine(None);
+    assert!(!world.nodes[0].leases.is_settled());
+    world.exchange(0);
+    assert!(world.nodes[0].leases.is_settled());
+    world.redefine(Some(cap));
+    assert_eq!(world.run(20, &[20]), 70);
+}
+
+#[test]
+fn what_is_held_of_a_cap_that_only_alerts_from_now_on_is_settled() {
+    let mut world = World::new(2, 100);
+    let closing = world.run(1, &[20; 2]);
+    (0..5).for_each(|_| assert!(world.click(0)));
+    assert!(world.cell(0).tokens() > 0);
+    world.redefine(Some(Cap { alert_only: true, ..world.cap.clone() }));
+    let alerting = world.run(5, &[50; 2]);
+    assert_eq!(alerting, 500, "it closes nothing");
+    (0..2).for_each(|node| world.exchange(node));
+    assert_eq!((world.state().used, world.state().leased), (closing + 5 + alerting, 0));
+}
+
+#[test]
+fn clicks_of_a_cap_that_its_keeper_has_not_met_are_told() {
+    let mut world = World::new(1, 100);
+    let alert = Cap { alert_only: true, ..world.cap.clone() };
+    let key = CapKey { offer: OfferId::new(7).unwrap(), ..alert.key };
+    let caps = [Cap { key, ..alert }];
+    world.ledger.define(&caps, world.time()).unwrap();
+    world.nodes[0].book = world.nodes[0].cells.book(&caps);
+    let affiliate = AffiliateId::new(7).unwrap();
+    for _ in 0..3 {
+        assert!(
+            Caps::spending_at(&world.nodes[0].book, world.uptime()).charge(key.offer, affiliate).is_some()
+        );
+    }
+    let node = &mut world.nodes[0];
+    node.leases.know(&node.cells);
+    world.exchange(0);
+    assert_eq!(world.state().used, 3);
 }

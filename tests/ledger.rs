@@ -119,6 +119,7 @@ impl Node {
             epoch: self.epoch,
             sequence: self.sequence,
             news_since: self.news,
+            ledger: None,
             items,
         }
     }
@@ -145,11 +146,16 @@ fn conversions_cap(affiliate: Option<u32>, amount: u64) -> Cap {
 }
 
 fn wanting(cap: &Cap, wants: u64) -> LeaseItem {
-    LeaseItem { cap: cap.key, window: None, spent: 0, returned: 0, wants, holds: 0 }
+    LeaseItem { cap: cap.key, window: None, spent: 0, returned: 0, wants, holds: 0, counted: 0 }
 }
 
 fn settling(cap: &Cap, window: Option<i64>, spent: u64, returned: u64) -> LeaseItem {
-    LeaseItem { cap: cap.key, window, spent, returned, wants: 0, holds: 0 }
+    LeaseItem { cap: cap.key, window, spent, returned, wants: 0, holds: 0, counted: 0 }
+}
+
+/// Of clicks that needed no grant.
+fn counting(cap: &Cap, counted: u64) -> LeaseItem {
+    LeaseItem { counted, ..wanting(cap, 0) }
 }
 
 fn converted(number: u32, affiliate_id: u32) -> Conversion {
@@ -268,7 +274,15 @@ fn ten_nodes_spend_a_cap_to_the_last_click() {
     let (mut granted, mut grants) = (0, 0);
     for turn in 0..10_000 {
         let (node, held) = &mut nodes[turn % 10];
-        let item = LeaseItem { cap: cap.key, window: None, spent: *held, returned: 0, wants: 100, holds: 0 };
+        let item = LeaseItem {
+            cap: cap.key,
+            window: None,
+            spent: *held,
+            returned: 0,
+            wants: 100,
+            holds: 0,
+            counted: 0,
+        };
         let reply = story.ask(node, vec![item]);
         *held = reply.grants[0].granted;
         granted += *held;
@@ -567,11 +581,144 @@ fn a_cap_that_only_alerts_counts_and_never_closes() {
     let cap = Cap { alert_only: true, ..cap(CapInterval::Daily, 2) };
     let mut story = Story::new(std::slice::from_ref(&cap));
     let mut node = Node::new("a");
-    let mut item = settling(&cap, None, 5, 0);
+    let mut item = counting(&cap, 5);
     item.wants = 3;
     let reply = story.ask(&mut node, vec![item]);
     assert_eq!((reply.grants[0].granted, reply.standings.len()), (0, 0));
     assert_eq!(story.counts(&cap), (5, 0, 0));
+}
+
+#[test]
+fn what_was_counted_without_a_grant_counts_whatever_the_cap_does_by_now() {
+    let mut cap = Cap { alert_only: true, ..cap(CapInterval::Daily, 100) };
+    let mut story = Story::new(std::slice::from_ref(&cap));
+    let (mut node, mut other) = (Node::new("a"), Node::new("b"));
+    story.ask(&mut node, vec![counting(&cap, 5)]);
+    // The node is cut off, and counts on while the cap is made to close, and another node is granted some of it.
+    cap.alert_only = false;
+    story.define(std::slice::from_ref(&cap));
+    assert_eq!(story.grant(&mut other, &cap, 10), 10);
+    let item = LeaseItem { wants: 4, ..counting(&cap, 80) };
+    assert_eq!(story.ask(&mut node, vec![item.clone()]).grants[0].granted, 1, "half of an even share of 5");
+    assert_eq!(story.counts(&cap), (85, 11, 4));
+    // Told again word for word, it is counted once.
+    let again = story.ledger.lease(&node.request(vec![item]), story.now).unwrap();
+    assert_eq!((again.grants[0].granted, story.counts(&cap)), (1, (85, 11, 4)));
+    // Beside what was granted: of that, no more than was held.
+    story.ask(&mut node, vec![LeaseItem { spent: 3, ..counting(&cap, 2) }]);
+    assert_eq!(story.counts(&cap), (88, 10, 2));
+    // More than there is room for: what is held comes back.
+    let reply = story.ask(&mut node, vec![counting(&cap, 50)]);
+    assert_eq!((flags(&reply.standings[0]), reply.grants[0].granted), (RECALLED, 0));
+    // A cap that was removed keeps its count.
+    story.define(&[]);
+    assert_eq!(story.ask(&mut node, vec![counting(&cap, 7)]).grants, []);
+    story.define(std::slice::from_ref(&cap));
+    assert_eq!(story.counts(&cap), (145, 10, 0));
+}
+
+#[test]
+fn what_is_held_of_a_cap_that_only_alerts_from_now_on_is_settled_as_before() {
+    let mut cap = cap(CapInterval::Daily, 100);
+    let mut story = Story::new(std::slice::from_ref(&cap));
+    let mut node = Node::new("a");
+    let window = story.ask(&mut node, vec![wanting(&cap, 10)]).grants[0].window;
+    cap.alert_only = true;
+    story.define(std::slice::from_ref(&cap));
+    let item = LeaseItem { counted: 20, ..settling(&cap, Some(window), 4, 6) };
+    story.ask(&mut node, vec![item]);
+    assert_eq!(story.counts(&cap), (24, 0, 76));
+}
+
+// ---- another ledger -------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_request_to_another_ledger_is_told_so_and_nothing_else() {
+    let cap = cap(CapInterval::Daily, 100);
+    let mut story = Story::new(std::slice::from_ref(&cap));
+    let mut node = Node::new("a");
+    let first = story.ask(&mut node, vec![wanting(&cap, 10)]);
+    let told = |story: &mut Story, ledger: u64, sequence: u64, items: Vec<LeaseItem>| {
+        let request = LeaseRequest { ledger: Some(ledger), sequence, ..node.request(items) };
+        story
+            .ledger
+            .lease(&request, story.now)
+            .map(|reply| (reply.ledger, reply.sequence, reply.grants.len()))
+    };
+    let items = vec![LeaseItem { counted: 9, wants: 7, ..settling(&cap, None, 1, 2) }];
+    for ledger in [first.ledger.wrapping_add(1), 0, u64::MAX] {
+        // Repeated, old and new; with something to settle and with nothing.
+        for sequence in [1, 2, 1_000_000] {
+            assert_eq!(told(&mut story, ledger, sequence, items.clone()), Ok((first.ledger, sequence, 0)));
+            assert_eq!(told(&mut story, ledger, sequence, vec![]), Ok((first.ledger, sequence, 0)));
+        }
+    }
+    assert_eq!(story.counts(&cap), (0, 10, 90));
+    // None of these was remembered, and the node is heard in this one's name.
+    assert_eq!(told(&mut story, first.ledger, 1, items.clone()), Ok((first.ledger, 1, 1)));
+    assert_eq!(story.counts(&cap), (0, 10, 90));
+    assert_eq!(told(&mut story, first.ledger, 2, items), Ok((first.ledger, 2, 1)));
+    assert_eq!(story.counts(&cap), (10, 14, 76));
+}
+
+#[test]
+fn a_file_keeps_its_identity_and_no_other_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let identity = |story: &mut Story, name: &str| {
+        story.ledger = SqliteLedger::open(&directory.path().join(name)).unwrap();
+        story.ask(&mut Node::new("a"), vec![]).ledger
+    };
+    let mut story = Story::new(&[]);
+    let (one, two) = (identity(&mut story, "one.db"), identity(&mut story, "two.db"));
+    assert_ne!(one, two);
+    story.reboot(HOUR);
+    assert_eq!((identity(&mut story, "one.db"), identity(&mut story, "two.db")), (one, two));
+}
+
+#[test]
+fn a_file_from_before_ledgers_had_an_identity_is_given_one() {
+    let cap = cap(CapInterval::Daily, 100);
+    let mut story = Story::new(std::slice::from_ref(&cap));
+    let mut node = Node::new("a");
+    let first = story.ask(&mut node, vec![wanting(&cap, 10)]);
+    let empty = SqliteLedger::from_connection(Connection::open_in_memory().unwrap()).unwrap();
+    let connection = std::mem::replace(&mut story.ledger, empty).into_connection();
+    connection
+        .execute_batch(
+            "ALTER TABLE ledger DROP COLUMN identity;
+             UPDATE holders SET reply = json_remove(reply, '$.reply.ledger');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    story.ledger = SqliteLedger::from_connection(connection).unwrap();
+    // What was answered is answered again, and what was granted is known.
+    node.news = 0;
+    let again = story.ledger.lease(&node.request(vec![wanting(&cap, 10)]), story.now).unwrap();
+    assert_ne!(again.ledger, 0);
+    assert_eq!(again, LeaseReply { ledger: again.ledger, ..first });
+    assert_eq!(story.counts(&cap), (0, 10, 90));
+    story.reopen();
+    assert_eq!(story.ask(&mut node, vec![]).ledger, again.ledger);
+}
+
+#[test]
+fn numbers_of_64_bits_go_through_json_whole_and_what_older_nodes_leave_out_is_nothing() {
+    let cap = cap(CapInterval::Daily, 100);
+    let mut request = Node { epoch: u64::MAX, ..Node::new("a") }.request(vec![counting(&cap, 1 << 60)]);
+    request.ledger = Some(u64::MAX - 1);
+    let mut told = serde_json::to_value(&request).unwrap();
+    assert_eq!(told["ledger"].as_u64(), Some(u64::MAX - 1));
+    let text = serde_json::to_string(&request).unwrap();
+    assert!(text.contains(r#""ledger":18446744073709551614"#), "{text}");
+    assert_eq!(serde_json::from_str::<LeaseRequest>(&text).unwrap(), request);
+    told.as_object_mut().unwrap().remove("ledger");
+    told["items"][0].as_object_mut().unwrap().remove("counted");
+    let older: LeaseRequest = serde_json::from_value(told).unwrap();
+    assert_eq!((older.ledger, older.items[0].counted), (None, 0));
+
+    let reply = Story::new(&[]).ask(&mut Node::new("a"), vec![]);
+    let text = serde_json::to_string(&reply).unwrap();
+    assert_eq!(serde_json::from_str::<LeaseReply>(&text).unwrap(), reply);
 }
 
 // ---- conversions ----------------------------------------------------------------------------------------------------

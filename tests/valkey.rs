@@ -168,7 +168,7 @@ impl Node {
 
     fn request(&self, items: Vec<LeaseItem>) -> LeaseRequest {
         let (node, epoch, sequence) = (self.name.clone(), self.epoch, self.sequence);
-        LeaseRequest { node, epoch, sequence, news_since: self.news, items }
+        LeaseRequest { node, epoch, sequence, news_since: self.news, ledger: None, items }
     }
 
     async fn ask(&mut self, items: Vec<LeaseItem>) -> LeaseReply {
@@ -235,11 +235,11 @@ fn cap(amount: u64) -> Cap {
 }
 
 fn wanting(cap: &Cap, wants: u64) -> LeaseItem {
-    LeaseItem { cap: cap.key, window: None, spent: 0, returned: 0, wants, holds: 0 }
+    LeaseItem { cap: cap.key, window: None, spent: 0, returned: 0, wants, holds: 0, counted: 0 }
 }
 
 fn settling(cap: &Cap, window: Option<i64>, spent: u64, returned: u64) -> LeaseItem {
-    LeaseItem { cap: cap.key, window, spent, returned, wants: 0, holds: 0 }
+    LeaseItem { cap: cap.key, window, spent, returned, wants: 0, holds: 0, counted: 0 }
 }
 
 fn flags(standing: &Standing) -> (bool, bool, bool) {
@@ -250,6 +250,11 @@ const CLOSED: (bool, bool, bool) = (true, false, false);
 const WANTED: (bool, bool, bool) = (false, true, false);
 const RECALLED: (bool, bool, bool) = (false, false, true);
 const OPEN: (bool, bool, bool) = (false, false, false);
+
+/// Of clicks that needed no grant.
+fn counting(cap: &Cap, counted: u64) -> LeaseItem {
+    LeaseItem { counted, ..wanting(cap, 0) }
+}
 
 fn converted(number: u32, affiliate_id: u32) -> Conversion {
     Conversion {
@@ -423,9 +428,61 @@ async fn a_cap_that_is_removed_and_set_again_grants_nothing_twice() {
     // One that only alerts counts and never closes.
     cap.alert_only = true;
     ledger.define(vec![cap.clone()]).await.unwrap();
-    let reply = node.ask(vec![settling(&cap, None, 50, 0)]).await;
+    let reply = node.ask(vec![counting(&cap, 50)]).await;
     assert!(reply.standings.iter().all(|standing| flags(standing) == OPEN), "{:?}", reply.standings);
     assert_eq!(state(&ledger, &cap).await.used, 52);
+}
+
+#[tokio::test]
+async fn what_was_counted_without_a_grant_counts_whatever_the_cap_does_by_now() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (ledger, mut cap) = (server.ledger(), cap(100));
+    cap.alert_only = true;
+    ledger.define(vec![cap.clone()]).await.unwrap();
+    let (mut node, mut other) = (Node::new(&ledger, "a"), Node::new(&ledger, "b"));
+    node.ask(vec![counting(&cap, 5)]).await;
+    // The node is cut off, and counts on while the cap is made to close, and another node is granted some of it.
+    cap.alert_only = false;
+    ledger.define(vec![cap.clone()]).await.unwrap();
+    assert_eq!(other.grant(&cap, 10).await, 10);
+    let item = LeaseItem { wants: 4, ..counting(&cap, 80) };
+    node.ask(vec![item.clone()]).await;
+    let counted = counts(&ledger, &cap).await;
+    assert_eq!(counted.0, 85);
+    // Told again word for word, it is counted once.
+    ledger.lease(node.request(vec![item])).await.unwrap();
+    assert_eq!(counts(&ledger, &cap).await, counted);
+    // Beside what was granted: of that, no more than was held.
+    let held = counted.1 - 10;
+    node.ask(vec![LeaseItem { spent: held + 2, ..counting(&cap, 2) }]).await;
+    assert_eq!(counts(&ledger, &cap).await, (87 + held, 10, 3 - held));
+    // A cap that was removed keeps its count.
+    ledger.define(vec![]).await.unwrap();
+    assert_eq!(node.ask(vec![counting(&cap, 7)]).await.grants, []);
+    ledger.define(vec![cap.clone()]).await.unwrap();
+    assert_eq!(state(&ledger, &cap).await.used, 94 + held);
+}
+
+#[tokio::test]
+async fn a_request_to_a_ledger_that_was_a_file_is_told_so_and_nothing_else() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (ledger, cap) = (server.ledger(), cap(100));
+    ledger.define(vec![cap.clone()]).await.unwrap();
+    let mut node = Node::new(&ledger, "a");
+    let first = node.ask(vec![wanting(&cap, 10)]).await;
+    for (named, sequence) in [(0, 1), (1, 2), (u64::MAX, 9)] {
+        let request = node.request(vec![LeaseItem { counted: 9, wants: 7, ..settling(&cap, None, 1, 2) }]);
+        let request = LeaseRequest { ledger: Some(named), sequence, ..request };
+        let reply = ledger.lease(request).await.unwrap();
+        assert_eq!((reply.ledger, reply.sequence, reply.grants), (first.ledger, sequence, vec![]));
+    }
+    assert_eq!(counts(&ledger, &cap).await, (0, 10, 90));
+    // Every user of a server is of one ledger, and so is whoever asks it in its name.
+    let other = server.ledger();
+    let request =
+        LeaseRequest { ledger: Some(first.ledger), sequence: 2, ..node.request(vec![wanting(&cap, 5)]) };
+    let reply = other.lease(request).await.unwrap();
+    assert_eq!((reply.ledger, reply.grants[0].granted), (first.ledger, 5));
 }
 
 #[tokio::test]

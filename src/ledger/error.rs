@@ -7,8 +7,8 @@ use std::path::PathBuf;
 pub enum LedgerError {
     #[error(
         "the ledger `{}` cannot be used: {reason}; no cap is granted until it is mended, restored from a backup (with its \
-         -wal file, if there is one) or moved away, which begins every cap anew; then start this node and all that ask it \
-         again, because they hold what the old one granted",
+         -wal file, if there is one) or moved away, which begins every cap anew; then start this node again, and after \
+         a restored backup all that ask it, too, because they hold what was granted after it was made",
         path.display()
     )]
     Damaged { path: PathBuf, reason: String },

@@ -1,7 +1,8 @@
 //! A node's request: what it did with its leases is settled, what it wants is granted, and what is new is told.
 //!
 //! The answer is kept with the request's sequence. A node that has not heard it repeats the request and is given the same
-//! answer, with the time that is left by now: nothing is settled or granted twice.
+//! answer, with the time that is left by now: nothing is settled or granted twice. One that speaks to another ledger is told
+//! so, and nothing else: neither is its sequence compared nor is it remembered.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,9 @@ pub(super) fn lease(
 ) -> Result<LeaseReply, LedgerError> {
     check(request)?;
     let mut turn = Turn::begin(connection, now)?;
+    if request.ledger.is_some_and(|ledger| ledger != turn.ledger) {
+        return Ok(LeaseReply::of_another(turn.ledger, request));
+    }
     if request.items.is_empty() && now.uptime_ms.saturating_sub(turn.written_at_ms) < WRITTEN_EVERY_MS {
         return tell_news(turn, request);
     }
@@ -59,11 +63,11 @@ pub(super) fn lease(
 fn tell_news(mut turn: Turn<'_>, request: &LeaseRequest) -> Result<LeaseReply, LedgerError> {
     let before = turn.news();
     let (standings, _) = standings(&mut turn, request.news_since)?;
-    let news = turn.news();
+    let (ledger, news) = (turn.ledger, turn.news());
     if news != before {
         turn.finish()?;
     }
-    Ok(LeaseReply { sequence: request.sequence, news, grants: Vec::new(), standings })
+    Ok(LeaseReply { ledger, sequence: request.sequence, news, grants: Vec::new(), standings })
 }
 
 /// Refuses what no node sends.
@@ -97,7 +101,8 @@ fn answer(turn: &mut Turn<'_>, node: &Node, request: &LeaseRequest) -> Result<Le
         }
     }
     let (standings, windows) = standings(turn, request.news_since)?;
-    let reply = LeaseReply { sequence: request.sequence, news: turn.news(), grants, standings };
+    let (ledger, news) = (turn.ledger, turn.news());
+    let reply = LeaseReply { ledger, sequence: request.sequence, news, grants, standings };
     let kept = Kept { reply, windows };
     let text = serde_json::to_string(&kept).map_err(|error| LedgerError::Failed(error.to_string()))?;
     nodes::keep_answer(turn, node, request.sequence, &text)?;
@@ -136,7 +141,7 @@ fn settle_and_grant(
     }))
 }
 
-/// Takes what was spent and returned out of what the node holds of that window.
+/// Takes what was spent and returned out of what the node holds of that window, and counts it, with what needed no grant.
 fn settle(turn: &Turn<'_>, node: &Node, item: &LeaseItem, cap: &mut CapRow) -> Result<(), LedgerError> {
     let window = item.window.unwrap_or(cap.window.start);
     let held = holdings::held(turn, cap, node.holder, window)?;
@@ -150,12 +155,9 @@ fn settle(turn: &Turn<'_>, node: &Node, item: &LeaseItem, cap: &mut CapRow) -> R
             holdings::keep_carried(turn, cap, node.holder, window, left)?;
         }
     }
-    if cap.alert_only {
-        cap.count(item.spent);
-        return Ok(());
-    }
     // What was spent of a window that has ended is counted in the one at hand: it may have been, by a clock that was set.
-    cap.count(spent);
+    // What was counted without a grant is, whatever the cap does by now: the node may have been cut off since it only alerted.
+    cap.count(spent.saturating_add(item.counted));
     // A lease that was surely over has been forgotten with its window, and is settled late: nothing is wrong with that.
     let forgotten = window != cap.window.start && held == 0;
     if !forgotten && (spent, returned) != (item.spent, item.returned) {
@@ -203,6 +205,8 @@ fn notice_what_lapsed(turn: &mut Turn<'_>) -> Result<(), LedgerError> {
 fn repeat(turn: &Turn<'_>, node: &Node, kept: &str) -> Result<LeaseReply, LedgerError> {
     let Kept { mut reply, windows } =
         serde_json::from_str(kept).map_err(|error| LedgerError::Failed(error.to_string()))?;
+    // One that was kept before ledgers had an identity names none.
+    reply.ledger = turn.ledger;
     for grant in &mut reply.grants {
         grant.ends_in_ms = left_of(turn, &grant.cap, grant.window)?;
         if grant.ends_in_ms != Some(0)

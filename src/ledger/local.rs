@@ -164,8 +164,16 @@ mod tests {
     }
 
     fn request(node: &str, sequence: u64, wants: u64) -> LeaseRequest {
-        let item = LeaseItem { cap: cap(0).key, window: None, spent: 0, returned: 0, wants, holds: 0 };
-        LeaseRequest { node: node.to_owned(), epoch: 1, sequence, news_since: 0, items: vec![item] }
+        let item =
+            LeaseItem { cap: cap(0).key, window: None, spent: 0, returned: 0, wants, holds: 0, counted: 0 };
+        LeaseRequest {
+            node: node.to_owned(),
+            epoch: 1,
+            sequence,
+            news_since: 0,
+            ledger: None,
+            items: vec![item],
+        }
     }
 
     /// A call with somebody who waits for it.

@@ -2,6 +2,10 @@
 //!
 //! Idempotent by (node, epoch, sequence): a node has one request under way, repeats it word for word until it is
 //! answered, and only then counts on. The ledger remembers the last answer of each (node, epoch) and gives it again.
+//!
+//! Each ledger has an identity, and a request names the one to which it speaks: what was granted by a file that was moved
+//! away is nothing to the file that took its place. Like an epoch it is a number of 64 bits, which JSON writes in full; a
+//! reader that takes numbers for doubles would round it, and none of these messages is for such a one.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +22,10 @@ pub struct LeaseRequest {
     pub sequence: u64,
     /// The last [`LeaseReply::news`] that the node has heard; 0 if none.
     pub news_since: u64,
+    /// The ledger to which this speaks, as its answers named it; `None`: none has answered yet, and whoever reads this is
+    /// the one.
+    #[serde(default)]
+    pub ledger: Option<u64>,
     /// Each cap at most twice: for a window that has ended, and for the one at hand.
     pub items: Vec<LeaseItem>,
 }
@@ -27,10 +35,9 @@ pub struct LeaseRequest {
 pub struct LeaseItem {
     #[serde(with = "cap_key")]
     pub cap: CapKey,
-    /// Of which window `spent` and `returned` tell, as its grant named it; `None`: both are of the current one. The clicks of
-    /// a cap that only alerts need no grant and have no window.
+    /// Of which window `spent` and `returned` tell, as its grant named it; `None`: both are of the current one.
     pub window: Option<i64>,
-    /// Clicks that were sent to the offer since the last request.
+    /// Clicks that were granted and sent to the offer since the last request.
     pub spent: u64,
     /// Clicks that were granted and will not be spent.
     pub returned: u64,
@@ -39,11 +46,18 @@ pub struct LeaseItem {
     /// Clicks of that window that the node still holds after this. A ledger that may have lost what it wrote learns from it.
     #[serde(default)]
     pub holds: u64,
+    /// Clicks since the last request that needed no grant, because the cap only alerted when they came. They count in the
+    /// window at hand, whatever the cap does by now.
+    #[serde(default)]
+    pub counted: u64,
 }
 
 /// The ledger's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseReply {
+    /// Which ledger this is. If it is not the one to which the request speaks, nothing was settled, granted or told.
+    #[serde(default)]
+    pub ledger: u64,
     /// The request's.
     pub sequence: u64,
     /// Up to where `standings` tell.
@@ -52,6 +66,13 @@ pub struct LeaseReply {
     pub grants: Vec<Grant>,
     /// The caps whose standing has changed since `news_since`.
     pub standings: Vec<Standing>,
+}
+
+impl LeaseReply {
+    /// Of this ledger, to a request that does not speak to it.
+    pub(super) fn of_another(ledger: u64, request: &LeaseRequest) -> Self {
+        Self { ledger, sequence: request.sequence, news: 0, grants: Vec::new(), standings: Vec::new() }
+    }
 }
 
 /// Clicks that a node may spend.

@@ -4,6 +4,8 @@
 
 CREATE TABLE ledger (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
+    -- Random, and never another: tells this file from one that takes its place. 64 bits without a sign.
+    identity  INTEGER NOT NULL,
     -- Counts the changes of standings.
     news      INTEGER NOT NULL,
     boot      BLOB    NOT NULL,

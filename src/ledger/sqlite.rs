@@ -102,7 +102,7 @@ fn unfamiliar(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     Ok(match (application, version) {
         (0, 0) if tables == 0 => None,
-        (APPLICATION_ID, SCHEMA_VERSION) => None,
+        (APPLICATION_ID, 1..=SCHEMA_VERSION) => None,
         (APPLICATION_ID, version) => Some(format!(
             "it was written by another version of smartlink (schema {version}; this one knows {SCHEMA_VERSION})"
         )),
@@ -131,9 +131,15 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     // The version is read inside the transaction: two processes that start at once create once.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version == 0 {
-        transaction.execute_batch(include_str!("schema.sql"))?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    match version {
+        0 => {
+            transaction.execute_batch(include_str!("schema.sql"))?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        }
+        1 => transaction.execute_batch(GIVE_IDENTITY)?,
+        _ => {}
+    }
+    if version < SCHEMA_VERSION {
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     transaction.commit()
@@ -150,7 +156,13 @@ fn open_error(path: &Path, error: &rusqlite::Error) -> LedgerError {
 /// "SLLG": tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x534C_4C47;
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+
+/// From schema 1, which had none, to 2.
+const GIVE_IDENTITY: &str = "
+    ALTER TABLE ledger ADD COLUMN identity INTEGER NOT NULL DEFAULT 0;
+    UPDATE ledger SET identity = random();
+";
 
 /// More than the ledger has, so that each is compiled once.
 const STATEMENTS_KEPT: usize = 64;

@@ -204,6 +204,10 @@ fn windows_at(offer: OfferId, overdue: &[String], now: UnixMillis) -> Result<row
     overdue.iter().map(of).collect()
 }
 
+/// Which ledger this is, to nodes that spoke to a file before: what that granted is nothing to the servers. From one server to
+/// another it is the same, as what a server does not know is learned from the nodes.
+const IDENTITY: u64 = u64::from_be_bytes(*b"on redis");
+
 /// How many scripts are under way at once.
 const CONCURRENT: usize = 64;
 

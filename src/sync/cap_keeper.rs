@@ -52,6 +52,8 @@ pub struct CapKeeper {
     /// It did not, when it was told last.
     is_refused: bool,
     is_reachable: bool,
+    /// When the log was last told that the ledger is another one.
+    told_of_another_at: Option<Instant>,
 }
 
 impl CapKeeper {
@@ -75,6 +77,7 @@ impl CapKeeper {
             is_defined: false,
             is_refused: false,
             is_reachable: true,
+            told_of_another_at: None,
         })
     }
 
@@ -150,7 +153,9 @@ impl CapKeeper {
         let request = self.leases.request(sent_at);
         match self.ledger.lease(request).await {
             Ok(reply) => {
-                self.leases.answered(&reply, sent_at, uptime());
+                if self.leases.answered(&reply, sent_at, uptime()) {
+                    self.tell_of_another();
+                }
                 self.reached(true);
             }
             Err(error) => {
@@ -163,6 +168,19 @@ impl CapKeeper {
                 tokio::time::sleep(TICK).await;
             }
         }
+    }
+
+    /// Two ledgers behind one address may take turns, many times a second.
+    fn tell_of_another(&mut self) {
+        if self.told_of_another_at.is_some_and(|at| at.elapsed() < TELL_AGAIN) {
+            return;
+        }
+        self.told_of_another_at = Some(Instant::now());
+        tracing::warn!(
+            "another ledger answers than before: its file was moved away or replaced, another process answers in its place, \
+             or it moved to or from a Redis; what this node held of caps is dropped, and asked of the new ledger, which does \
+             not know of the clicks that were sent before: if a cap must not be exceeded in this window, lower it by them"
+        );
     }
 
     fn reached(&mut self, is_reachable: bool) {
@@ -194,6 +212,9 @@ pub const LEASE: &str = "cap_lease.json";
 
 /// How often the ledger is asked for news: a cap that others have closed is closed here within it.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Not as often is a change of the ledger told.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Between two requests.
 const BETWEEN: Duration = Duration::from_millis(2);

@@ -28,6 +28,8 @@ pub struct Leases {
     node: String,
     epoch: u64,
     sequence: u64,
+    /// The ledger that has answered; what is held was granted by it.
+    ledger: Option<u64>,
     /// Up to where the ledger has told.
     news: u64,
     held: BTreeMap<CapKey, Held>,
@@ -46,6 +48,7 @@ impl Leases {
             node,
             epoch,
             sequence: 0,
+            ledger: None,
             news: 0,
             held: BTreeMap::new(),
             next: None,
@@ -82,7 +85,7 @@ impl Leases {
             self.sequence += 1;
             let (node, epoch, sequence) = (self.node.clone(), self.epoch, self.sequence);
             let news_since = if std::mem::take(&mut self.must_hear_all) { 0 } else { self.news };
-            LeaseRequest { node, epoch, sequence, news_since, items }
+            LeaseRequest { node, epoch, sequence, news_since, ledger: self.ledger, items }
         };
         self.under_way.get_or_insert_with(next)
     }
@@ -99,10 +102,18 @@ impl Leases {
 
     /// Takes the answer to a request that was sent at `sent_at`. An answer to any other request than the one that is under
     /// way says nothing new.
-    pub fn answered(&mut self, reply: &LeaseReply, sent_at: u64, now: u64) {
+    ///
+    /// Whether it comes from another ledger than the answers before: its file was moved away, or another machine took over
+    /// with one of its own. Then nothing is held any more, and nothing is owed: what the old ledger granted would be spent
+    /// beside what the new one grants. The next request begins anew.
+    pub fn answered(&mut self, reply: &LeaseReply, sent_at: u64, now: u64) -> bool {
         let Some(request) = self.under_way.take_if(|request| request.sequence == reply.sequence) else {
-            return;
+            return false;
         };
+        if self.ledger.replace(reply.ledger).is_some_and(|before| before != reply.ledger) {
+            self.begin_anew();
+            return true;
+        }
         self.news = reply.news;
         for item in request.items.iter().filter(|item| item.wants > 0) {
             // Until the ledger says otherwise, be it that it does not know the cap.
@@ -126,6 +137,16 @@ impl Leases {
                 held.stands(standing, now);
             }
         }
+        false
+    }
+
+    /// Forgets what a ledger granted and told that is no more. Requests are numbered on, so that a late answer of its own is
+    /// not taken for one to what comes now.
+    fn begin_anew(&mut self) {
+        self.news = 0;
+        for held in self.held.values_mut() {
+            held.begin_anew();
+        }
     }
 }
 
@@ -147,7 +168,7 @@ struct Held {
     after_grant: u64,
     /// What is to be told of windows that are over.
     owed: Vec<LeaseItem>,
-    /// How many clicks were told of a cap that only counts them.
+    /// How many of the clicks were told that the cell counted because the cap only alerted.
     counted: u64,
     /// The node ends.
     is_ending: bool,
@@ -162,8 +183,6 @@ struct Held {
 
 impl Held {
     fn new(cell: Arc<CapCell>) -> Self {
-        // What was counted before was told by another.
-        let counted = cell.counted();
         Self {
             cell,
             window: None,
@@ -173,7 +192,7 @@ impl Held {
             tokens: 0,
             after_grant: 0,
             owed: Vec::new(),
-            counted,
+            counted: 0,
             is_ending: false,
             closed_until: None,
             wanted: false,
@@ -184,12 +203,17 @@ impl Held {
     }
 
     fn has_something_to_tell(&self) -> bool {
-        self.tokens > 0 || !self.owed.is_empty() || (self.only_counts() && self.cell.counted() > self.counted)
+        self.tokens > 0 || !self.owed.is_empty() || self.cell.counted() > self.counted
     }
 
-    /// Nothing is leased; clicks are counted.
-    fn only_counts(&self) -> bool {
-        self.cell.role() == CapRole::Alert
+    /// Drops what is held, owed and told. How fast clicks come is still so; and what was counted and told to nobody yet is
+    /// told to whoever counts now.
+    fn begin_anew(&mut self) {
+        // A new round: what a click gives back that has a token of the last one is lost with it. A cap on conversions that
+        // is closed stays so until the next answer says how it stands.
+        self.cell.begin_round(0);
+        let (counted, is_ending, demand) = (self.counted, self.is_ending, self.demand);
+        *self = Self { counted, is_ending, demand, ..Self::new(Arc::clone(&self.cell)) };
     }
 
     /// Adds what is to be told and asked now.
@@ -205,16 +229,6 @@ impl Held {
             self.close_window(cap);
         }
         items.append(&mut self.owed);
-        if self.only_counts() && self.tokens == 0 {
-            let counted = self.cell.counted();
-            // A click that was counted, told and then sent elsewhere makes it one less for a moment.
-            let spent = counted.saturating_sub(self.counted);
-            self.counted += spent;
-            if spent > 0 {
-                items.push(LeaseItem { cap, window: None, spent, returned: 0, wants: 0, holds: 0 });
-            }
-            return;
-        }
         let is_in_vain = now < self.ask_again_at;
         let before = self.cell.tokens();
         self.demand.measure(self.tokens.saturating_sub(before), self.cell.take_missed(), now);
@@ -237,11 +251,22 @@ impl Held {
         let low = stock.min(self.after_grant) / 4;
         let wants = if left <= low { stock.saturating_sub(left) } else { 0 };
         self.cell.call_below(low as u32);
-        if spent + returned + wants > 0 || self.must_ask_for_the_end(now) || self.must_tell_that_it_holds(now)
-        {
+        let counted = self.take_counted();
+        let has_to_tell = spent + returned + wants + counted > 0;
+        if has_to_tell || self.must_ask_for_the_end(now) || self.must_tell_that_it_holds(now) {
             self.told_holds_at = now;
-            items.push(LeaseItem { cap, window: self.window, spent, returned, wants, holds: self.tokens });
+            let (window, holds) = (self.window, self.tokens);
+            items.push(LeaseItem { cap, window, spent, returned, wants, holds, counted });
         }
+    }
+
+    /// The clicks that were counted and not told yet, in whatever role: they may have come before the cap was made to close,
+    /// or removed.
+    fn take_counted(&mut self) -> u64 {
+        // A click that was counted, told and then sent elsewhere makes it one less for a moment.
+        let counted = self.cell.counted().saturating_sub(self.counted);
+        self.counted += counted;
+        counted
     }
 
     /// How many tokens would be right to hold.
@@ -281,7 +306,15 @@ impl Held {
         let returned = self.cell.drain().min(self.tokens);
         let spent = self.tokens - returned;
         if self.tokens > 0 {
-            self.owed.push(LeaseItem { cap, window: self.window, spent, returned, wants: 0, holds: 0 });
+            self.owed.push(LeaseItem {
+                cap,
+                window: self.window,
+                spent,
+                returned,
+                wants: 0,
+                holds: 0,
+                counted: 0,
+            });
         }
         self.tokens = 0;
         self.window = None;

@@ -2,11 +2,12 @@
 --
 -- KEYS: `caps`, `seen` and `said` of the offer. ARGV: the holder, the sequence, for how many milliseconds a new
 -- primary learns; then of each item the cap's name, the window (`-`: the one at hand), spent, returned, wants and holds,
--- and the window that would begin now (`?`: not known), its start and end.
+-- and the window that would begin now (`?`: not known), its start and end, and the clicks that needed no grant because the
+-- cap only alerted.
 
 local CAPS, SEEN, SAID = KEYS[1], KEYS[2], KEYS[3]
 local holder, sequence, learning_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local ITEM = 8
+local ITEM = 9
 
 -- How long a node that asked lately counts as one of those that share what is left.
 local ACTIVE_MS = 10000
@@ -199,8 +200,8 @@ local function learn(name, cap, window, before)
   end
 end
 
--- Takes what was spent and returned out of what the node holds of that window.
-local function settle(name, cap, window, told_spent, told_returned)
+-- Takes what was spent and returned out of what the node holds of that window, and counts it, with what needed no grant.
+local function settle(name, cap, window, told_spent, told_returned, counted)
   local before = held_of(name, cap, window)
   local spent = math.min(told_spent, before)
   local returned = math.min(told_returned, before - spent)
@@ -214,12 +215,9 @@ local function settle(name, cap, window, told_spent, told_returned)
       write_held(name, field_of(window), holding)
     end
   end
-  if cap.alert_only then
-    count(name, cap, told_spent, reached)
-    return
-  end
   -- What was spent of a window that has ended is counted in the one at hand: it may have been, by a clock that was set.
-  count(name, cap, spent, reached)
+  -- What was counted without a grant is, whatever the cap does by now: the node may have been cut off since it only alerted.
+  count(name, cap, spent + counted, reached)
   -- A lease that was surely over has been forgotten with its window, and is settled late: nothing is wrong with that.
   local is_forgotten = window ~= cap.start and before == 0
   if not is_forgotten and (spent ~= told_spent or returned ~= told_returned) then
@@ -240,8 +238,8 @@ for i = 4, #ARGV, ITEM do
   if cap then
     local window = tonumber(ARGV[i + 1]) or cap.start
     local spent, returned, wants = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
-    if is_learning and not cap.alert_only then learn(name, cap, window, tonumber(ARGV[i + 5]) + spent + returned) end
-    settle(name, cap, window, spent, returned)
+    if is_learning then learn(name, cap, window, tonumber(ARGV[i + 5]) + spent + returned) end
+    settle(name, cap, window, spent, returned, tonumber(ARGV[i + 8]))
 
     local all, by_others = leased(holdings_of(name), cap, holder)
     local grants_clicks = cap.in_force and not cap.alert_only and string.sub(name, 1, 6) == 'click:'

@@ -14,11 +14,16 @@ use crate::types::{CapKey, OfferId};
 
 use super::link::Call;
 use super::row::{self, Windows};
-use super::{ATTEMPTS, CONCURRENT, Shared, alert, bounded, key, moment, parts, text, texts, windows_at};
+use super::{
+    ATTEMPTS, CONCURRENT, IDENTITY, Shared, alert, bounded, key, moment, parts, text, texts, windows_at,
+};
 
 impl Shared {
     pub(super) async fn lease(&self, request: &LeaseRequest) -> Result<LeaseReply, LedgerError> {
         check(request)?;
+        if request.ledger.is_some_and(|ledger| ledger != IDENTITY) {
+            return Ok(LeaseReply::of_another(IDENTITY, request));
+        }
         if request.sequence > AMOUNT_MAX {
             return Err(LedgerError::Invalid(format!(
                 "a sequence is at most {AMOUNT_MAX}, not {}",
@@ -41,6 +46,7 @@ impl Shared {
         }
         let news = self.news();
         Ok(LeaseReply {
+            ledger: IDENTITY,
             sequence: request.sequence,
             news: news.count(),
             grants: one_for_each_cap(request, granted.into_iter().flatten()),
@@ -93,7 +99,7 @@ impl Shared {
 }
 
 /// What the script reads of an item.
-fn item_arguments(item: &LeaseItem, windows: &Windows) -> [String; 8] {
+fn item_arguments(item: &LeaseItem, windows: &Windows) -> [String; 9] {
     let window = windows.get(&item.cap);
     let end = |end: Option<i64>| end.map_or("-".to_owned(), |end| end.to_string());
     [
@@ -105,6 +111,7 @@ fn item_arguments(item: &LeaseItem, windows: &Windows) -> [String; 8] {
         bounded(item.holds),
         window.map_or("?".to_owned(), |window| window.start.to_string()),
         window.map_or("?".to_owned(), |window| end(window.end)),
+        bounded(item.counted),
     ]
 }
 
