@@ -56,20 +56,18 @@ pub(super) fn seal_all(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Cuts a live segment to its lines, puts it on the disk, and gives it the name under which it stays. One without lines is
-/// removed.
+/// Cuts a live segment to its lines, and gives it the name under which it stays. One without lines is removed. Nothing is
+/// synced: a power failure may undo both, and the next start does them again.
 pub(super) fn seal(path: &Path, end: u64) -> io::Result<()> {
     if end == 0 {
         return fs::remove_file(path);
     }
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     file.set_len(end)?;
-    file.sync_all()?;
     let directory = path.parent().unwrap_or(Path::new("."));
     let rest = path.file_stem().unwrap_or_default().to_string_lossy();
     let first = first_time(&mut file)?;
-    fs::rename(path, directory.join(format!("{SEALED_PREFIX}{first}-{rest}{SEALED_SUFFIX}")))?;
-    File::open(directory)?.sync_all()
+    fs::rename(path, directory.join(format!("{SEALED_PREFIX}{first}-{rest}{SEALED_SUFFIX}")))
 }
 
 /// One more than any in the directory.

@@ -191,13 +191,15 @@ enum News {
 struct Archive {
     options: StorageOptions,
     live: HashMap<PathBuf, File>,
+    /// Sealed since the last sync.
+    sealed: Vec<File>,
     sync_at: Instant,
 }
 
 impl Archive {
     fn new(options: StorageOptions) -> Self {
         let sync_at = Instant::now() + options.sync_every;
-        Self { options, live: HashMap::new(), sync_at }
+        Self { options, live: HashMap::new(), sealed: Vec::new(), sync_at }
     }
 
     fn keep(mut self, news: &Receiver<News>) {
@@ -206,14 +208,17 @@ impl Archive {
             match news.recv_timeout(self.sync_at.saturating_duration_since(Instant::now())) {
                 Ok(News::Opened(path, file)) => drop(self.live.insert(path, file)),
                 Ok(News::Done(path, written)) => self.seal(&path, written),
-                Err(RecvTimeoutError::Timeout) => self.sync(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.sync(),
+            }
+            if Instant::now() >= self.sync_at {
+                self.sync();
             }
         }
     }
 
     fn seal(&mut self, path: &Path, written: u64) {
-        self.live.remove(path);
+        self.sealed.extend(self.live.remove(path).filter(|_| written > 0));
         if let Err(error) = files::seal(path, written) {
             let path = path.display();
             tracing::error!(
@@ -225,11 +230,13 @@ impl Archive {
 
     /// Puts on the disk what came since the last time: what is mapped belongs to the file.
     fn sync(&mut self) {
-        for (path, file) in &self.live {
+        let directory = self.options.directory.display();
+        for file in self.live.values().chain(&self.sealed) {
             if let Err(error) = file.sync_data() {
-                tracing::error!("cannot sync {} of the click log: {error}", path.display());
+                tracing::error!("cannot sync the click log in {directory}: {error}");
             }
         }
+        self.sealed.clear();
         self.sync_at = Instant::now() + self.options.sync_every;
     }
 

@@ -32,8 +32,8 @@ pub async fn show_caps(ledger: LedgerAt, caps: watch::Receiver<KnownCaps>, metri
             LedgerAt::Upstream(client) => (listed(client).await.unwrap_or_default(), EVERY_LISTED),
         };
         metrics.caps_are(remaining);
-        // Where there are very many caps, the ledger has better things to do than to be looked at.
-        tokio::time::sleep(every.max(begun.elapsed() * LOOKS_SHARE)).await;
+        // Where there are very many caps, the ledger has better things to do than to be looked at. Or it waited for its disk.
+        tokio::time::sleep(every.max((begun.elapsed() * LOOKS_SHARE).min(EVERY_AT_MOST))).await;
     }
 }
 
@@ -73,6 +73,9 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Over the API, in pages.
 const EVERY_LISTED: Duration = Duration::from_secs(5);
+
+/// However long a look took.
+const EVERY_AT_MOST: Duration = Duration::from_secs(15);
 
 /// At most one part in so many of the time is spent on looking.
 const LOOKS_SHARE: u32 = 20;
