@@ -1,7 +1,7 @@
 //! The node's side of the caps: what it holds of each, what it tells the ledger, and what it asks for.
 //!
 //! A state machine without clock and without network, so that what runs here is what the simulation runs
-//! (`tests/simulation.rs`). Whoever drives it carries [`Leases::request`] to the ledger, again and again until there is an
+//! (`tests/simulation`). Whoever drives it carries [`Leases::request`] to the ledger, again and again until there is an
 //! answer, and hands the answer to [`Leases::answered`]. Moments are nanoseconds of the machine's uptime, as the cells'.
 //!
 //! What keeps a cap whole, whatever is lost, repeated or late on the way:
