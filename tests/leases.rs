@@ -24,6 +24,8 @@ struct World {
     ledger: SqliteLedger,
     /// Milliseconds that have gone by.
     elapsed_ms: u64,
+    /// By how much the ledger's wall clock was set forward.
+    set_by_ms: i64,
     nodes: Vec<Node>,
     cap: Cap,
 }
@@ -37,7 +39,7 @@ impl World {
             interval: CapInterval::Daily,
         };
         let cap = Cap { key, amount, zone: Zone::parse("UTC").unwrap(), alert_only: false };
-        let mut world = Self { ledger: empty_ledger(), elapsed_ms: 0, nodes: Vec::new(), cap };
+        let mut world = Self { ledger: empty_ledger(), elapsed_ms: 0, set_by_ms: 0, nodes: Vec::new(), cap };
         world.define(amount);
         for index in 0..nodes {
             let cells = CapCells::default();
@@ -79,7 +81,7 @@ impl World {
 
     fn time(&self) -> LedgerTime {
         // From 00:30 UTC on.
-        let wall = UnixMillis(1_780_273_800_000 + self.elapsed_ms as i64);
+        let wall = UnixMillis(1_780_273_800_000 + self.elapsed_ms as i64 + self.set_by_ms);
         LedgerTime { wall, boot: 1, uptime_ms: 1_000_000 + self.elapsed_ms }
     }
 
@@ -120,6 +122,40 @@ impl World {
 
     fn cell(&self, node: usize) -> Arc<smartlink::state::CapCell> {
         self.nodes[node].cells.cell(self.cap.key).unwrap()
+    }
+
+    /// A node that knows a daily cap of one conversion as closed, ten seconds before the day ends.
+    fn closed_by_a_conversion() -> Self {
+        let mut world = Self::new(1, 0);
+        world.elapsed_ms = 84_600_000 - 10_000;
+        world.cap.key.kind = CapKind::Conversion;
+        world.define(1);
+        world.hear(vec![world.cap.clone()]);
+        let conversion = Conversion {
+            click_id: "one".to_owned(),
+            event: 0,
+            transaction: String::new(),
+            offer_id: world.cap.key.offer.value(),
+            affiliate_id: 7,
+            smart_link_id: 301,
+            clicked_at: world.time().wall.0,
+            amount: None,
+        };
+        world.ledger.record(&[conversion], world.time()).unwrap();
+        assert_eq!(world.reached_after_a_second(), 0);
+        world
+    }
+
+    /// The first node takes up these caps, whatever the ledger knows.
+    fn hear(&mut self, caps: Vec<Cap>) {
+        let node = &mut self.nodes[0];
+        node.book = node.cells.book(&caps);
+        node.leases.know(&node.cells);
+    }
+
+    fn reached_after_a_second(&mut self) -> u64 {
+        self.run(1, &[0]);
+        self.run(1, &[10])
     }
 
     fn grants(&self) -> usize {
@@ -427,4 +463,29 @@ fn clicks_of_a_cap_that_its_keeper_has_not_met_are_told() {
     node.leases.know(&node.cells);
     world.exchange(0);
     assert_eq!(world.state().used, 3);
+}
+
+#[test]
+fn a_cap_full_of_conversions_is_closed_when_it_is_set_again_though_the_ledger_hears_of_it_first() {
+    let mut world = World::closed_by_a_conversion();
+    world.ledger.define(&[], world.time()).unwrap();
+    world.hear(Vec::new());
+    assert_eq!(world.reached_after_a_second(), 10, "there is no cap");
+    world.define(1);
+    assert_eq!(world.reached_after_a_second(), 10, "the node knows of none");
+    world.hear(vec![world.cap.clone()]);
+    assert_eq!(world.reached_after_a_second(), 0);
+}
+
+#[test]
+fn a_cap_full_of_conversions_stays_closed_when_its_window_ends_later_than_was_told() {
+    // Its zone is another, in which the day has hours left; or somebody sets the ledger's clock back.
+    for (zone, set_by_ms) in [("America/New_York", 0), ("UTC", -3_600_000)] {
+        let mut world = World::closed_by_a_conversion();
+        world.cap.zone = Zone::parse(zone).unwrap();
+        world.set_by_ms = set_by_ms;
+        world.define(1);
+        world.run(20, &[0]);
+        assert_eq!(world.reached_after_a_second(), 0, "{zone}, {set_by_ms} ms");
+    }
 }

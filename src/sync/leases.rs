@@ -1,7 +1,7 @@
 //! The node's side of the caps: what it holds of each, what it tells the ledger, and what it asks for.
 //!
 //! A state machine without clock and without network, so that what runs here is what the simulation runs
-//! (`tests/simulation.rs`). Whoever drives it carries [`Leases::request`] to the ledger, again and again until there is an
+//! (`tests/simulation`). Whoever drives it carries [`Leases::request`] to the ledger, again and again until there is an
 //! answer, and hands the answer to [`Leases::answered`]. Moments are nanoseconds of the machine's uptime, as the cells'.
 //!
 //! What keeps a cap whole, whatever is lost, repeated or late on the way:
@@ -13,7 +13,7 @@
 //!   clocks that do not run alike. Its tokens are of one window; the next window's are never put beside them.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry::Vacant;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub struct Leases {
     /// Where the next request goes on: one has no room for all of very many.
     next: Option<CapKey>,
     under_way: Option<LeaseRequest>,
-    /// There is a cap of which nothing was heard.
+    /// There is a cap of which nothing was heard, or of which it is no longer known how it stands.
     must_hear_all: bool,
     is_ending: bool,
 }
@@ -61,11 +61,15 @@ impl Leases {
     /// Looks which caps there are now. What is held of others is returned.
     pub fn know(&mut self, cells: &CapCells) {
         for (key, cell) in cells.cells() {
-            if let Vacant(unknown) = self.held.entry(key) {
-                unknown.insert(Held::new(cell));
-                // How it stands may have been told before it was known here.
-                self.must_hear_all = true;
-            }
+            let is_new = match self.held.entry(key) {
+                Vacant(unknown) => {
+                    unknown.insert(Held::new(cell));
+                    true
+                }
+                Occupied(mut known) => known.get_mut().is_set_again(),
+            };
+            // How it stands may have been told before it was known here.
+            self.must_hear_all |= is_new;
         }
     }
 
@@ -80,6 +84,7 @@ impl Leases {
                     break;
                 }
                 held.is_ending = self.is_ending;
+                self.must_hear_all |= held.should_have_opened(now);
                 held.tell(cap, now, &mut items);
             }
             self.sequence += 1;
@@ -172,6 +177,8 @@ struct Held {
     counted: u64,
     /// The node ends.
     is_ending: bool,
+    /// The cap was removed, and how it stood was forgotten.
+    was_gone: bool,
     /// How the cap stands, as the ledger last told.
     closed_until: Option<u64>,
     wanted: bool,
@@ -194,12 +201,26 @@ impl Held {
             owed: Vec::new(),
             counted: 0,
             is_ending: false,
+            was_gone: false,
             closed_until: None,
             wanted: false,
             recalled: false,
             ask_again_at: 0,
             demand: Demand::default(),
         }
+    }
+
+    fn is_set_again(&mut self) -> bool {
+        let is_set_again = self.was_gone && self.cell.role() != CapRole::Gone;
+        self.was_gone &= !is_set_again;
+        is_set_again
+    }
+
+    /// Whether the window is over in which conversions had closed the cap, by what the ledger told then. It may last longer
+    /// by now: the cap's zone was changed, or the ledger's clock was set back.
+    fn should_have_opened(&mut self, now: u64) -> bool {
+        let closes = self.cell.role() == CapRole::Conversions;
+        closes && self.closed_until.take_if(|until| *until <= now).is_some()
     }
 
     fn has_something_to_tell(&self) -> bool {
@@ -221,6 +242,7 @@ impl Held {
         if self.cell.role() == CapRole::Gone {
             // If it is ever set again, it is another.
             self.stands(&open(cap), now);
+            self.was_gone = true;
         }
         if cap.kind == CapKind::Conversion {
             return;

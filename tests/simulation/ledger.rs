@@ -1,0 +1,179 @@
+//! The ledger's machine: what it answers, how it fails, and what is on its disk.
+
+use std::sync::Arc;
+
+use rand::Rng;
+use rusqlite::{Connection, Row};
+use smartlink::ledger::{Conversion, LeaseRequest, LedgerTime, Recorded, SqliteLedger};
+use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId, UnixMillis};
+
+use crate::events::Event;
+use crate::random::{MS, Monotonic, SECOND, below, one_in};
+use crate::world::World;
+
+/// A conversion that was or will be told.
+pub struct Sale {
+    pub offer: OfferId,
+    pub affiliate: AffiliateId,
+    pub clicked_at: i64,
+    pub is_counted: bool,
+    pub is_answered: bool,
+    pub times_told: u32,
+}
+
+impl Sale {
+    pub fn conversion(&self, index: u64) -> Conversion {
+        Conversion {
+            click_id: index.to_string(),
+            event: 0,
+            transaction: String::new(),
+            offer_id: self.offer.value(),
+            affiliate_id: self.affiliate.value(),
+            smart_link_id: 1,
+            clicked_at: self.clicked_at,
+            amount: None,
+        }
+    }
+
+    pub fn index_of(conversion: &Conversion) -> usize {
+        conversion.click_id.parse().expect("an index")
+    }
+}
+
+/// A cap as it is on the disk.
+#[derive(Debug)]
+pub struct Kept {
+    pub key: CapKey,
+    pub amount: u64,
+    pub alert_only: bool,
+    pub in_force: bool,
+    /// From when to when, in seconds.
+    pub window: (i64, Option<i64>),
+    pub used: u64,
+    pub leased: u64,
+}
+
+impl Kept {
+    pub fn closes(&self) -> bool {
+        self.in_force && !self.alert_only
+    }
+
+    pub fn free(&self) -> u64 {
+        self.amount.saturating_sub(self.used).saturating_sub(self.leased)
+    }
+
+    pub fn counts(&self, offer: OfferId, affiliate: AffiliateId) -> bool {
+        self.key.offer == offer && self.key.affiliate.is_none_or(|of| of == affiliate)
+    }
+}
+
+impl World {
+    pub fn wall_ms(&self) -> i64 {
+        self.wall_offset_ms + (self.now / MS) as i64
+    }
+
+    pub fn ledger_time(&self) -> LedgerTime {
+        LedgerTime {
+            wall: UnixMillis(self.wall_ms()),
+            boot: self.boot,
+            uptime_ms: self.ledger_clock.read(self.now) / MS,
+        }
+    }
+
+    pub fn lease(&mut self, edge: usize, life: u64, sent_at: u64, request: &LeaseRequest) {
+        let time = self.ledger_time();
+        let Some(ledger) = &mut self.ledger else { return };
+        let Ok(reply) = ledger.lease(request, time) else { return };
+        self.told.leases += 1;
+        // Otherwise nothing was written.
+        if !request.items.is_empty() || !reply.standings.is_empty() {
+            self.observe(&[]);
+        }
+        let settled = self.settled.entry((edge, life)).or_default();
+        if !request.items.is_empty() && *settled < request.sequence {
+            *settled = request.sequence;
+            self.granted(edge, life, request, &reply);
+        }
+        self.send(edge, |sent| Event::ToEdge { edge, life, sent_at, reply: sent }, reply);
+    }
+
+    pub fn record(&mut self, edge: usize, life: u64, conversions: Vec<Conversion>) {
+        let time = self.ledger_time();
+        let Some(ledger) = &mut self.ledger else { return };
+        let recorded = ledger.record(&conversions, time).expect("the ledger is well");
+        let mut counted = Vec::new();
+        for (conversion, recorded) in conversions.iter().zip(recorded) {
+            let sale = &mut self.sales[Sale::index_of(conversion)];
+            let expected = if sale.is_counted { Recorded::Repeated } else { Recorded::Counted };
+            assert_eq!(recorded, expected, "seed {}: {conversion:?}", self.seed);
+            if !sale.is_counted {
+                sale.is_counted = true;
+                self.told.conversions += 1;
+                counted.push((sale.offer, sale.affiliate));
+            }
+        }
+        self.observe(&counted);
+        self.send(edge, |sent| Event::Recorded { edge, life, conversions: sent }, conversions);
+    }
+
+    pub fn ledger_fails(&mut self) {
+        if let Some(ledger) = self.ledger.take() {
+            self.told.crashes += 1;
+            self.disk = Some(ledger.into_connection());
+            self.say(|| "the ledger dies".to_owned());
+            let pause = 1 + below(&mut self.random, 5 * SECOND);
+            let rebooted = one_in(&mut self.random, 2);
+            self.after(pause, Event::LedgerStarts { rebooted });
+        }
+    }
+
+    pub fn ledger_starts(&mut self, rebooted: bool) {
+        if rebooted {
+            self.boot = u128::from(self.random.next_u64());
+            self.ledger_clock = Monotonic::some(&mut self.random, self.now);
+        }
+        let disk = self.disk.take().expect("it was put there when the ledger died");
+        self.ledger = Some(SqliteLedger::from_connection(disk).expect("what was written can be read"));
+        self.say(|| format!("the ledger starts, rebooted: {rebooted}"));
+        self.define();
+    }
+
+    pub fn define(&mut self) {
+        let time = self.ledger_time();
+        let caps = Arc::clone(&self.caps);
+        if let Some(ledger) = &mut self.ledger {
+            ledger.define(&caps, time).expect("the ledger is well");
+            self.observe_changes();
+        }
+    }
+
+    /// All caps that are on the disk, be they in force or not.
+    pub fn kept(&self) -> Vec<Kept> {
+        kept(&self.reader).expect("the disk can be read")
+    }
+}
+
+fn kept(reader: &Connection) -> rusqlite::Result<Vec<Kept>> {
+    let mut statement = reader.prepare_cached(
+        "SELECT offer_id, affiliate_id, kind, interval, amount, alert_only, in_force, window_start, window_end, used,
+                (SELECT coalesce(sum(tokens), 0) FROM holdings WHERE holdings.cap_id = caps.cap_id)
+         FROM caps",
+    )?;
+    let of_row = |row: &Row<'_>| {
+        Ok(Kept {
+            key: CapKey {
+                offer: OfferId::new(row.get(0)?).expect("an offer"),
+                affiliate: AffiliateId::new(row.get(1)?),
+                kind: CapKind::parse(row.get_ref(2)?.as_str()?).expect("a kind"),
+                interval: CapInterval::parse(row.get_ref(3)?.as_str()?).expect("an interval"),
+            },
+            amount: row.get(4)?,
+            alert_only: row.get(5)?,
+            in_force: row.get(6)?,
+            window: (row.get(7)?, row.get(8)?),
+            used: row.get(9)?,
+            leased: row.get(10)?,
+        })
+    };
+    statement.query_map([], of_row)?.collect()
+}
