@@ -250,6 +250,9 @@ Signals:
   SIGTERM, SIGINT   drain and exit; a second one exits at once
   SIGHUP            refresh the snapshot and the geo databases now
 
+Exit code: 0 when it drained, 2 when it could not start, 3 when a second signal cut the drain short, 4 when a part of it \
+panicked and it drained for that.
+
 Examples:
   smartlink serve --demo
   smartlink serve --config smartlink.toml --geo GeoLite2-City.mmdb

@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
@@ -158,8 +159,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("admin on http://{admin_address}/");
 
+    let (alarm, mut alarms) = mpsc::unbounded_channel();
+    let alarm = Alarm(alarm);
     // Ends with the process.
-    tokio::spawn(show_caps(ledger, caps, Arc::clone(&metrics)));
+    alarm.watch("the one that shows what is left of caps", show_caps(ledger, caps, Arc::clone(&metrics)));
     let router = Admin {
         token: config.admin.token.clone(),
         metrics,
@@ -174,16 +177,28 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         None => router,
     };
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
-    let admin = tokio::spawn(admin::serve(admin_listener, router, async {
-        // Either way, the admin listener is to end.
-        let _ = admin_stopped.await;
-    }));
-    let refreshing = tokio::spawn(refresh.run());
+    let admin = alarm.watch(
+        "the admin listener",
+        admin::serve(admin_listener, router, async {
+            // Either way, the admin listener is to end.
+            let _ = admin_stopped.await;
+        }),
+    );
+    let refreshing = alarm.watch("the one that refreshes the snapshot", refresh.run());
     let (stop_keeping, keeping_stops) = oneshot::channel();
-    let keeping = tokio::spawn(cap_keeper.run(keeping_stops));
-    let carrying = tokio::spawn(carrier.run());
+    let keeping = alarm.watch("the one that keeps the leases of caps", cap_keeper.run(keeping_stops));
+    let carrying = alarm.watch("the one that carries conversions", carrier.run());
 
-    let end = signals.wait_for_the_end(&refresh_handle).await;
+    let end = tokio::select! {
+        end = signals.wait_for_the_end(&refresh_handle) => end,
+        Some(task) = alarms.recv() => {
+            tracing::error!(
+                "a task panicked, {task}: the node drains and ends with exit code {BROKEN}, so that whoever supervises it \
+                 starts a whole one; please report the panic above"
+            );
+            End::Broken
+        }
+    };
     readiness.begin_drain();
     // A person at the keyboard has no load balancer that must notice.
     let goodbye = if end == End::Interrupt { Duration::ZERO } else { config.goodbye };
@@ -217,7 +232,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         Drained::Clean => tracing::info!("drained; every answer that was begun was given"),
         Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if end == End::Broken { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS })
 }
 
 /// To standard error, so that standard output stays free. `RUST_LOG` chooses what is said.
@@ -340,11 +355,49 @@ struct Signals {
     hangup: Signal,
 }
 
-/// By which signal a process is told to end.
+/// Why the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Terminate,
     Interrupt,
+    /// A task without which the node is not whole has panicked.
+    Broken,
+}
+
+/// Told of tasks that panic. Without one of them, a node would go on looking well: with an old table, with caps that close and
+/// stay closed, or with conversions that nobody takes.
+#[derive(Clone)]
+struct Alarm(mpsc::UnboundedSender<&'static str>);
+
+impl Alarm {
+    /// Spawns a task that is not to panic, by a name for people.
+    fn watch<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let watch = Watch { name, alarm: self.0.clone() };
+        tokio::spawn(async move {
+            // Moved in, so that it goes when the task does.
+            let _watch = watch;
+            task.await
+        })
+    }
+}
+
+/// Raises the alarm if it goes in a panic.
+struct Watch {
+    name: &'static str,
+    alarm: mpsc::UnboundedSender<&'static str>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Where nobody listens, the process is ending already.
+            let _ = self.alarm.send(self.name);
+        }
+    }
 }
 
 impl Signals {
@@ -411,5 +464,27 @@ const KEEP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a scrape may take to end after the drain.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A part of the node has broken.
+const BROKEN: u8 = 4;
+
 /// Neither success nor a mistake in the configuration.
 const STOPPED_AT_ONCE: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_raises_the_alarm_and_an_end_does_not() {
+        let (alarm, mut alarms) = mpsc::unbounded_channel();
+        let alarm = Alarm(alarm);
+        alarm.watch("well", async {}).await.unwrap();
+        assert!(alarm.watch("ill", async { panic!("a panic of this test") }).await.is_err());
+        assert_eq!(alarms.recv().await, Some("ill"));
+        let endless = alarm.watch("given up", std::future::pending::<()>());
+        endless.abort();
+        assert!(endless.await.is_err());
+        drop(alarm);
+        assert_eq!(alarms.recv().await, None);
+    }
+}

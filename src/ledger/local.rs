@@ -3,6 +3,7 @@
 //! A commit waits for the disk, so the calls that came meanwhile are committed together. Each is undone for itself if it
 //! fails, and all of them if the commit does: what is not on the disk is answered with an error and was never granted.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -111,13 +112,29 @@ fn serve(path: &Path, mut waiting: mpsc::Receiver<Box<dyn Call>>) {
     let mut calls = Vec::with_capacity(BATCH_MAX);
     while waiting.blocking_recv_many(&mut calls, BATCH_MAX) > 0 {
         let made_to_last = match &mut ledger {
-            Ok(ledger) => commit_together(ledger, &mut calls, &clock),
+            Ok(ledger) => commit_whatever_comes(ledger, &mut calls, &clock),
             Err(error) => Err(error.clone()),
         };
         for call in calls.drain(..) {
             call.answer(made_to_last.clone());
         }
     }
+}
+
+/// A call that panics undoes all that came with it, and the thread lives on: without it, no cap would ever be granted again.
+fn commit_whatever_comes(
+    ledger: &mut SqliteLedger,
+    calls: &mut [Box<dyn Call>],
+    clock: &Clock,
+) -> Result<(), LedgerError> {
+    // What a panic leaves behind is a transaction, which is undone as it goes.
+    let committed = catch_unwind(AssertUnwindSafe(|| commit_together(ledger, calls, clock)));
+    committed.unwrap_or_else(|_| {
+        tracing::error!(
+            "a call of the ledger panicked; nothing of its commit was done; please report the panic above"
+        );
+        Err(LedgerError::Failed("it panicked".to_owned()))
+    })
 }
 
 fn commit_together(
@@ -203,6 +220,27 @@ mod tests {
         assert!(matches!(refused.await.unwrap(), Err(LedgerError::Invalid(_))));
         assert_eq!(granted.await.unwrap().unwrap().grants[0].granted, 4);
         assert_eq!(ledger.state(Clock::new().now()).unwrap()[0].leased, 4);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_undoes_its_commit_and_no_other() {
+        let mut ledger = SqliteLedger::from_connection(Connection::open_in_memory().unwrap()).unwrap();
+        ledger.define(&[cap(10)], Clock::new().now()).unwrap();
+        let (good, undone) = waiting(|connection, now| leases::lease(connection, &request("a", 1, 4), now));
+        let (bad, broken) = waiting::<()>(|_, _| panic!("a panic of this test"));
+        let mut calls = vec![good, bad];
+        let committed = commit_whatever_comes(&mut ledger, &mut calls, &Clock::new());
+        for call in calls {
+            call.answer(committed.clone());
+        }
+        assert!(matches!(undone.await.unwrap(), Err(LedgerError::Failed(_))));
+        assert!(broken.await.unwrap().is_err());
+        assert_eq!(ledger.state(Clock::new().now()).unwrap()[0].leased, 0);
+        let (next, granted) = waiting(|connection, now| leases::lease(connection, &request("a", 1, 4), now));
+        let mut calls = vec![next];
+        let committed = commit_whatever_comes(&mut ledger, &mut calls, &Clock::new());
+        calls.remove(0).answer(committed);
+        assert_eq!(granted.await.unwrap().unwrap().grants[0].granted, 4);
     }
 
     #[tokio::test]
