@@ -512,7 +512,8 @@ fn who_sends_a_request_and_its_end_together_is_answered() {
 #[test]
 fn a_client_that_goes_away_is_noticed_at_once_and_a_silent_one_after_the_timeout() {
     // Nothing in the first part of the test may end by it.
-    let node = Setup::demo().setting("edge.header_read_timeout_seconds = 600.0").start_ready();
+    let patient = Setup::demo().setting("edge.header_read_timeout_seconds = 600.0");
+    let node = patient.setting("edge.idle_timeout_seconds = 600.0").start_ready();
     let closed = |reason: &str| {
         node.metrics().value(&format!("smartlink_connections_closed_total{{reason=\"{reason}\"}}"))
     };
@@ -556,7 +557,8 @@ fn a_client_that_goes_away_is_noticed_at_once_and_a_silent_one_after_the_timeout
     assert_eq!((closed("header_timeout"), node.metrics().clicks("invalid")), (0, 0));
 
     // Silent from the beginning, after an answer, and in the middle of a head: closed without an answer.
-    let node = Setup::demo().setting("edge.header_read_timeout_seconds = 0.1").start_ready();
+    let hasty = Setup::demo().setting("edge.header_read_timeout_seconds = 0.1");
+    let node = hasty.setting("edge.idle_timeout_seconds = 0.1").start_ready();
     let mut answered = node.connect();
     assert_eq!(answered.ask(&Request::click(CLICK)).status, 302);
     let mut begun = node.connect();
@@ -564,9 +566,23 @@ fn a_client_that_goes_away_is_noticed_at_once_and_a_silent_one_after_the_timeout
     for mut connection in [answered, begun, node.connect()] {
         connection.assert_closes();
     }
-    let series = "smartlink_connections_closed_total{reason=\"header_timeout\"}";
-    wait::until_equal(series, 3, || node.metrics().value(series));
+    for (reason, count) in [("header_timeout", 2), ("idle_timeout", 1)] {
+        let series = format!("smartlink_connections_closed_total{{reason=\"{reason}\"}}");
+        wait::until_equal(&series, count, || node.metrics().value(&series));
+    }
     assert_eq!(node.metrics().clicks("invalid"), 0);
+}
+
+#[test]
+fn a_client_that_does_not_take_its_answers_is_closed() {
+    let node = Setup::demo().setting("edge.write_timeout_seconds = 0.1").start_ready();
+    let mut connection = node.connect();
+    let request = Request::click(CLICK).to_bytes().repeat(1_000);
+    // Until both sides' buffers are full, and then until the node closes.
+    while connection.send(&request).is_ok() {}
+    let series = "smartlink_connections_closed_total{reason=\"write_timeout\"}";
+    wait::until_equal(series, 1, || node.metrics().value(series));
+    assert_eq!(node.click(CLICK).status, 302);
 }
 
 /// A browser keeps a fragment to itself. What comes with one all the same was not meant for the server.

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use smartlink::click_id::ClickIdKeys;
 use smartlink::edge::{
-    self, ClickOptions, ConnectionOptions, ConversionOptions, Drained, Supplies, WhenLogIsFull,
-    draw_node_identity,
+    self, ClickOptions, ConversionOptions, Deadlines, Drained, Supplies, WhenLogIsFull, draw_node_identity,
 };
 use smartlink::ledger::conversion_desk;
 use smartlink::lookup::GeoDb;
@@ -210,9 +209,12 @@ fn options() -> edge::Options {
             referrer_policy: HeaderValue::from_static("no-referrer"),
             when_log_is_full: WhenLogIsFull::Serve,
         },
-        connection: ConnectionOptions { header_read_timeout: Duration::from_secs(600) },
+        deadlines: Deadlines { header: LONG, idle: LONG, write: LONG },
         conversion: ConversionOptions { click_age_max: Duration::from_secs(86_400) },
     }
 }
 
 const LINKS: [u32; 2] = [1, 2];
+
+/// No connection of this test is to be closed by a deadline.
+const LONG: Duration = Duration::from_secs(600);

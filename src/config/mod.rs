@@ -18,7 +18,7 @@ use crate::backoffice::{Limits, Rate};
 use crate::cake::{ClientOptions, Key, KeyError, KeySource, parse_upstream};
 use crate::click_id::WORKERS_MAX;
 use crate::clicklog::{AddressDetail, StorageOptions};
-use crate::edge::{self, ClickOptions, ConnectionOptions, ConversionOptions, WhenLogIsFull};
+use crate::edge::{self, ClickOptions, ConversionOptions, Deadlines, WhenLogIsFull};
 use crate::ledger::ValkeyOptions;
 use crate::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern, parse_net,
@@ -341,12 +341,10 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
             referrer_policy,
             when_log_is_full: when_log_is_full(&raw.click_log.when_full)?,
         },
-        connection: ConnectionOptions {
-            header_read_timeout: seconds(
-                "edge.header_read_timeout_seconds",
-                raw.edge.header_read_timeout_seconds,
-                0.1,
-            )?,
+        deadlines: Deadlines {
+            header: seconds("edge.header_read_timeout_seconds", raw.edge.header_read_timeout_seconds, 0.1)?,
+            idle: seconds("edge.idle_timeout_seconds", raw.edge.idle_timeout_seconds, 0.1)?,
+            write: seconds("edge.write_timeout_seconds", raw.edge.write_timeout_seconds, 0.1)?,
         },
         conversion: conversion_options(raw)?,
     })

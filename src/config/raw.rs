@@ -37,6 +37,8 @@ pub struct Edge {
     pub referrer_policy: String,
     pub click_id_key_file: String,
     pub header_read_timeout_seconds: f64,
+    pub idle_timeout_seconds: f64,
+    pub write_timeout_seconds: f64,
     pub goodbye_seconds: f64,
     pub drain_timeout_seconds: f64,
 }
@@ -153,6 +155,8 @@ impl Default for Edge {
             referrer_policy: "strict-origin-when-cross-origin".to_owned(),
             click_id_key_file: String::new(),
             header_read_timeout_seconds: 15.0,
+            idle_timeout_seconds: 60.0,
+            write_timeout_seconds: 15.0,
             goodbye_seconds: 5.0,
             drain_timeout_seconds: 30.0,
         }

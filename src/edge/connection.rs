@@ -2,31 +2,29 @@
 //! between, and what hyper refuses by itself gets a sentence. A click is answered on the spot; a postback waits for the
 //! ledger, and holds up its own connection alone.
 
-use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::future::ready;
+use std::future::{poll_fn, ready};
 use std::net::IpAddr;
 use std::pin::pin;
-use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::Poll;
 
 use futures_util::future::Either;
 use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use crate::state::CloseReason;
 
-use super::click;
 use super::conversion::{Call, Postbacks};
+use super::deadlines::{Watched, WatchedStream};
 use super::last_word::LastWord;
 use super::reply::Reply;
 use super::request_line::{HEAD_BYTES_MAX, RequestLines};
-use super::worker::Worker;
+use super::thread::{self, SharedPhase};
 
 /// How far the edge is on its way out.
 ///
@@ -34,6 +32,7 @@ use super::worker::Worker;
 /// tell whether they were served. So the edge first says goodbye: whoever asks again is answered, and told not to ask
 /// here any more. Only what stays silent is closed without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub(super) enum Phase {
     Serving,
     /// Connections are still accepted and answered; every answer is the last on its connection.
@@ -44,69 +43,65 @@ pub(super) enum Phase {
     Closing,
 }
 
-/// Limits of a connection.
-#[derive(Clone, Debug)]
-pub struct ConnectionOptions {
-    /// From the beginning of the connection, or the end of an answer, to the end of the next head: waiting for its first
-    /// byte and waiting for its last are one wait.
-    pub header_read_timeout: Duration,
-}
-
-/// Serves a connection until either side is done, and says how it ended.
+/// Serves a connection until either side is done, and says how it ended. It must be a task of its own: what wakes it is told by its
+/// first turn.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: IpAddr,
-    worker: Rc<RefCell<Worker>>,
+    watched: Arc<Watched>,
     postbacks: &Postbacks,
-    options: &ConnectionOptions,
-    mut phase: watch::Receiver<Phase>,
+    phase: &SharedPhase,
 ) -> CloseReason {
-    let next_is_last = Cell::new(*phase.borrow_and_update() != Phase::Serving);
-    let next_is_last = &next_is_last;
-    let finish = move |mut reply: Reply| {
-        if next_is_last.get() {
+    let finish = |mut reply: Reply| {
+        if phase.get() != Phase::Serving {
             reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok::<_, Infallible>(reply)
     };
+    let is_being_answered = &*watched;
     let service = service_fn(move |request: Request<Incoming>| {
+        is_being_answered.is_being_answered();
         let (parts, body) = request.into_parts();
         if let Some(call) = Call::of_path(parts.uri.path()) {
             let answer = async move { finish(postbacks.answer(call, parts, body).await) };
             return Either::Right(Box::pin(answer));
         }
-        // The borrow ends before anything is awaited: handle is a plain function.
-        Either::Left(ready(finish(click::handle(&mut worker.borrow_mut(), &parts, peer))))
+        Either::Left(ready(finish(thread::handle(&parts, peer))))
     });
+    let stream = LastWord::new(WatchedStream::new(stream, Arc::clone(&watched)));
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(options.header_read_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         // Who has said all that it wants to say still listens.
         .half_close(true)
-        .serve_connection(TokioIo::new(RequestLines::new(LastWord::new(stream))), service);
+        .serve_connection(TokioIo::new(RequestLines::new(stream)), service);
     let mut connection = pin!(connection);
-    loop {
-        let changed = tokio::select! {
-            // What has already arrived is read before an idle connection is closed.
-            biased;
-            ended = connection.as_mut() => return reason(ended),
-            changed = phase.changed() => changed,
-        };
-        match (changed, *phase.borrow_and_update()) {
-            (Ok(()), Phase::Serving) => {}
-            (Ok(()), Phase::LastAnswers) => next_is_last.set(true),
-            (Ok(()), Phase::Finishing) => connection.as_mut().graceful_shutdown(),
-            // The edge is gone, or gives up waiting.
-            (Ok(()), Phase::Closing) | (Err(_), _) => return CloseReason::DrainDeadline,
+    let mut is_finishing = false;
+    poll_fn(|context| {
+        watched.is_polled_by(context);
+        if let Some(reason) = watched.is_overdue() {
+            return Poll::Ready(reason);
         }
-    }
+        // What has already arrived is read before an idle connection is closed.
+        let ended = connection.as_mut().poll(context);
+        match phase.get() {
+            _ if ended.is_ready() => {}
+            Phase::Serving | Phase::LastAnswers => {}
+            Phase::Finishing if is_finishing => {}
+            Phase::Finishing => {
+                is_finishing = true;
+                connection.as_mut().graceful_shutdown();
+                return connection.as_mut().poll(context).map(reason);
+            }
+            Phase::Closing => return Poll::Ready(CloseReason::DrainDeadline),
+        }
+        ended.map(reason)
+    })
+    .await
 }
 
 fn reason(ended: Result<(), hyper::Error>) -> CloseReason {
     match ended {
         Ok(()) => CloseReason::Done,
-        Err(error) if error.is_timeout() => CloseReason::HeaderTimeout,
         Err(error) if error.is_parse() => CloseReason::BadRequest,
         Err(_) => CloseReason::Broken,
     }

@@ -1,27 +1,25 @@
-//! The listening sockets and the threads behind them: one thread a core, each with its own runtime, its own
-//! `SO_REUSEPORT` socket on every address, and its own [`Worker`].
+//! The listening sockets, and the beginning and end of the threads behind them: one thread a core, each with its own runtime,
+//! its own `SO_REUSEPORT` socket on every address, and its own [`Worker`].
 
-use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinSet, LocalSet};
 
 use crate::click_id::{ClickIdKeys, NodeIdentity, WORKERS_MAX, WorkerIndex};
 use crate::clicklog::ClickLog;
 use crate::ledger::ConversionDesk;
-use crate::state::{ClickCount, CloseReason, Counters, LiveGeo, LiveTable, Metrics};
+use crate::state::{LiveGeo, LiveTable, Metrics};
 
 use super::click_ids::ClickIds;
-use super::connection::{self, ConnectionOptions, Phase};
+use super::connection::Phase;
 use super::conversion::{ConversionOptions, Postbacks};
+use super::deadlines::Deadlines;
+use super::thread;
 use super::worker::{ClickOptions, Worker, system_random};
 
 /// Where and how clicks are taken.
@@ -32,7 +30,7 @@ pub struct Options {
     /// Threads that take clicks, at least 1.
     pub threads: usize,
     pub click: ClickOptions,
-    pub connection: ConnectionOptions,
+    pub deadlines: Deadlines,
     pub conversion: ConversionOptions,
 }
 
@@ -139,9 +137,9 @@ impl Bound {
                 Arc::clone(metrics),
                 self.options.conversion.clone(),
             );
-            let (options, phase) = (self.options.connection.clone(), phase.subscribe());
-            threads.push(thread::Builder::new().name(format!("edge-{index}")).spawn(move || {
-                LocalSet::new().block_on(&runtime, run(sockets, worker, postbacks, options, phase));
+            let (deadlines, phase) = (self.options.deadlines.clone(), phase.subscribe());
+            threads.push(Builder::new().name(format!("edge-{index}")).spawn(move || {
+                runtime.block_on(thread::run(sockets, worker, postbacks, &deadlines, phase));
             })?);
         }
         Ok(Edge { phase, threads })
@@ -158,7 +156,7 @@ impl Edge {
         phase.send_replace(Phase::LastAnswers);
         tokio::time::sleep(goodbye).await;
         phase.send_replace(Phase::Finishing);
-        // Every thread and every connection holds a receiver: the channel is closed when all have ended.
+        // Every thread holds a receiver until its last connection has ended.
         let drained = match tokio::time::timeout(deadline, phase.closed()).await {
             Ok(()) => Drained::Clean,
             Err(_) => {
@@ -173,140 +171,6 @@ impl Edge {
         }
         drained
     }
-}
-
-/// The life of one thread: accept on every socket, serve every connection, drain.
-async fn run(
-    sockets: Vec<StdListener>,
-    worker: Worker,
-    postbacks: Postbacks,
-    options: ConnectionOptions,
-    phase: watch::Receiver<Phase>,
-) {
-    let counters = Arc::clone(worker.counters());
-    let worker = Rc::new(RefCell::new(worker));
-    let (postbacks, options) = (Rc::new(postbacks), Rc::new(options));
-    let mut accepting = JoinSet::new();
-    for socket in sockets {
-        let acceptor = Acceptor {
-            worker: Rc::clone(&worker),
-            postbacks: Rc::clone(&postbacks),
-            options: Rc::clone(&options),
-            counters: Arc::clone(&counters),
-            phase: phase.clone(),
-            connections: JoinSet::new(),
-        };
-        accepting.spawn_local(acceptor.run(socket));
-    }
-    let mut beat = tokio::time::interval(KEEP_UP_EVERY);
-    loop {
-        tokio::select! {
-            ended = accepting.join_next() => if ended.is_none() { return },
-            // A thread that has no clicks must not keep an old table alive.
-            _ = beat.tick() => worker.borrow_mut().keep_up(),
-        }
-    }
-}
-
-/// One socket of one thread, and the connections that came from it.
-struct Acceptor {
-    worker: Rc<RefCell<Worker>>,
-    postbacks: Rc<Postbacks>,
-    options: Rc<ConnectionOptions>,
-    counters: Arc<Counters>,
-    phase: watch::Receiver<Phase>,
-    connections: JoinSet<()>,
-}
-
-impl Acceptor {
-    /// Accepts until the drain, then waits for the connections it accepted. Nothing that happens to one connection
-    /// ends the loop.
-    async fn run(mut self, socket: StdListener) {
-        let listener = match TcpListener::from_std(socket) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, "a listening socket could not be registered; this thread takes no clicks on it");
-                return;
-            }
-        };
-        while !self.is_done() {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                changed = self.phase.changed() => match changed {
-                    Ok(()) => continue,
-                    // Nobody is left to drain it.
-                    Err(_) => break,
-                },
-                Some(_) = self.connections.join_next() => continue,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.serve(stream, peer),
-                Err(error) => {
-                    self.counters.accept_failed();
-                    if !is_of_one_connection(&error) {
-                        tracing::warn!(%error, "cannot accept connections; trying again");
-                        // Out of descriptors or memory: at once would only spin.
-                        tokio::time::sleep(ACCEPT_BACKOFF).await;
-                    }
-                }
-            }
-        }
-        self.take_the_queue(listener);
-        while self.connections.join_next().await.is_some() {}
-    }
-
-    /// Whether to stop accepting.
-    fn is_done(&mut self) -> bool {
-        while self.connections.try_join_next().is_some() {}
-        match *self.phase.borrow_and_update() {
-            Phase::Serving | Phase::LastAnswers => false,
-            Phase::Finishing | Phase::Closing => true,
-        }
-    }
-
-    /// Serves what waits in the socket's queue, then closes the socket: closing alone would reset it. A connection
-    /// that is completed between the last look and the close is reset all the same, before it was answered.
-    fn take_the_queue(&mut self, listener: TcpListener) {
-        let Ok(socket) = listener.into_std() else { return };
-        while let Ok((stream, peer)) = socket.accept() {
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
-                self.serve(stream, peer);
-            }
-        }
-    }
-
-    fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // An answer is one small write; waiting to fill a packet would only delay it.
-        let _ = stream.set_nodelay(true);
-        let (worker, postbacks) = (Rc::clone(&self.worker), Rc::clone(&self.postbacks));
-        let options = Rc::clone(&self.options);
-        let (counters, phase) = (Arc::clone(&self.counters), self.phase.clone());
-        self.connections.spawn_local(async move {
-            counters.connection_opened();
-            let reason = connection::serve(stream, peer.ip(), worker, &postbacks, &options, phase).await;
-            if reason == CloseReason::BadRequest {
-                // hyper refused it by itself: no HTTP/1.x, a head that cannot be read, or one that is too large.
-                counters.click(ClickCount::Invalid, None, None);
-            }
-            counters.connection_closed(reason);
-        });
-    }
-}
-
-/// Errors of a connection that went away before it was accepted (see accept(2), "Error handling").
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-    )
 }
 
 /// With `SO_REUSEPORT` a second process of the same user could bind the same port and silently take half of the
@@ -327,6 +191,9 @@ fn listen(address: SocketAddr) -> io::Result<StdListener> {
     socket.set_reuse_port(true)?;
     only_v6(&socket, address)?;
     socket.bind(&address.into())?;
+    // An answer is one small write; waiting to fill a packet would only delay it. Linux gives what it accepts the same setting,
+    // which saves each connection a system call.
+    socket.set_tcp_nodelay(true)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -358,6 +225,16 @@ fn explain_bind(error: &io::Error) -> String {
 /// Connections that wait while the thread is busy; the system may cap it (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
-const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+    #[test]
+    fn what_is_accepted_sends_small_writes_at_once() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+    }
+}

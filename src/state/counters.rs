@@ -49,8 +49,12 @@ pub enum ClickCount {
 pub enum CloseReason {
     /// Either side was done.
     Done,
-    /// The header did not arrive in time.
+    /// A head did not arrive in time.
     HeaderTimeout,
+    /// No further head began in time.
+    IdleTimeout,
+    /// The client did not take an answer in time.
+    WriteTimeout,
     /// What arrived was not HTTP/1.
     BadRequest,
     /// Reset or broken in the middle.
@@ -152,9 +156,11 @@ impl ClickCount {
 }
 
 impl CloseReason {
-    pub(super) const ALL: [CloseReason; 5] = [
+    pub(super) const ALL: [CloseReason; 7] = [
         CloseReason::Done,
         CloseReason::HeaderTimeout,
+        CloseReason::IdleTimeout,
+        CloseReason::WriteTimeout,
         CloseReason::BadRequest,
         CloseReason::Broken,
         CloseReason::DrainDeadline,
@@ -164,6 +170,8 @@ impl CloseReason {
         match self {
             CloseReason::Done => "done",
             CloseReason::HeaderTimeout => "header_timeout",
+            CloseReason::IdleTimeout => "idle_timeout",
+            CloseReason::WriteTimeout => "write_timeout",
             CloseReason::BadRequest => "bad_request",
             CloseReason::Broken => "broken",
             CloseReason::DrainDeadline => "drain_deadline",

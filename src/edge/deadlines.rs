@@ -1,0 +1,296 @@
+//! What a connection waits for, and since when; and the thread's look at all of them, a few times a second or less.
+//!
+//! A timer for each request would be armed and cleared a hundred thousand times a second for the one that fires. Here, a request
+//! stores two words as it goes from one wait to the next, and [`Connections::sweep`] finds those that have waited too long. So a
+//! deadline is never early, and late by two sweeps at most ([`Deadlines::sweep_every`]).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::state::CloseReason;
+
+/// How long a connection may wait.
+#[derive(Clone, Debug)]
+pub struct Deadlines {
+    /// For a whole head: from the beginning of the connection, later from the first byte of the head.
+    pub header: Duration,
+    /// For the first byte of the next head.
+    pub idle: Duration,
+    /// For the client to take a whole answer.
+    pub write: Duration,
+}
+
+/// What a connection waits for. An answer that is being made has a deadline of its own, or needs none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Wait {
+    Head,
+    Idle,
+    Answer,
+    Write,
+}
+
+/// One connection, as its stream, its task and the sweep see it. All of them are on the same thread, so that no ordering is
+/// needed; atomics because a task is to be `Send`.
+#[derive(Debug)]
+pub(super) struct Watched {
+    wait: AtomicU8,
+    /// The sweep after which it began.
+    since: AtomicU32,
+    /// It has waited too long.
+    is_over: AtomicBool,
+    /// Of the connection's task, which has the same one all its life.
+    waker: OnceLock<Waker>,
+    sweeps: Arc<AtomicU32>,
+}
+
+impl Watched {
+    fn waits(&self, wait: Wait) {
+        self.wait.store(wait as u8, Relaxed);
+        self.since.store(self.sweeps.load(Relaxed), Relaxed);
+    }
+
+    fn is(&self, wait: Wait) -> bool {
+        self.wait.load(Relaxed) == wait as u8
+    }
+
+    /// A whole head has come, and is about to be answered.
+    pub fn is_being_answered(&self) {
+        self.waits(Wait::Answer);
+    }
+
+    /// To be called at every turn of the task: by it, the task is woken when there is something to see.
+    pub fn is_polled_by(&self, context: &Context<'_>) {
+        self.waker.get_or_init(|| context.waker().clone());
+    }
+
+    /// Why it is to be closed now.
+    pub fn is_overdue(&self) -> Option<CloseReason> {
+        self.is_over.load(Relaxed).then(|| match self.wait.load(Relaxed) {
+            wait if wait == Wait::Idle as u8 => CloseReason::IdleTimeout,
+            wait if wait == Wait::Write as u8 => CloseReason::WriteTimeout,
+            _ => CloseReason::HeaderTimeout,
+        })
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// The connections of one thread.
+#[derive(Debug)]
+pub(super) struct Connections {
+    all: Slab<Arc<Watched>>,
+    /// Counts sweeps; the clock of all waits.
+    sweeps: Arc<AtomicU32>,
+    /// In sweeps, of each [`Wait`].
+    limits: [Option<u32>; 4],
+}
+
+impl Connections {
+    pub fn new(deadlines: &Deadlines) -> Self {
+        let every = deadlines.sweep_every();
+        // What is in the middle between two sweeps when it begins to wait waits for one more.
+        let sweeps = |deadline: Duration| {
+            let sweeps = deadline.as_nanos().div_ceil(every.as_nanos()) + 1;
+            u32::try_from(sweeps).unwrap_or(u32::MAX)
+        };
+        let mut limits = [None; 4];
+        limits[Wait::Head as usize] = Some(sweeps(deadlines.header));
+        limits[Wait::Idle as usize] = Some(sweeps(deadlines.idle));
+        limits[Wait::Write as usize] = Some(sweeps(deadlines.write));
+        Self { all: Slab::new(), sweeps: Arc::default(), limits }
+    }
+
+    /// A connection that waits for its first head.
+    pub fn open(&mut self) -> (usize, Arc<Watched>) {
+        let watched = Arc::new(Watched {
+            wait: AtomicU8::new(Wait::Head as u8),
+            since: AtomicU32::new(self.sweeps.load(Relaxed)),
+            is_over: AtomicBool::new(false),
+            waker: OnceLock::new(),
+            sweeps: Arc::clone(&self.sweeps),
+        });
+        (self.all.insert(Arc::clone(&watched)), watched)
+    }
+
+    pub fn close(&mut self, key: usize) {
+        self.all.remove(key);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Tells those that have waited too long. To be called every [`Deadlines::sweep_every`].
+    pub fn sweep(&mut self) {
+        // It wraps after four years at the shortest, and differences do so, too.
+        let now = self.sweeps.load(Relaxed).wrapping_add(1);
+        self.sweeps.store(now, Relaxed);
+        for (_, watched) in &self.all {
+            let limit = self.limits[usize::from(watched.wait.load(Relaxed))];
+            if limit.is_some_and(|limit| now.wrapping_sub(watched.since.load(Relaxed)) >= limit) {
+                watched.is_over.store(true, Relaxed);
+                watched.wake();
+            }
+        }
+    }
+
+    /// Has every connection look what has changed for all.
+    pub fn wake_all(&self) {
+        self.all.iter().for_each(|(_, watched)| watched.wake());
+    }
+}
+
+impl Deadlines {
+    /// A quarter of the shortest deadline, a second at most.
+    pub fn sweep_every(&self) -> Duration {
+        let shortest = self.header.min(self.idle).min(self.write);
+        (shortest / 4).clamp(SWEEP_LEAST, SWEEP_MOST)
+    }
+}
+
+/// A stream that notes what its connection waits for.
+#[derive(Debug)]
+pub(super) struct WatchedStream<S> {
+    stream: S,
+    watched: Arc<Watched>,
+}
+
+impl<S> WatchedStream<S> {
+    pub fn new(stream: S, watched: Arc<Watched>) -> Self {
+        Self { stream, watched }
+    }
+
+    fn writes(&self) {
+        if !self.watched.is(Wait::Write) {
+            self.watched.waits(Wait::Write);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before && this.watched.is(Wait::Idle) {
+            this.watched.waits(Wait::Head);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.writes();
+        Pin::new(&mut this.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.writes();
+        Pin::new(&mut this.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(context);
+        // hyper flushes when it has written all it has. It also does where there was nothing to write.
+        if flushed.is_ready() && this.watched.is(Wait::Write) {
+            this.watched.waits(Wait::Idle);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+const SWEEP_LEAST: Duration = Duration::from_millis(10);
+
+const SWEEP_MOST: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections() -> Connections {
+        let seconds = Duration::from_secs;
+        let deadlines = Deadlines { header: seconds(4), idle: seconds(8), write: seconds(6) };
+        assert_eq!(deadlines.sweep_every(), seconds(1));
+        Connections::new(&deadlines)
+    }
+
+    /// After how many sweeps, one a second, it is over, and why.
+    fn over(connections: &mut Connections, watched: &Watched) -> Option<(u32, CloseReason)> {
+        (1..100).find_map(|sweeps| {
+            connections.sweep();
+            Some((sweeps, watched.is_overdue()?))
+        })
+    }
+
+    #[test]
+    fn each_wait_has_its_deadline_and_none_is_early() {
+        for (wait, end) in [
+            (Wait::Head, Some((5, CloseReason::HeaderTimeout))),
+            (Wait::Idle, Some((9, CloseReason::IdleTimeout))),
+            (Wait::Write, Some((7, CloseReason::WriteTimeout))),
+            (Wait::Answer, None),
+        ] {
+            let mut connections = connections();
+            let (_, watched) = connections.open();
+            connections.sweep();
+            watched.waits(wait);
+            assert_eq!(over(&mut connections, &watched), end, "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_that_ends_begins_the_next_anew() {
+        let mut connections = connections();
+        let (key, watched) = connections.open();
+        for wait in [Wait::Answer, Wait::Write, Wait::Idle, Wait::Head].repeat(10) {
+            connections.sweep();
+            connections.sweep();
+            assert_eq!(watched.is_overdue(), None);
+            watched.waits(wait);
+        }
+        assert!(!connections.is_empty());
+        connections.close(key);
+        assert!(connections.is_empty());
+        assert_eq!(over(&mut connections, &watched), None);
+    }
+
+    #[test]
+    fn the_count_of_sweeps_may_wrap() {
+        let mut connections = connections();
+        connections.sweeps.store(u32::MAX - 2, Relaxed);
+        let (_, watched) = connections.open();
+        assert_eq!(over(&mut connections, &watched), Some((5, CloseReason::HeaderTimeout)));
+    }
+}

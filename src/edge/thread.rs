@@ -1,0 +1,253 @@
+//! The life of one thread of the edge: it accepts on its sockets, serves every connection, looks at them once in a while, and
+//! drains.
+//!
+//! What its tasks share is in a variable of the thread, so that they need neither locks nor a runtime for tasks that cannot move:
+//! they never do, because the thread's runtime has no other.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use http::request::Parts;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::click;
+use super::connection::{self, Phase};
+use super::conversion::Postbacks;
+use super::deadlines::{Connections, Deadlines};
+use super::reply::Reply;
+use super::worker::Worker;
+use crate::state::{ClickCount, CloseReason, Counters};
+
+/// What the tasks of a thread share.
+struct Thread {
+    worker: Worker,
+    connections: Connections,
+    /// Of whoever waits for the last connection to end.
+    waits_for_the_last: Option<Waker>,
+}
+
+thread_local! {
+    static THREAD: RefCell<Option<Thread>> = const { RefCell::new(None) };
+}
+
+/// Runs what needs the thread's share. It must not wait, nor call this again.
+fn with<T>(work: impl FnOnce(&mut Thread) -> T) -> T {
+    THREAD.with_borrow_mut(|thread| work(thread.as_mut().expect("the thread has begun")))
+}
+
+/// Answers a request that is no postback.
+pub(super) fn handle(parts: &Parts, peer: std::net::IpAddr) -> Reply {
+    with(|thread| click::handle(&mut thread.worker, parts, peer))
+}
+
+/// How far the thread is on its way out, as its connections see it.
+#[derive(Clone, Default)]
+pub(super) struct SharedPhase(Arc<AtomicU8>);
+
+impl SharedPhase {
+    pub fn get(&self) -> Phase {
+        // Relaxed: it is written and read by one thread.
+        match self.0.load(Relaxed) {
+            0 => Phase::Serving,
+            1 => Phase::LastAnswers,
+            2 => Phase::Finishing,
+            _ => Phase::Closing,
+        }
+    }
+
+    fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Relaxed);
+    }
+}
+
+/// From the first connection to the last.
+pub(super) async fn run(
+    sockets: Vec<StdListener>,
+    worker: Worker,
+    postbacks: Postbacks,
+    deadlines: &Deadlines,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let counters = Arc::clone(worker.counters());
+    let connections = Connections::new(deadlines);
+    THREAD.set(Some(Thread { worker, connections, waits_for_the_last: None }));
+    let (postbacks, shared) = (Arc::new(postbacks), SharedPhase::default());
+    let mut accepting = JoinSet::new();
+    for socket in sockets {
+        let acceptor = Acceptor {
+            postbacks: Arc::clone(&postbacks),
+            counters: Arc::clone(&counters),
+            phase: phase.clone(),
+            shared: shared.clone(),
+        };
+        accepting.spawn(acceptor.run(socket));
+    }
+    let mut ended = std::pin::pin!(async {
+        while accepting.join_next().await.is_some() {}
+        wait_for_the_last().await;
+    });
+    let mut sweep = tokio::time::interval(deadlines.sweep_every());
+    let mut keep_up = tokio::time::interval(KEEP_UP_EVERY);
+    loop {
+        tokio::select! {
+            () = &mut ended => break,
+            changed = phase.changed() => {
+                // Without anybody who could drain it, it ends at once.
+                shared.set(if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Closing });
+                with(|thread| thread.connections.wake_all());
+                if changed.is_err() {
+                    ended.as_mut().await;
+                    break;
+                }
+            }
+            _ = sweep.tick() => with(|thread| thread.connections.sweep()),
+            // A thread that has no clicks must not keep an old table alive.
+            _ = keep_up.tick() => with(|thread| thread.worker.keep_up()),
+        }
+    }
+    // Not with the thread: whoever waits for the click log to be sealed waits for this.
+    THREAD.take();
+}
+
+async fn wait_for_the_last() {
+    poll_fn(|context| {
+        with(|thread| {
+            if thread.connections.is_empty() {
+                return Poll::Ready(());
+            }
+            thread.waits_for_the_last = Some(context.waker().clone());
+            Poll::Pending
+        })
+    })
+    .await;
+}
+
+/// One socket of the thread.
+struct Acceptor {
+    postbacks: Arc<Postbacks>,
+    counters: Arc<Counters>,
+    phase: watch::Receiver<Phase>,
+    shared: SharedPhase,
+}
+
+impl Acceptor {
+    /// Accepts until the drain. Nothing that happens to one connection ends the loop.
+    async fn run(mut self, socket: StdListener) {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "a listening socket could not be registered; this thread takes no clicks on it");
+                return;
+            }
+        };
+        while matches!(*self.phase.borrow_and_update(), Phase::Serving | Phase::LastAnswers) {
+            let accepted = tokio::select! {
+                biased;
+                changed = self.phase.changed() => match changed {
+                    Ok(()) => continue,
+                    // Nobody is left to drain it.
+                    Err(_) => break,
+                },
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.serve(stream, peer),
+                Err(error) => {
+                    self.counters.accept_failed();
+                    if !is_of_one_connection(&error) {
+                        tracing::warn!(%error, "cannot accept connections; trying again");
+                        // Out of descriptors or memory: at once would only spin.
+                        tokio::time::sleep(ACCEPT_BACKOFF).await;
+                    }
+                }
+            }
+        }
+        self.take_the_queue(listener);
+    }
+
+    /// Serves what waits in the socket's queue, then closes the socket: closing alone would reset it. A connection
+    /// that is completed between the last look and the close is reset all the same, before it was answered.
+    fn take_the_queue(&self, listener: TcpListener) {
+        let Ok(socket) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = socket.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.serve(stream, peer);
+            }
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+        let open = Open::begin(&self.counters);
+        let watched = Arc::clone(&open.watched);
+        let (postbacks, phase) = (Arc::clone(&self.postbacks), self.shared.clone());
+        tokio::spawn(async move {
+            let mut open = open;
+            open.ends_by = connection::serve(stream, peer.ip(), watched, &postbacks, &phase).await;
+        });
+    }
+}
+
+/// A connection while it is open, whatever becomes of its task.
+struct Open {
+    key: usize,
+    watched: Arc<super::deadlines::Watched>,
+    counters: Arc<Counters>,
+    ends_by: CloseReason,
+}
+
+impl Open {
+    fn begin(counters: &Arc<Counters>) -> Self {
+        counters.connection_opened();
+        let (key, watched) = with(|thread| thread.connections.open());
+        // Unless it is told otherwise, the task has panicked.
+        Self { key, watched, counters: Arc::clone(counters), ends_by: CloseReason::Broken }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.ends_by == CloseReason::BadRequest {
+            // hyper refused it by itself: no HTTP/1.x, a head that cannot be read, or one that is too large.
+            self.counters.click(ClickCount::Invalid, None, None);
+        }
+        self.counters.connection_closed(self.ends_by);
+        // A runtime that ends drops its tasks when the thread's share is gone already.
+        THREAD.with_borrow_mut(|thread| {
+            let Some(thread) = thread else { return };
+            thread.connections.close(self.key);
+            if thread.connections.is_empty()
+                && let Some(waker) = thread.waits_for_the_last.take()
+            {
+                waker.wake();
+            }
+        });
+    }
+}
+
+/// Errors of a connection that went away before it was accepted (see accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
+
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
