@@ -78,7 +78,8 @@ fn clicks(criterion: &mut Criterion) {
                 let bits = random.next_u64();
                 let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
                 let request = &requests[(bits >> 32) as usize % requests.len()];
-                black_box(handle(&mut worker, black_box(request), peer))
+                let reply = black_box(handle(&mut worker, black_box(request), peer));
+                worker.recycle(reply.into_parts().0.headers);
             });
         });
     }
@@ -93,7 +94,8 @@ fn clicks(criterion: &mut Criterion) {
                 let bits = random.next_u64();
                 let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
                 let request = &requests[(bits >> 32) as usize % requests.len()];
-                black_box(handle(&mut worker, black_box(request), peer))
+                let reply = black_box(handle(&mut worker, black_box(request), peer));
+                worker.recycle(reply.into_parts().0.headers);
             });
         });
     }
@@ -124,7 +126,8 @@ fn recorded(group: &mut BenchmarkGroup<'_, WallTime>, random: &mut Xoshiro256Plu
             let bits = random.next_u64();
             let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
             let request = &requests[(bits >> 32) as usize % requests.len()];
-            black_box(handle(&mut worker, black_box(request), peer))
+            let reply = black_box(handle(&mut worker, black_box(request), peer));
+            worker.recycle(reply.into_parts().0.headers);
         });
     });
     let text = metrics.text().expect("metrics are text");

@@ -126,7 +126,7 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
         return reply::forbidden();
     }
     is_filled
-        .then(|| reply::redirect(&worker.scratch, &worker.options.referrer_policy))
+        .then(|| reply::redirect(&worker.scratch, &worker.options.referrer_policy, &mut worker.headers))
         .flatten()
         .unwrap_or_else(reply::no_destination)
 }

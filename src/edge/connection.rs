@@ -66,7 +66,7 @@ pub(super) async fn serve(
             let answer = async move { finish(postbacks.answer(call, parts, body).await) };
             return Either::Right(Box::pin(answer));
         }
-        Either::Left(ready(finish(thread::handle(&parts, peer))))
+        Either::Left(ready(finish(thread::handle(parts, peer))))
     });
     let stream = LastWord::new(WatchedStream::new(stream, Arc::clone(&watched)));
     let connection = http1::Builder::new()

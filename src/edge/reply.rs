@@ -1,21 +1,25 @@
 //! What a visitor hears. Every answer of the click path is made here; what is refused before it, in `last_word.rs`.
 
+use std::mem;
+
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
 };
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 /// Whole in memory, and mostly empty.
 pub type Reply = Response<Full<Bytes>>;
 
 /// 302 to a finished destination. `location` comes from a template and is ASCII by construction; were it not,
-/// there would be no answer rather than a broken header.
-pub fn redirect(location: &[u8], referrer_policy: &HeaderValue) -> Option<Reply> {
+/// there would be no answer rather than a broken header. `room` is empty, and its memory is taken for the headers.
+pub fn redirect(location: &[u8], referrer_policy: &HeaderValue, room: &mut HeaderMap) -> Option<Reply> {
     let location = HeaderValue::from_bytes(location).ok()?;
-    let mut reply = empty(StatusCode::FOUND);
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = StatusCode::FOUND;
     let headers = reply.headers_mut();
+    *headers = mem::take(room);
     headers.insert(LOCATION, location);
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(REFERRER_POLICY, referrer_policy.clone());
@@ -68,12 +72,6 @@ fn text(status: StatusCode, sentence: &'static str) -> Reply {
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, NO_STORE);
-    reply
-}
-
-fn empty(status: StatusCode) -> Reply {
-    let mut reply = Response::new(Full::default());
-    *reply.status_mut() = status;
     reply
 }
 

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::task::{Poll, Waker};
@@ -44,8 +44,12 @@ fn with<T>(work: impl FnOnce(&mut Thread) -> T) -> T {
 }
 
 /// Answers a request that is no postback.
-pub(super) fn handle(parts: &Parts, peer: std::net::IpAddr) -> Reply {
-    with(|thread| click::handle(&mut thread.worker, parts, peer))
+pub(super) fn handle(parts: Parts, peer: IpAddr) -> Reply {
+    with(|thread| {
+        let reply = click::handle(&mut thread.worker, &parts, peer);
+        thread.worker.recycle(parts.headers);
+        reply
+    })
 }
 
 /// How far the thread is on its way out, as its connections see it.
