@@ -3,19 +3,17 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use http::header::{ACCEPT_LANGUAGE, REFERER, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, Method, header};
+use http::{Method, header};
 
 use crate::click_id::ClickId;
 use crate::clicklog::Record;
-use crate::lookup::Hints;
 use crate::routing::{BotPolicy, Decision, Outcome, Table, Template, TooLong, Values, decide};
 use crate::state::{Caps, Charge, ClickCount, now};
 use crate::types::{Click, Draw, Language, OfferId, referrer_host};
 
 use super::client_ip::client_ip;
-use super::probe::is_probe;
+use super::head::Head;
 use super::query::{self, QueryError};
 use super::reply::{self, Reply};
 use super::request_line::Refusal;
@@ -24,14 +22,15 @@ use super::worker::{WhenLogIsFull, Worker};
 /// Answers one request of the click listener.
 pub fn handle(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     let begun = worker.measures_this_click().then(Instant::now);
-    let reply = match refuse(parts) {
+    let head = Head::read(&parts.headers);
+    let reply = match refuse(parts, &head) {
         Some(refusal) => {
             if query::is_click_path(parts.uri.path()) {
                 worker.counters.click(ClickCount::Invalid, None, None);
             }
             refusal
         }
-        None => answer(worker, parts, peer),
+        None => answer(worker, parts, &head, peer),
     };
     if let Some(begun) = begun {
         worker.counters.took(begun.elapsed());
@@ -39,7 +38,7 @@ pub fn handle(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     reply
 }
 
-fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
+fn answer(worker: &mut Worker, parts: &Parts, head: &Head<'_>, peer: IpAddr) -> Reply {
     let query = match query::parse(parts.uri.path(), parts.uri.query()) {
         Ok(query) => query,
         Err(QueryError::OtherPath) => return reply::not_found(QueryError::OtherPath.sentence()),
@@ -61,19 +60,18 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
     let address = client_ip(peer, &parts.headers, &worker.options.trusted_proxies);
     let (geo_count, place) = worker.geo.load().place(address);
     worker.counters.geo(geo_count);
-    let (user_agent, referrer) = (text(&parts.headers, USER_AGENT), text(&parts.headers, REFERER));
     let click = Click {
         link: query.link,
         affiliate: query.affiliate,
         at: now(),
         address,
         place,
-        device: worker.devices.device(&hints(user_agent, &parts.headers)),
-        language: text(&parts.headers, ACCEPT_LANGUAGE).and_then(Language::from_accept_language),
-        referrer_host: referrer.and_then(referrer_host),
+        device: worker.devices.device(&head.hints()),
+        language: head.accept_language.and_then(Language::from_accept_language),
+        referrer_host: head.referrer.and_then(referrer_host),
         subs: query.subs.each_ref().map(Option::as_deref),
     };
-    let probe = is_probe(&parts.method, &parts.headers);
+    let probe = parts.method == Method::HEAD || head.says_probe();
     let published = worker.table.load();
     let table = published.table.of(click.link);
     let spends = !probe && !click.device.bot;
@@ -110,8 +108,8 @@ fn answer(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
             country: click.place.country,
             region: click.place.region,
             device: click.device,
-            user_agent,
-            referrer,
+            user_agent: head.user_agent,
+            referrer: head.referrer,
             subs: click.subs,
             probe,
         };
@@ -157,41 +155,21 @@ pub fn decide_and_charge<'p>(
 
 /// The requests that are never clicks, whatever their path: a broken request line, wrong method, a body, a doubtful
 /// `Host`.
-fn refuse(parts: &Parts) -> Option<Reply> {
+fn refuse(parts: &Parts, head: &Head<'_>) -> Option<Reply> {
     if let Some(refusal) = Refusal::from_path(parts.uri.path()) {
         return Some(reply::bad_framing(refusal.sentence()));
     }
-    let has_body = has_body(&parts.headers);
     if parts.method != Method::GET && parts.method != Method::HEAD {
         let mut refusal = reply::method_not_allowed();
-        if has_body {
+        if head.has_body {
             refusal.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
         }
         return Some(refusal);
     }
-    if has_body {
+    if head.has_body {
         return Some(reply::bad_framing("A click has no body and no Transfer-Encoding.\n"));
     }
-    doubt_of_host(parts).map(reply::bad_framing)
-}
-
-/// Whether the head announces a body, however short.
-pub(super) fn has_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::TRANSFER_ENCODING)
-        || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
-}
-
-/// What is wrong with `Host`, in a line.
-pub(super) fn doubt_of_host(parts: &Parts) -> Option<&'static str> {
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) if parts.version == http::Version::HTTP_11 => Some("The Host header is missing.\n"),
-        (Some(_), Some(_)) => Some("The Host header is given more than once.\n"),
-        (Some(host), None) if !is_host(host.as_bytes()) => {
-            Some("The Host header is not a host name with an optional port.\n")
-        }
-        _ => None,
-    }
+    head.doubt_of_host(parts.version).map(reply::bad_framing)
 }
 
 /// Under which outcome the click is counted: a probe or a bot is no person's click, whatever was decided for it.
@@ -221,50 +199,5 @@ fn fill(
     Ok(true)
 }
 
-fn hints<'h>(user_agent: Option<&'h str>, headers: &'h HeaderMap) -> Hints<'h> {
-    Hints {
-        user_agent,
-        ch_mobile: text(headers, "sec-ch-ua-mobile"),
-        ch_platform: text(headers, "sec-ch-ua-platform"),
-    }
-}
-
-/// A header as text; some apps put UTF-8 into theirs, and anything else is as good as absent.
-fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
-}
-
-/// `host`, `host:port` or `[v6]:port`, in the characters of RFC 3986. An empty host is none.
-fn is_host(host: &[u8]) -> bool {
-    let Ok(host) = std::str::from_utf8(host) else { return false };
-    let (name, port) = match host.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((v6, port)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
-            _ => return false,
-        },
-        None => host.find(':').map_or((host, ""), |colon| host.split_at(colon)),
-    };
-    let port_is_valid = port.is_empty()
-        || port.strip_prefix(':').is_some_and(|digits| digits.is_empty() || digits.parse::<u16>().is_ok());
-    !name.is_empty()
-        && port_is_valid
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
-}
-
 /// Each of them lost a race for the last click of a cap: rare once, and next to impossible so often.
 const DECISIONS_MAX: usize = 4;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn host_headers() {
-        for good in ["example.com", "example.com:8080", "127.0.0.1", "[::1]:80", "[::1]", "a_b:"] {
-            assert!(is_host(good.as_bytes()), "{good}");
-        }
-        for bad in ["", ":80", "a b", "a/b", "a@b", "a:b", "a:99999", "[::1", "[zz]", "é"] {
-            assert!(!is_host(bad.as_bytes()), "{bad}");
-        }
-    }
-}

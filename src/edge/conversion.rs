@@ -23,7 +23,7 @@ use crate::ledger::{Conversion, ConversionDesk, Recorded};
 use crate::state::{ConversionCount, Metrics, now};
 use crate::types::OfferId;
 
-use super::click;
+use super::head::Head;
 use super::reply::Reply;
 use parameters::{Given, ParameterError, Postback};
 use reply::{Format, Verdict};
@@ -102,10 +102,11 @@ impl Postbacks {
         body: Incoming,
     ) -> Result<Verdict, Verdict> {
         let framing = |sentence: &'static str| Verdict::invalid(sentence.trim_end()).closing();
-        if let Some(doubt) = click::doubt_of_host(parts) {
+        let head = Head::read(&parts.headers);
+        if let Some(doubt) = head.doubt_of_host(parts.version) {
             return Err(framing(doubt));
         }
-        let has_body = click::has_body(&parts.headers);
+        let has_body = head.has_body;
         let mut given = Given::new(call);
         let bytes;
         match parts.method {

@@ -4,11 +4,12 @@
 //! click on a link asks for a series under a lock that workers share; no other click does.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::routing::Outcome;
+use crate::routing::{IdHasher, Outcome};
 use crate::types::{LinkId, OfferId};
 
 use super::geo::GeoCount;
@@ -212,11 +213,14 @@ impl Durations {
     }
 }
 
+/// Ids of the table, which no visitor chooses.
+type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
 #[derive(Debug, Default)]
 pub(super) struct ById {
-    pub(super) links: HashMap<LinkId, [u64; ClickCount::COUNT]>,
+    pub(super) links: IdMap<LinkId, [u64; ClickCount::COUNT]>,
     pub(super) other_links: [u64; ClickCount::COUNT],
-    pub(super) offers: HashMap<OfferId, u64>,
+    pub(super) offers: IdMap<OfferId, u64>,
 }
 
 /// Which links have series of their own, over all workers.
