@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use smartlink::click_id::ClickIdKeys;
 use smartlink::edge::{
-    self, ClickOptions, ConversionOptions, Deadlines, Drained, Supplies, WhenLogIsFull, draw_node_identity,
+    self, ClickAddress, ClickOptions, ConversionOptions, Deadlines, Drained, Supplies, WhenLogIsFull,
+    draw_node_identity,
 };
 use smartlink::ledger::conversion_desk;
 use smartlink::lookup::GeoDb;
@@ -51,7 +52,7 @@ fn every_answer_is_of_one_generation_and_generations_never_go_back() {
     publish(&live, 1);
     let keys = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
     let bound = edge::bind(options()).unwrap();
-    let address = bound.addresses()[0];
+    let address = bound.addresses()[0].address;
     let supplies = Supplies {
         click_id_keys: &keys,
         node: draw_node_identity().unwrap(),
@@ -60,6 +61,7 @@ fn every_answer_is_of_one_generation_and_generations_never_go_back() {
         metrics: &metrics,
         conversions: &conversion_desk().0,
         click_logs: Vec::new(),
+        certificate: None,
     };
     let edge = bound.start(supplies).unwrap();
 
@@ -202,7 +204,7 @@ fn location_of(generation: u64, link: u32, offer: &str) -> String {
 
 fn options() -> edge::Options {
     edge::Options {
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        listen: vec![ClickAddress { address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: false }],
         threads: 2,
         click: ClickOptions {
             trusted_proxies: NetSet::new([]),

@@ -68,6 +68,9 @@ impl Findings {
         let name = flags.config.as_ref().map_or("defaults".to_owned(), |path| path.display().to_string());
         say(format_args!("configuration    {name}"));
         show(&config);
+        if let Some(error) = config.certificate.as_ref().and_then(|files| files.load().err()) {
+            self.error(error);
+        }
         match config.geo.load() {
             Ok(geo) => {
                 let places = geo.places.as_ref().map_or("none", |places| places.database_type());

@@ -22,11 +22,13 @@ use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
 use crate::clicklog::ClickLogs;
 use crate::config::{Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
-use crate::edge::{self, Drained, Supplies};
+use crate::edge::{self, ClickAddress, Drained, Supplies};
 use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
 use crate::routing::Table;
-use crate::state::{CapCells, LiveTable, Metrics, Readiness, RefreshHandle};
-use crate::sync::{CapKeeper, ConversionCarrier, GeoReload, LedgerAt, Overlay, Refresh, show_caps};
+use crate::state::{CapCells, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle};
+use crate::sync::{
+    CapKeeper, ConversionCarrier, GeoReload, LedgerAt, Overlay, Refresh, keep_certificate, show_caps,
+};
 
 /// Serves until told to stop.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -86,6 +88,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let readiness = Arc::new(Readiness::default());
     let (geo_reload, geo) = GeoReload::start(config.geo.clone(), &metrics)?;
 
+    let certificate = match &config.certificate {
+        Some(files) => Some(Arc::new(LiveCertificate::new(files.load()?))),
+        None => None,
+    };
     let own_ledger = match &config.ledger {
         LedgerPlace::Here => Some(Ledger::Local(LocalLedger::start(&config.data_dir.join(LEDGER)))),
         LedgerPlace::Valkey(servers) => {
@@ -149,13 +155,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             metrics: &metrics,
             conversions: &desk,
             click_logs: logs_of_threads,
+            certificate: certificate.as_ref(),
         })
         .context("cannot start the click threads")?;
     // The edge alone has any, so that who carries conversions ends when the edge has.
     drop(desk);
     // Only now, when the start cannot fail any more.
     for address in click_addresses {
-        tracing::info!("clicks on http://{address}/sl");
+        tracing::info!("clicks on {address}/sl");
     }
     tracing::info!("admin on http://{admin_address}/");
 
@@ -163,6 +170,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let alarm = Alarm(alarm);
     // Ends with the process.
     alarm.watch("the one that shows what is left of caps", show_caps(ledger, caps, Arc::clone(&metrics)));
+    if let (Some(files), Some(live)) = (config.certificate, certificate) {
+        let kept = keep_certificate(files, live, Arc::clone(&metrics));
+        alarm.watch("the one that keeps the certificate", kept);
+    }
     let router = Admin {
         token: config.admin.token.clone(),
         metrics,
@@ -335,8 +346,9 @@ fn local_url(address: SocketAddr) -> anyhow::Result<Url> {
 }
 
 /// Where clicks are, as well as can be told without being told.
-fn base_url(addresses: &[SocketAddr]) -> String {
-    addresses.first().map(|&address| format!("http://{}", reachable(address))).unwrap_or_default()
+fn base_url(addresses: &[ClickAddress]) -> String {
+    let reachable = |click: &ClickAddress| ClickAddress { address: reachable(click.address), ..*click };
+    addresses.first().map(|click| reachable(click).to_string()).unwrap_or_default()
 }
 
 fn reachable(mut address: SocketAddr) -> SocketAddr {

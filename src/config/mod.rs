@@ -18,12 +18,12 @@ use crate::backoffice::{Limits, Rate};
 use crate::cake::{ClientOptions, Key, KeyError, KeySource, parse_upstream};
 use crate::click_id::WORKERS_MAX;
 use crate::clicklog::{AddressDetail, StorageOptions};
-use crate::edge::{self, ClickOptions, ConversionOptions, Deadlines, WhenLogIsFull};
+use crate::edge::{self, ClickAddress, ClickOptions, ConversionOptions, Deadlines, WhenLogIsFull};
 use crate::ledger::ValkeyOptions;
 use crate::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern, parse_net,
 };
-use crate::sync::{GeoFiles, GuardOptions, RefreshOptions};
+use crate::sync::{CertificateFiles, GeoFiles, GuardOptions, RefreshOptions};
 
 pub use click_id_key::{ClickIdKeyError, ClickIdKeyFile, KeptKeys};
 use raw::Raw;
@@ -61,6 +61,8 @@ pub struct Config {
     pub refresh: RefreshOptions,
     pub upstream: Upstream,
     pub ledger: LedgerPlace,
+    /// Of the click listeners with TLS.
+    pub certificate: Option<CertificateFiles>,
     /// `None`: clicks are not written down.
     pub click_log: Option<StorageOptions>,
     /// `None`: the first click listener's address.
@@ -222,6 +224,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         refresh: refresh_options(raw, compile, &data_dir)?,
         ledger: ledger_place(&raw.caps.ledger, &upstream)?,
         click_log: click_log(raw, &data_dir)?,
+        certificate: certificate(raw)?,
         upstream,
         public_base_url: public_base_url(&raw.network.public_base_url)?,
         links_max: raw.metrics.links_max,
@@ -270,7 +273,8 @@ fn fit_together(config: &Config) -> Result<(), ConfigError> {
     if config.data_dir.as_os_str().is_empty() {
         return Err(value("data_dir", "", "a directory such as ./smartlink-data"));
     }
-    let mut addresses: Vec<_> = config.edge.listen.iter().chain([&config.admin.listen]).collect();
+    let clicks = config.edge.listen.iter().map(|click| click.address);
+    let mut addresses: Vec<_> = clicks.chain([config.admin.listen]).collect();
     addresses.retain(|address| address.port() != 0);
     addresses.sort_unstable();
     if let Some(twice) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -298,10 +302,15 @@ fn bots(raw: &Raw, flags: &Flags) -> Result<BotPolicy, ConfigError> {
 
 fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> {
     let (key, listen) = or("--listen (SMARTLINK_LISTEN)", &flags.listen, "edge.listen", &raw.edge.listen);
-    if listen.is_empty() {
+    let over_tls = &raw.edge.tls_listen;
+    if listen.is_empty() && over_tls.is_empty() {
         return Err(value(key, "[]", "at least one address such as 0.0.0.0:8080"));
     }
-    let listen = listen.iter().map(|text| address(key, text)).collect::<Result<_, _>>()?;
+    let plain = listen.iter().map(|text| (key, text, false));
+    let listen = plain
+        .chain(over_tls.iter().map(|text| ("edge.tls_listen", text, true)))
+        .map(|(key, text, tls)| Ok(ClickAddress { address: address(key, text)?, tls }))
+        .collect::<Result<_, _>>()?;
     let (key, proxies) = or(
         "--trust-proxy (SMARTLINK_TRUST_PROXY)",
         &flags.trust_proxy,
@@ -344,6 +353,23 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
         },
         conversion: conversion_options(raw)?,
     })
+}
+
+fn certificate(raw: &Raw) -> Result<Option<CertificateFiles>, ConfigError> {
+    let edge = &raw.edge;
+    match (edge.tls_listen.is_empty(), path(&edge.tls_certificate_file), path(&edge.tls_key_file)) {
+        (false, Some(chain), Some(key)) => Ok(Some(CertificateFiles { chain, key })),
+        (true, None, None) => Ok(None),
+        (false, _, _) => Err(ConfigError::Conflict(
+            "edge.tls_listen needs a certificate and its key; name them in edge.tls_certificate_file and edge.tls_key_file"
+                .to_owned(),
+        )),
+        (true, _, _) => Err(ConfigError::Conflict(
+            "there is a certificate, but no address to use it on; name one in edge.tls_listen, such as 0.0.0.0:8443, or \
+             leave edge.tls_certificate_file and edge.tls_key_file out"
+                .to_owned(),
+        )),
+    }
 }
 
 fn when_log_is_full(text: &str) -> Result<WhenLogIsFull, ConfigError> {
@@ -670,7 +696,8 @@ mod tests {
     #[test]
     fn defaults_can_be_run() {
         let config = from("").unwrap();
-        assert_eq!(config.edge.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        let listen: Vec<_> = config.edge.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["http://0.0.0.0:8080"]);
         assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
         assert!(matches!(config.upstream, Upstream::Embedded { .. }));
         assert_eq!(config.refresh.interval, Duration::from_secs(15));

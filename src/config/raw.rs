@@ -31,6 +31,9 @@ pub struct DataDir(pub String);
 #[serde(default, deny_unknown_fields)]
 pub struct Edge {
     pub listen: Vec<String>,
+    pub tls_listen: Vec<String>,
+    pub tls_certificate_file: String,
+    pub tls_key_file: String,
     pub threads: usize,
     pub trusted_proxies: Vec<String>,
     pub bots: String,
@@ -149,6 +152,9 @@ impl Default for Edge {
     fn default() -> Self {
         Self {
             listen: vec!["0.0.0.0:8080".to_owned()],
+            tls_listen: Vec::new(),
+            tls_certificate_file: String::new(),
+            tls_key_file: String::new(),
             threads: 0,
             trusted_proxies: Vec::new(),
             bots: "fallback".to_owned(),

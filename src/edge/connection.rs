@@ -15,7 +15,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::state::CloseReason;
 
@@ -43,10 +46,31 @@ pub(super) enum Phase {
     Closing,
 }
 
+/// Begins a TLS session, within the deadline of a head.
+pub(super) async fn shake_hands(
+    acceptor: TlsAcceptor,
+    stream: WatchedStream<TcpStream>,
+    watched: &Watched,
+    phase: &SharedPhase,
+) -> Result<TlsStream<WatchedStream<TcpStream>>, CloseReason> {
+    let mut handshake = pin!(acceptor.accept(stream));
+    let session = poll_fn(|context| {
+        watched.is_polled_by(context);
+        match (watched.is_overdue(), phase.get()) {
+            (Some(reason), _) => Poll::Ready(Err(reason)),
+            (None, Phase::Closing) => Poll::Ready(Err(CloseReason::DrainDeadline)),
+            _ => handshake.as_mut().poll(context).map_err(|_| CloseReason::TlsHandshake),
+        }
+    })
+    .await?;
+    watched.awaits_the_first_head();
+    Ok(session)
+}
+
 /// Serves a connection until either side is done, and says how it ended. It must be a task of its own: what wakes it is told by its
-/// first turn.
-pub(super) async fn serve(
-    stream: TcpStream,
+/// first turn. The stream, or the one below it, tells `watched` what it does.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     peer: IpAddr,
     watched: Arc<Watched>,
     postbacks: &Postbacks,
@@ -68,7 +92,7 @@ pub(super) async fn serve(
         }
         Either::Left(ready(finish(thread::handle(parts, peer))))
     });
-    let stream = LastWord::new(WatchedStream::new(stream, Arc::clone(&watched)));
+    let stream = LastWord::new(stream);
     let connection = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
         // Who has said all that it wants to say still listens.

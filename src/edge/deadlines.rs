@@ -61,6 +61,11 @@ impl Watched {
         self.wait.load(Relaxed) == wait as u8
     }
 
+    /// The connection is ready for it; whatever came before was no part of it.
+    pub fn awaits_the_first_head(&self) {
+        self.waits(Wait::Head);
+    }
+
     /// A whole head has come, and is about to be answered.
     pub fn is_being_answered(&self) {
         self.waits(Wait::Answer);

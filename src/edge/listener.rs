@@ -1,6 +1,7 @@
 //! The listening sockets, and the beginning and end of the threads behind them: one thread a core, each with its own runtime,
 //! its own `SO_REUSEPORT` socket on every address, and its own [`Worker`].
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -13,25 +14,40 @@ use tokio::sync::watch;
 use crate::click_id::{ClickIdKeys, NodeIdentity, WORKERS_MAX, WorkerIndex};
 use crate::clicklog::ClickLog;
 use crate::ledger::ConversionDesk;
-use crate::state::{LiveGeo, LiveTable, Metrics};
+use crate::state::{LiveCertificate, LiveGeo, LiveTable, Metrics};
 
 use super::click_ids::ClickIds;
 use super::connection::Phase;
 use super::conversion::{ConversionOptions, Postbacks};
 use super::deadlines::Deadlines;
 use super::thread;
+use super::tls;
 use super::worker::{ClickOptions, Worker, system_random};
 
 /// Where and how clicks are taken.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ClickAddress>,
     /// Threads that take clicks, at least 1.
     pub threads: usize,
     pub click: ClickOptions,
     pub deadlines: Deadlines,
     pub conversion: ConversionOptions,
+}
+
+/// Where clicks are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClickAddress {
+    pub address: SocketAddr,
+    pub tls: bool,
+}
+
+/// As a URL, without a path.
+impl fmt::Display for ClickAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.address)
+    }
 }
 
 /// An address that could not be bound.
@@ -55,13 +71,15 @@ pub struct Supplies<'a> {
     pub conversions: &'a ConversionDesk,
     /// One for each thread, or none at all: then clicks are not written down.
     pub click_logs: Vec<ClickLog>,
+    /// Of the addresses with TLS; without it, those are not served.
+    pub certificate: Option<&'a Arc<LiveCertificate>>,
 }
 
 /// Bound sockets, not yet accepting.
 #[derive(Debug)]
 pub struct Bound {
-    addresses: Vec<SocketAddr>,
-    /// For each thread, its socket on every address.
+    addresses: Vec<ClickAddress>,
+    /// For each thread, its socket on every address, in the same order.
     sockets: Vec<Vec<StdListener>>,
     options: Options,
 }
@@ -91,7 +109,7 @@ pub fn draw_node_identity() -> io::Result<NodeIdentity> {
 pub fn bind(options: Options) -> Result<Bound, BindError> {
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<StdListener>> = (0..options.threads.max(1)).map(|_| Vec::new()).collect();
-    for &wanted in &options.listen {
+    for &ClickAddress { address: wanted, tls } in &options.listen {
         let in_words = |source| BindError { address: wanted, source };
         refuse_if_taken(wanted).map_err(in_words)?;
         let mut address = wanted;
@@ -101,14 +119,14 @@ pub fn bind(options: Options) -> Result<Bound, BindError> {
             address = socket.local_addr().map_err(in_words)?;
             of_thread.push(socket);
         }
-        addresses.push(address);
+        addresses.push(ClickAddress { address, tls });
     }
     Ok(Bound { addresses, sockets, options })
 }
 
 impl Bound {
     /// The addresses in use, with the ports that were chosen.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[ClickAddress] {
         &self.addresses
     }
 
@@ -119,7 +137,9 @@ impl Bound {
 
     /// Begins to accept.
     pub fn start(self, supplies: Supplies<'_>) -> io::Result<Edge> {
-        let Supplies { click_id_keys: keys, node, table, geo, metrics, conversions, click_logs } = supplies;
+        let Supplies { click_id_keys: keys, node, table, geo, metrics, conversions, click_logs, certificate } =
+            supplies;
+        let acceptor = certificate.map(tls::acceptor).transpose().map_err(io::Error::other)?;
         let (phase, _) = watch::channel(Phase::Serving);
         let click_options = Arc::new(self.options.click);
         tracing::info!("click ids made by this process carry node {node}");
@@ -137,6 +157,11 @@ impl Bound {
                 Arc::clone(metrics),
                 self.options.conversion.clone(),
             );
+            let sockets = self.addresses.iter().zip(sockets).map(|(address, socket)| {
+                let tls = acceptor.clone().filter(|_| address.tls);
+                thread::Listening { socket, tls }
+            });
+            let sockets: Vec<_> = sockets.collect();
             let (deadlines, phase) = (self.options.deadlines.clone(), phase.subscribe());
             threads.push(Builder::new().name(format!("edge-{index}")).spawn(move || {
                 runtime.block_on(thread::run(sockets, worker, postbacks, &deadlines, phase));

@@ -16,13 +16,16 @@ mod query;
 mod reply;
 mod request_line;
 mod thread;
+mod tls;
 mod worker;
 
 pub use click::{decide_and_charge, handle};
 pub use click_ids::ClickIds;
 pub use conversion::ConversionOptions;
 pub use deadlines::Deadlines;
-pub use listener::{BindError, Bound, Drained, Edge, Options, Supplies, bind, draw_node_identity};
+pub use listener::{
+    BindError, Bound, ClickAddress, Drained, Edge, Options, Supplies, bind, draw_node_identity,
+};
 pub use reply::Reply;
 pub use request_line::RequestLines;
 pub use worker::{ClickOptions, WhenLogIsFull, Worker};

@@ -17,11 +17,12 @@ use http::request::Parts;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use super::click;
 use super::connection::{self, Phase};
 use super::conversion::Postbacks;
-use super::deadlines::{Connections, Deadlines};
+use super::deadlines::{Connections, Deadlines, Watched, WatchedStream};
 use super::reply::Reply;
 use super::worker::Worker;
 use crate::state::{ClickCount, CloseReason, Counters};
@@ -72,9 +73,15 @@ impl SharedPhase {
     }
 }
 
+/// A socket that listens, and what its connections begin with.
+pub(super) struct Listening {
+    pub socket: StdListener,
+    pub tls: Option<TlsAcceptor>,
+}
+
 /// From the first connection to the last.
 pub(super) async fn run(
-    sockets: Vec<StdListener>,
+    sockets: Vec<Listening>,
     worker: Worker,
     postbacks: Postbacks,
     deadlines: &Deadlines,
@@ -85,12 +92,13 @@ pub(super) async fn run(
     THREAD.set(Some(Thread { worker, connections, waits_for_the_last: None }));
     let (postbacks, shared) = (Arc::new(postbacks), SharedPhase::default());
     let mut accepting = JoinSet::new();
-    for socket in sockets {
+    for Listening { socket, tls } in sockets {
         let acceptor = Acceptor {
             postbacks: Arc::clone(&postbacks),
             counters: Arc::clone(&counters),
             phase: phase.clone(),
             shared: shared.clone(),
+            tls,
         };
         accepting.spawn(acceptor.run(socket));
     }
@@ -140,6 +148,7 @@ struct Acceptor {
     counters: Arc<Counters>,
     phase: watch::Receiver<Phase>,
     shared: SharedPhase,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Acceptor {
@@ -194,17 +203,28 @@ impl Acceptor {
         let open = Open::begin(&self.counters);
         let watched = Arc::clone(&open.watched);
         let (postbacks, phase) = (Arc::clone(&self.postbacks), self.shared.clone());
-        tokio::spawn(async move {
-            let mut open = open;
-            open.ends_by = connection::serve(stream, peer.ip(), watched, &postbacks, &phase).await;
-        });
+        let stream = WatchedStream::new(stream, Arc::clone(&watched));
+        // Each task takes the whole of it in, so that it goes with the task.
+        match self.tls.clone() {
+            None => tokio::spawn(async move {
+                let mut open = open;
+                open.ends_by = connection::serve(stream, peer.ip(), watched, &postbacks, &phase).await;
+            }),
+            Some(acceptor) => tokio::spawn(async move {
+                let mut open = open;
+                open.ends_by = match connection::shake_hands(acceptor, stream, &watched, &phase).await {
+                    Ok(stream) => connection::serve(stream, peer.ip(), watched, &postbacks, &phase).await,
+                    Err(reason) => reason,
+                };
+            }),
+        };
     }
 }
 
 /// A connection while it is open, whatever becomes of its task.
 struct Open {
     key: usize,
-    watched: Arc<super::deadlines::Watched>,
+    watched: Arc<Watched>,
     counters: Arc<Counters>,
     ends_by: CloseReason,
 }

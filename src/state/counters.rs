@@ -58,6 +58,8 @@ pub enum CloseReason {
     WriteTimeout,
     /// What arrived was not HTTP/1.
     BadRequest,
+    /// There was no TLS session to be had.
+    TlsHandshake,
     /// Reset or broken in the middle.
     Broken,
     /// Still open at the end of the drain.
@@ -157,12 +159,13 @@ impl ClickCount {
 }
 
 impl CloseReason {
-    pub(super) const ALL: [CloseReason; 7] = [
+    pub(super) const ALL: [CloseReason; 8] = [
         CloseReason::Done,
         CloseReason::HeaderTimeout,
         CloseReason::IdleTimeout,
         CloseReason::WriteTimeout,
         CloseReason::BadRequest,
+        CloseReason::TlsHandshake,
         CloseReason::Broken,
         CloseReason::DrainDeadline,
     ];
@@ -174,6 +177,7 @@ impl CloseReason {
             CloseReason::IdleTimeout => "idle_timeout",
             CloseReason::WriteTimeout => "write_timeout",
             CloseReason::BadRequest => "bad_request",
+            CloseReason::TlsHandshake => "tls_handshake",
             CloseReason::Broken => "broken",
             CloseReason::DrainDeadline => "drain_deadline",
         }

@@ -1,4 +1,4 @@
-//! The live table with its caps, and the live geo databases: immutable values behind one swap each. The only file that names
+//! The live table with its caps, the live geo databases, and the live certificate: immutable values behind one swap each. The only file that names
 //! arc-swap, so that what we rely on can be checked in one place.
 //!
 //! Table and geo have a swap of their own because they share no index: a click may see a new table with an old
@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 
 use crate::routing::{LayeredTable, Table};
 use crate::types::UnixMillis;
@@ -46,6 +48,10 @@ pub struct LiveTable {
 /// The geo databases that clicks see.
 #[derive(Debug)]
 pub struct LiveGeo(Swap<Geo>);
+
+/// The certificate that handshakes show.
+#[derive(Debug)]
+pub struct LiveCertificate(Swap<CertifiedKey>);
 
 /// A worker's own view of a live value: one relaxed load and a comparison while nothing changes.
 #[derive(Debug)]
@@ -189,6 +195,25 @@ impl<T> Swap<T> {
 
     fn reader(&self) -> Reader<T> {
         Reader(Cache::new(Arc::clone(&self.live)))
+    }
+}
+
+impl LiveCertificate {
+    pub fn new(certificate: CertifiedKey) -> Self {
+        Self(Swap::new(certificate))
+    }
+
+    /// Handshakes that have begun go on with the old one.
+    pub fn replace(&self, certificate: CertifiedKey) {
+        self.0.replace(certificate);
+        self.0.free_replaced();
+    }
+}
+
+impl ResolvesServerCert for LiveCertificate {
+    /// The same for every name.
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.current())
     }
 }
 

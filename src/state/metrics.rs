@@ -36,6 +36,8 @@ pub struct Metrics {
     pub geo_database_build: IntGauge,
     /// `geo_reloads_total{result}`: attempts to load a changed geo database.
     geo_reloads: IntCounterVec,
+    /// `certificate_reloads_total{result}`: attempts to load a changed certificate.
+    certificate_reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -60,6 +62,11 @@ impl Metrics {
                 "Attempts to load a changed geo database.",
                 "result",
             ),
+            certificate_reloads: counter_vec(
+                "certificate_reloads_total",
+                "Attempts to load a changed certificate.",
+                "result",
+            ),
             registry,
         };
         for result in RefreshResult::ALL {
@@ -70,11 +77,13 @@ impl Metrics {
         }
         for result in ["loaded", "failed"] {
             metrics.geo_reloads.with_label_values(&[result]);
+            metrics.certificate_reloads.with_label_values(&[result]);
         }
         metrics.register(metrics.refreshes.clone());
         metrics.register(metrics.snapshot_quarantined.clone());
         metrics.register(metrics.geo_database_build.clone());
         metrics.register(metrics.geo_reloads.clone());
+        metrics.register(metrics.certificate_reloads.clone());
         metrics.register(metrics.ledger_reachable.clone());
         metrics.register(metrics.conversions.clone());
         metrics.register(CapCollector::new(Arc::clone(&metrics.caps_left)));
@@ -108,6 +117,10 @@ impl Metrics {
 
     pub fn geo_reloaded(&self, loaded: bool) {
         self.geo_reloads.with_label_values(&[if loaded { "loaded" } else { "failed" }]).inc();
+    }
+
+    pub fn certificate_reloaded(&self, loaded: bool) {
+        self.certificate_reloads.with_label_values(&[if loaded { "loaded" } else { "failed" }]).inc();
     }
 
     /// All series in Prometheus' text format.

@@ -18,7 +18,7 @@ pub use clock::{now, uptime};
 pub use conversions::ConversionCount;
 pub use counters::{ClickCount, CloseReason, Counters};
 pub use geo::{Geo, GeoCount};
-pub use live::{LiveGeo, LiveTable, Published, Reader};
+pub use live::{LiveCertificate, LiveGeo, LiveTable, Published, Reader};
 pub use metrics::Metrics;
 pub use readiness::Readiness;
 pub use refresh::{Asked, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, refresh_requests};

@@ -7,8 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
+use super::stamp::{Stamp, stamp};
 use crate::lookup::{AsnDb, GeoDb, GeoDbError};
 use crate::state::{Geo, LiveGeo, Metrics};
 
@@ -36,9 +36,6 @@ pub struct GeoReload {
     live: Arc<LiveGeo>,
     seen: Stamps,
 }
-
-/// What tells that a file is another one: length, time of change, and on Unix its inode.
-type Stamp = Option<(u64, Option<SystemTime>, u64)>;
 
 type Stamps = (Stamp, Stamp);
 
@@ -131,19 +128,4 @@ fn report(files: &GeoFiles, geo: &Geo, metrics: &Metrics) {
             path.display()
         );
     }
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.len(), metadata.modified().ok(), inode(&metadata)))
-}
-
-#[cfg(unix)]
-fn inode(metadata: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-#[cfg(not(unix))]
-fn inode(_: &fs::Metadata) -> u64 {
-    0
 }

@@ -4,6 +4,7 @@
 
 mod cap_gauges;
 mod cap_keeper;
+mod certificate;
 mod conversions;
 mod geo_reload;
 mod guard;
@@ -16,10 +17,12 @@ mod prepare;
 mod quarantine;
 mod refresh;
 mod routing_file;
+mod stamp;
 mod unreadable;
 
 pub use cap_gauges::show_caps;
 pub use cap_keeper::{CapKeeper, LEASE, LedgerAt};
+pub use certificate::{CertificateError, CertificateFiles, keep_certificate};
 pub use conversions::ConversionCarrier;
 pub use geo_reload::{GeoFiles, GeoLoadError, GeoReload};
 pub use guard::GuardOptions;

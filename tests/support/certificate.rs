@@ -7,7 +7,7 @@ use std::thread;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
 
 use super::wait::DEADLINE;
 
@@ -37,6 +37,26 @@ impl Authority {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(self.0.pem().as_bytes()).unwrap();
         file
+    }
+
+    /// A certificate for this name and its key, as files have them.
+    pub fn certificate(&self, name: &str) -> (String, String) {
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        (certificate.pem() + &self.0.pem(), key.serialize_pem())
+    }
+
+    /// A client that trusts this authority alone, in this version of TLS.
+    pub fn client(&self, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
     }
 
     /// What listens there, behind a certificate for this name.

@@ -338,7 +338,7 @@ impl Node {
 
     /// The address that a line of the log tells behind these words: `clicks on http://127.0.0.1:41234/sl`.
     #[track_caller]
-    fn wait_for_address(&mut self, words: &str) -> SocketAddr {
+    pub fn wait_for_address(&mut self, words: &str) -> SocketAddr {
         wait::until(&format!("the node to say {words:?}"), || {
             let text = self.log.text();
             let address = text.split_once(words).and_then(|(_, rest)| rest.split(['/', '\n']).next());
