@@ -33,7 +33,8 @@
 //! # The path of a click
 //!
 //! ```text
-//! edge::listener     accept, on the thread that will answer
+//! edge::thread       accept, on the thread that will answer; its deadlines are looked at by a sweep
+//! edge::tls          where the address has it, a session
 //! edge::request_line bytes that a URI may not have are encoded, what cannot be mended is refused
 //! edge::connection   hyper reads the head
 //! edge::click        query → address → place → device → Click
@@ -42,9 +43,18 @@
 //! edge::connection   hyper writes
 //! ```
 //!
-//! [`edge::handle`] is a plain function. It waits for nothing, and a worker shares nothing that it writes, but for the tokens of
+//! [`edge::handle`] is a plain function, and allocates nothing but the `Location`. It waits for nothing, and a worker shares nothing that it writes, but for the tokens of
 //! caps ([`state::CapCell`]): of those it takes one for each cap of the offer, or none. A click that comes too late for one is
 //! decided again.
+//!
+//! # The path of a record
+//!
+//! ```text
+//! edge::click        what came and what was decided → clicklog::ClickLog, before the answer
+//! clicklog           a line, copied into a mapped segment: from then on it is the system's
+//!                    → full, or old enough: traded for the one that is ready; without one, dropped and counted
+//! clicklog::storage  beside the workers: preallocates, syncs, seals, deletes by age and size
+//! ```
 //!
 //! # The path of a lease
 //!
