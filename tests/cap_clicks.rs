@@ -111,13 +111,25 @@ fn explain_names_the_caps_that_are_closed_and_spends_nothing() {
     let told = serde_json::to_value(&closed.closed_caps).unwrap();
     let named = |affiliate: Option<u32>, interval: &str| {
         serde_json::json!({"offer_id": 1, "affiliate_id": affiliate,
-            "cap_type": "click", "cap_interval": interval})
+            "cap_type": "click", "cap_interval": interval, "reason": "unknown"})
     };
     assert_eq!(told, serde_json::json!([named(None, "daily"), named(Some(7), "monthly")]));
-    assert_eq!(
-        closed.failed.as_deref(),
-        Some("closed by the daily click cap of offer 1 and the monthly click cap of offer 1 for affiliate 7")
-    );
+    let of = |reason: &str, other: &str| {
+        format!(
+            "closed by the daily click cap of offer 1 ({reason}) and the monthly click cap of offer 1 for affiliate 7 \
+             ({other})"
+        )
+    };
+    let unknown = "this node holds no clicks of it, and no ledger has told it yet how the cap stands";
+    assert_eq!(closed.failed, Some(of(unknown, unknown)));
+    // One is known to be open, and the other to be full.
+    edge.cells.cell(caps[0].key).unwrap().close_until(0);
+    edge.cells.cell(caps[1].key).unwrap().close_until(FOREVER);
+    let told = &ask().tiers[0].entries[0];
+    let reasons: Vec<&str> = told.closed_caps.iter().map(|cap| cap.reason.as_str()).collect();
+    assert_eq!(reasons, ["no_lease", "full"]);
+    let no_lease = "not known to be full, but this node holds no clicks of it at the moment";
+    assert_eq!(told.failed, Some(of(no_lease, "full")));
     assert_eq!((open.failed.as_deref(), open.closed_caps.len()), (None, 0));
     assert!(edge.cells.cells().iter().all(|(_, cell)| !cell.missed()));
 }

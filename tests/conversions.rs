@@ -93,7 +93,12 @@ fn what_does_not_count_is_answered_and_counted() {
     let other_network = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
     let other_network = signed(&other_network, 1, unix_millis(), Some(1042));
     let cases = [
-        (id.clone() + "&o=999", 400, "The parameter o must be the offer that the click went to"),
+        (
+            id.clone() + "&o=999",
+            400,
+            "The parameter o names another offer than the one that the click went to;",
+        ),
+        (id.clone() + "&o=abc", 400, "The parameter o must be the id of an offer, a whole number from 1 to"),
         (id.clone() + "&e=x", 400, "The parameter e must be a whole number"),
         (id.clone() + "&t=a&t=b", 400, "The parameter t is given more than once."),
         (id.clone() + "&f=gif", 400, "The parameter f must be pb, img or js."),
@@ -115,7 +120,7 @@ fn what_does_not_count_is_answered_and_counted() {
         assert!(answer.body.starts_with(said), "{query}: {answer:?}");
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:?}");
     }
-    assert_eq!(counts(&node), [("counted", 3), ("forged", 3), ("late", 2), ("unknown", 1), ("invalid", 5)]);
+    assert_eq!(counts(&node), [("counted", 3), ("forged", 3), ("late", 2), ("unknown", 1), ("invalid", 6)]);
     for (target, status, message) in [
         ("/api/2/conversion.json?click_id=x", 400, "The click id in click_id is not one of this network"),
         ("/api/2/conversion.json?amount=1", 400, "The parameter click_id is missing."),

@@ -25,8 +25,8 @@ use smartlink::cake::wire::{
     Conditions, GeoTarget, OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer,
 };
 use smartlink::routing::{
-    BotPolicy, CapView, CompileOptions, DestinationPolicy, Explanation, HostSet, Outcome, Table, Template,
-    Values, Warning, Zone, compile, decide, explain,
+    self, BotPolicy, CapView, ClosedReason, CompileOptions, DestinationPolicy, Explanation, HostSet, Outcome,
+    Table, Template, Values, Warning, Zone, compile, decide, explain,
 };
 use smartlink::types::{
     AffiliateId, Browser, CapInterval, CapKey, CapKind, Click, Country, Device, DeviceKind, Draw, Language,
@@ -333,9 +333,10 @@ impl CapView for ClosedCaps {
         self.closed_caps(offer, affiliate).is_empty()
     }
 
-    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<CapKey> {
+    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<routing::ClosedCap> {
         let counts = |cap: &&CapKey| cap.offer == offer && cap.affiliate.is_none_or(|own| own == affiliate);
-        self.0.iter().filter(counts).copied().collect()
+        let full = |&key: &CapKey| routing::ClosedCap { key, reason: ClosedReason::Full };
+        self.0.iter().filter(counts).map(full).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use smartlink::ledger::{CapState, Conversion, LeaseReply, LedgerTime, SqliteLedger};
-use smartlink::routing::{Cap, Zone};
+use smartlink::routing::{Cap, CapView, ClosedReason, Zone};
 use smartlink::state::{CapBook, CapCells, Caps};
 use smartlink::sync::Leases;
 use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId, UnixMillis};
@@ -103,6 +103,13 @@ impl World {
         caps.charge(self.cap.key.offer, AffiliateId::new(7).unwrap()).is_some()
     }
 
+    /// Why the offer takes no click, as the node knows it; `None`: it takes one.
+    fn closed(&self, node: usize) -> Option<ClosedReason> {
+        let caps = Caps::spending_at(&self.nodes[node].book, self.uptime());
+        let closed = caps.closed_caps(self.cap.key.offer, AffiliateId::new(7).unwrap());
+        closed.first().map(|cap| cap.reason)
+    }
+
     /// How many clicks of so many a second reach the offer, node by node, in so many seconds. Every node looks four times
     /// a second, and when a click has missed a token.
     fn run(&mut self, seconds: u64, clicks_a_second: &[u64]) -> u64 {
@@ -199,6 +206,33 @@ fn a_cap_that_is_raised_opens_within_a_second_and_one_that_is_lowered_closes_wit
     world.run(1, &[100; 3]);
     assert_eq!(world.run(5, &[100; 3]), 0);
     assert!((0..3).all(|node| world.cell(node).tokens() == 0), "everything was returned");
+}
+
+#[test]
+fn a_node_tells_a_full_cap_from_one_of_which_it_holds_nothing() {
+    let mut world = World::new(2, 1);
+    assert_eq!(
+        (world.closed(0), world.closed(1)),
+        (Some(ClosedReason::Unknown), Some(ClosedReason::Unknown))
+    );
+    world.exchange(0);
+    world.exchange(1);
+    // The one click there is, is held by the first.
+    assert_eq!((world.closed(0), world.closed(1)), (None, Some(ClosedReason::NoLease)));
+    assert!(world.click(0));
+    assert_eq!(world.closed(0), Some(ClosedReason::NoLease));
+    world.run(1, &[0, 0]);
+    assert_eq!((world.closed(0), world.closed(1)), (Some(ClosedReason::Full), Some(ClosedReason::Full)));
+    // The day ends, before anybody has asked the ledger.
+    world.elapsed_ms += 86_400_000;
+    assert_eq!(
+        (world.closed(0), world.closed(1)),
+        (Some(ClosedReason::NoLease), Some(ClosedReason::NoLease))
+    );
+    world.run(1, &[10, 0]);
+    world.define(2);
+    world.run(2, &[0, 0]);
+    assert!(world.closed(0) != Some(ClosedReason::Full), "what was raised is not full");
 }
 
 #[test]

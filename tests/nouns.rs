@@ -264,8 +264,82 @@ fn a_cap_from_setting_to_removal() {
     assert!(by_name.starts_with("cap 1 removed: daily click cap of offer 1, 5 in"), "{by_name}");
     let by_id = node.ok(&["cap", "remove", "--cap-id", "2", "--json"]);
     assert_eq!(json(&by_id)["response"]["affiliate_id"], 67890);
-    let incomplete = run(command().args(["cap", "remove", "--offer-id", "1"]));
-    assert!(incomplete.code != 0 && incomplete.error.contains("--cap-id"), "{incomplete:?}");
+}
+
+#[test]
+fn a_cap_is_removed_in_one_of_two_ways() {
+    let remove = |typed: &[&str]| run(command().args(["cap", "remove"]).args(typed));
+    let ways = ["--cap-id alone", "--offer-id, --cap-type, --cap-interval", "--affiliate-id"];
+    for (typed, said) in [
+        (&[][..], "no cap is named; name it"),
+        (&["--offer-id", "1"], "--cap-type and --cap-interval are not given; name the cap"),
+        (&["--offer-id", "1", "--cap-type", "click"], "--cap-interval is not given; name the cap"),
+    ] {
+        remove(typed).failed(&[&[said][..], &ways[..]].concat());
+    }
+
+    let usage = [
+        "Usage: smartlink cap remove [OPTIONS] --cap-id <ID>\n",
+        "smartlink cap remove [OPTIONS] --offer-id <ID> --cap-type <TYPE> --cap-interval <INTERVAL> [--affiliate-id <ID>]\n",
+    ];
+    let both = remove(&["--cap-id", "1", "--offer-id", "1"]);
+    assert!(both.code == 2 && both.error.contains("'--cap-id <ID>' cannot be used with"), "{both:?}");
+    let help = remove(&["--help"]);
+    for usage in usage {
+        assert!(both.error.contains(usage) && help.out.contains(usage), "{both:?} {help:?}");
+    }
+}
+
+#[test]
+fn an_amount_that_is_none_is_refused_with_what_was_expected() {
+    let cap = ["cap", "set", "--offer-id", "1", "--cap-type", "click", "--cap-interval", "daily"];
+    for amount in ["-1", "1.5", "-1.5", "many", "", "9007199254740992"] {
+        let said = run(command().args(cap).args(["--cap-amount", amount]));
+        let expected = format!(
+            "invalid value '{amount}' for '--cap-amount <N>': expected a whole number from 0 to 9007199254740991"
+        );
+        assert!(said.code == 2 && said.error.contains(&expected), "{said:?}");
+    }
+}
+
+#[test]
+fn an_empty_list_of_caps_says_that_there_is_none() {
+    let node = small();
+    let list = |typed: &[&str]| node.run(&[&["cap", "list"], typed].concat());
+    for (typed, said) in [
+        (
+            &["--offer-id", "9"][..],
+            "smartlink: offer 9 has no cap; `smartlink offer list --offer-id 9` tells",
+        ),
+        (&["--offer-id", "1", "--cap-type", "click"], "smartlink: there is no such cap;"),
+        (&[], "smartlink: there is no cap; `smartlink cap set` sets one"),
+    ] {
+        let answer = list(typed);
+        assert!(answer.code == 0 && answer.out.starts_with("cap_id  offer_id"), "{answer:?}");
+        assert!(answer.error.starts_with(said) && answer.error.lines().count() == 1, "{answer:?}");
+    }
+    let json = list(&["--offer-id", "9", "--json"]);
+    assert_eq!((json.code, &*json.error), (0, ""), "{json:?}");
+    assert!(node.ok(&["offer", "list", "--offer-id", "1"]).contains("Card"));
+}
+
+#[test]
+fn caps_whose_ledger_cannot_be_used_have_dashes_and_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("ledger.sqlite3"), "no database at all, ".repeat(100)).unwrap();
+    let node = Node::start_in(directory, &[]);
+    node.ok(&["offer", "create", "--offer-name", "Card", "--offer-url", URL]);
+    let cap = ["cap", "set", "--offer-id", "1", "--cap-type", "click", "--cap-interval", "daily"];
+    node.ok(&[&cap[..], &["--cap-amount", "5"]].concat());
+    let said = node.run(&["cap", "list"]);
+    let row: Vec<&str> = said.out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[5..10], ["5", "-", "-", "-", "-"], "{said:?}");
+    assert_eq!((said.code, said.error.lines().count()), (0, 1), "{said:?}");
+    for word in
+        ["smartlink: where there is a dash", "cannot ask its ledger", "its log says why and what to do"]
+    {
+        assert!(said.error.contains(word), "{said:?}");
+    }
 }
 
 #[test]

@@ -16,10 +16,10 @@ use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use smartlink::routing::{
-    Attachment, BotPolicy, CapView, Choice, CompileOptions, Condition, DestinationPolicy, Entry, Flags,
-    HostSet, Hours, LayeredTable, Link, LinkIds, MinuteOfDay, Mode, NameSet, NetSet, NoCaps, Offer, Outcome,
-    Rotation, Snapshot, TEMPLATE_BYTES_MAX, Table, Template, TextSet, ValueSet, Values, Weight, Zone,
-    compile, decide, explain,
+    Attachment, BotPolicy, CapView, Choice, ClosedCap, ClosedReason, CompileOptions, Condition,
+    DestinationPolicy, Entry, Flags, HostSet, Hours, LayeredTable, Link, LinkIds, MinuteOfDay, Mode, NameSet,
+    NetSet, NoCaps, Offer, Outcome, Rotation, Snapshot, TEMPLATE_BYTES_MAX, Table, Template, TextSet,
+    ValueSet, Values, Weight, Zone, compile, decide, explain,
 };
 use smartlink::types::{
     AffiliateId, Browser, CapInterval, CapKey, CapKind, Click, Country, CountrySet, Device, DeviceKind, Draw,
@@ -111,10 +111,11 @@ impl CapView for Closed {
         !self.closes(offer, affiliate)
     }
 
-    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<CapKey> {
+    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<ClosedCap> {
         let (kind, interval) = (CapKind::Click, CapInterval::Daily);
         let key = CapKey { offer, affiliate: Some(affiliate), kind, interval };
-        self.closes(offer, affiliate).then_some(key).into_iter().collect()
+        let cap = ClosedCap { key, reason: ClosedReason::Full };
+        self.closes(offer, affiliate).then_some(cap).into_iter().collect()
     }
 }
 
@@ -126,7 +127,7 @@ impl CapView for Fickle {
         self.0.borrow_mut().random_bool(0.3)
     }
 
-    fn closed_caps(&self, _: OfferId, _: AffiliateId) -> Vec<CapKey> {
+    fn closed_caps(&self, _: OfferId, _: AffiliateId) -> Vec<ClosedCap> {
         Vec::new()
     }
 }

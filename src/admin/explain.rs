@@ -14,9 +14,9 @@ use rand::rngs::SysRng;
 use serde::{Deserialize, Serialize};
 
 use crate::lookup::{Hints, device};
-use crate::routing::{TierStory, Values, explain};
+use crate::routing::{ClosedCap, TierStory, Values, explain};
 use crate::state::{Caps, Geo, Published, now};
-use crate::types::{AffiliateId, CapKey, Click, Draw, Language, LinkId, UnixMillis, referrer_host};
+use crate::types::{AffiliateId, Click, Draw, Language, LinkId, UnixMillis, referrer_host};
 
 use super::Admin;
 
@@ -95,20 +95,23 @@ pub struct EntryAnswer {
     pub eligible: bool,
     /// Eligible, and not closed by a cap.
     pub open: bool,
-    /// The caps of the offer that are full for the link's affiliate.
+    /// The caps of the offer that are closed for the link's affiliate.
     pub closed_caps: Vec<CapAnswer>,
     pub chosen: bool,
     /// Why it could not be drawn.
     pub failed: Option<String>,
 }
 
-/// A cap, in the words of the API.
+/// A closed cap, in the words of the API.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CapAnswer {
     pub offer_id: u32,
     pub affiliate_id: Option<u32>,
     pub cap_type: String,
     pub cap_interval: String,
+    /// `full`; `no_lease`: the node holds no clicks of it at the moment, though it is not known to be full; or `unknown`: the
+    /// ledger has not told the node yet how it stands.
+    pub reason: String,
 }
 
 /// A parameter that cannot be read.
@@ -212,12 +215,14 @@ fn tier(story: &TierStory) -> TierAnswer {
     TierAnswer { priority: story.priority, entries: entries.collect() }
 }
 
-fn cap(key: &CapKey) -> CapAnswer {
+fn cap(cap: &ClosedCap) -> CapAnswer {
+    let ClosedCap { key, reason } = cap;
     CapAnswer {
         offer_id: key.offer.value(),
         affiliate_id: key.affiliate.map(AffiliateId::value),
         cap_type: key.kind.as_str().to_owned(),
         cap_interval: key.interval.as_str().to_owned(),
+        reason: reason.as_str().to_owned(),
     }
 }
 

@@ -23,6 +23,25 @@ pub struct Call {
     pub run: Run,
 }
 
+/// A call that stands beside the table: its body or its answer is a document of its own, and a handler of its own does
+/// it. It is told here as it is done there.
+pub struct SpecialCall {
+    pub verb: Verb,
+    /// The path behind `/api/2/`.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// What stands in the query.
+    pub parameters: &'static [Parameter],
+    /// What stands in the body, by its name among the schemas; empty where there is no body.
+    pub body: &'static str,
+    /// A body that a network that is the demonstration's accepts, or a value for each parameter; as JSON.
+    pub example: &'static str,
+    pub answer: Shape,
+    /// Every status that it may have beside 200.
+    pub statuses: &'static [&'static str],
+}
+
 /// What a call does, in a transaction of its own.
 pub type Run = fn(&Transaction<'_>, &Options, &Parameters) -> Result<Answer, Refusal>;
 

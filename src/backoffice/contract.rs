@@ -32,6 +32,8 @@ pub enum Kind {
     Moment,
     /// `US,CA,GB`
     Countries,
+    /// The same, or a list of them.
+    CountryList,
     Conditions,
     /// Anything but a list or an object.
     Single,
@@ -60,6 +62,8 @@ pub enum Shape {
     Open { item: &'static str },
     /// The first for one offer, the second for all.
     Either(&'static Shape, &'static Shape),
+    /// No envelope, but lines of JSON, each such an item, of a state of the network that the caller may have already.
+    Lines { item: &'static str },
 }
 
 impl Parameter {

@@ -188,6 +188,13 @@ pub const UPDATE: Call = Call {
     run: update,
 };
 
+/// What an item of an import has.
+pub const IMPORTED: &[Parameter] = &[
+    OFFER_ID.required(),
+    Parameter::new("countries", Kind::CountryList, "ISO 3166-1 alpha-2 codes.").required(),
+    Parameter::new("action", Kind::OneOf(&["allow", "block"]), "What the offer does with them.").required(),
+];
+
 const COUNTRIES_WANTED: &str = "country codes with commas between them, such as US,CA,GB";
 
 const IMPORTED_ACTIONS: &str = "allow or block";

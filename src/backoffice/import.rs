@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{Method, header};
+use http::header;
 use rusqlite::Transaction;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,15 +22,25 @@ use serde_json::value::RawValue;
 
 use super::answer::{Answer, Refusal, Under};
 use super::api::{self, BODY_BYTES_MAX};
-use super::contract::Parameter;
+use super::call::{SpecialCall, Verb};
+use super::contract::{Parameter, Shape};
 use super::parameters::{Parameters, PresentedKeys};
 use super::store::Put;
 use super::{Backoffice, Options, attachments, cap_rows, caps, geo_targets, json, links, offers, rules};
 use crate::cake::wire::{FieldError, OfferCap, RoutingRule, SmartLink, SmartLinkOffer};
 use crate::types::Country;
 
-/// The path behind `/api/2/`.
-pub const CALL: &str = "import_network.json";
+/// The call.
+pub const CALL: SpecialCall = SpecialCall {
+    verb: Verb::Write,
+    name: "import_network.json",
+    about: "Takes a network at once, all of it or nothing. Items are whole; what no item names stays, unless `replace` is true.",
+    parameters: &[],
+    body: "ImportedNetwork",
+    example: r##"{"replace": false, "offers": [{"offer_id": 2042, "offer_name": "Card CA", "offer_url": "https://card.example.com/ca?r=#reqid#", "offer_status": "active", "payout": 30.0}], "smart_links": [{"smart_link_id": 401, "smart_link_name": "Finance Rotator - CA", "affiliate_id": 67890, "cap_aware": true}], "offer_geo_targets": [{"offer_id": 2042, "countries": ["CA"], "action": "allow"}], "smart_link_offers": [{"smart_link_id": 401, "offer_id": 2042, "offer_weight": 60, "priority": 2}], "routing_rules": [{"rule_id": 101, "smart_link_id": 401, "offer_id": 2042, "priority": 1, "offer_weight": 10, "conditions": {"device": {"in": ["mobile"]}}}], "offer_caps": [{"offer_id": 2042, "cap_type": "click", "cap_interval": "daily", "cap_amount": 1000, "time_zone": "America/Toronto"}]}"##,
+    answer: Shape::Told { item: "ImportedCounts", messages: &[IMPORTED, UNCHANGED] },
+    statuses: &["400", "401", "405", "408", "413", "422", "429", "500"],
+};
 
 /// Answers the call, in JSON whatever happens.
 pub async fn handle(State(backoffice): State<Backoffice>, request: Request) -> Response {
@@ -40,8 +50,8 @@ pub async fn handle(State(backoffice): State<Backoffice>, request: Request) -> R
 
 async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refusal> {
     let (head, body) = request.into_parts();
-    if head.method != Method::POST {
-        return Err(Refusal::Method { allowed: "POST" });
+    if !CALL.verb.is(&head.method) {
+        return Err(Refusal::Method { allowed: CALL.verb.allows() });
     }
     let mut keys = PresentedKeys::default();
     Parameters::default().add_query(head.uri.query().unwrap_or_default(), &mut keys)?;
@@ -145,7 +155,7 @@ fn import(backoffice: &Backoffice, mut keys: PresentedKeys, bytes: &[u8]) -> Res
     backoffice.store().write_if(|transaction| {
         let counts = items.put(transaction, options, replace)?;
         let changed = counts.changed();
-        let message = if changed { "imported" } else { "unchanged" };
+        let message = if changed { IMPORTED } else { UNCHANGED };
         Ok((Answer::with_message(message, Under { response: counts })?, changed))
     })
 }
@@ -173,22 +183,17 @@ impl Body<'_> {
 
 impl Items {
     fn read(body: &Body<'_>, options: &Options) -> Result<Self, Refusal> {
-        let once = Noun { list: "offers", label: label_offer, known: offers::UPDATE.parameters };
-        let offers = once.read(&body.offers, options, offers::item, |offer| offer.id())?;
-        let once = Noun { list: "smart_links", label: label_link, known: links::UPDATE.parameters };
-        let smart_links = once.read(&body.smart_links, options, links::item, |link| link.smart_link_id)?;
-        let once = Noun { list: ENTRIES, label: label_entry, known: attachments::ATTACH.parameters };
-        let smart_link_offers = once.read(&body.smart_link_offers, options, attachments::item, |entry| {
-            (entry.smart_link_id, entry.offer_id)
-        })?;
-        let once = Noun { list: RULES, label: label_rule, known: rules::UPDATE.parameters };
-        let routing_rules = once.read(&body.routing_rules, options, rules::item, |rule| rule.rule_id)?;
-        let once = Noun { list: CAPS, label: label_cap, known: caps::SET.parameters };
-        let offer_caps = once.read(&body.offer_caps, options, caps::item, OfferCap::id)?;
+        let offers = OFFERS.read(&body.offers, options, offers::item, |offer| offer.id())?;
+        let smart_links = LINKS.read(&body.smart_links, options, links::item, |link| link.smart_link_id)?;
+        let smart_link_offers =
+            ENTRIES.read(&body.smart_link_offers, options, attachments::item, |entry| {
+                (entry.smart_link_id, entry.offer_id)
+            })?;
+        let routing_rules = RULES.read(&body.routing_rules, options, rules::item, |rule| rule.rule_id)?;
+        let offer_caps = CAPS.read(&body.offer_caps, options, caps::item, OfferCap::id)?;
 
-        let once = Noun { list: GEO_TARGETS, label: label_offer, known: geo_targets::UPDATE.parameters };
-        let all =
-            once.read(&body.offer_geo_targets, options, geo_targets::item, |item| (item.offer, item.action))?;
+        let all = GEO_TARGETS
+            .read(&body.offer_geo_targets, options, geo_targets::item, |item| (item.offer, item.action))?;
         let mut geo_targets: BTreeMap<i64, BTreeMap<Country, &'static str>> = BTreeMap::new();
         let mut geo_targets_named = HashMap::new();
         for (index, item) in all.into_iter().enumerate() {
@@ -198,7 +203,7 @@ impl Items {
                 if of_offer.insert(country, item.action).is_some() {
                     let problem = format!("names {}, which the offer allows and blocks", country.as_str());
                     return Err(at(
-                        GEO_TARGETS,
+                        GEO_TARGETS.list,
                         index,
                         "countries",
                         &problem,
@@ -234,13 +239,14 @@ impl Items {
             let entries: HashSet<(i64, i64)> =
                 self.smart_link_offers.iter().map(|entry| (entry.smart_link_id, entry.offer_id)).collect();
             counts.routing_rules.removed =
-                remove(transaction, RULES, "rule_id, 0", |&(id, _)| !rules.contains(&id))?;
+                remove(transaction, RULES.list, "rule_id, 0", |&(id, _)| !rules.contains(&id))?;
             counts.smart_link_offers.removed =
-                remove(transaction, ENTRIES, "smart_link_id, offer_id", |ids| !entries.contains(ids))?;
+                remove(transaction, ENTRIES.list, "smart_link_id, offer_id", |ids| !entries.contains(ids))?;
             let caps = self.offer_caps.iter().map(OfferCap::id).collect();
             counts.offer_caps.removed = cap_rows::remove_others(transaction, &caps)?;
             let untargeted = |&(id, _): &(i64, i64)| !self.geo_targets.contains_key(&id);
-            counts.offer_geo_targets.removed = remove(transaction, GEO_TARGETS, "offer_id, 0", untargeted)?;
+            counts.offer_geo_targets.removed =
+                remove(transaction, GEO_TARGETS.list, "offer_id, 0", untargeted)?;
         }
         for offer in &self.offers {
             counts.offers.add(offers::put(transaction, offer)?);
@@ -291,22 +297,22 @@ impl Items {
             ("SELECT 1 FROM offers WHERE offer_id = ?", "SELECT 1 FROM smart_links WHERE smart_link_id = ?");
         for (&offer, &index) in &self.geo_targets_named {
             let label = || format!("offer {offer}");
-            check(GEO_TARGETS, index, &label, "offer_id", offer, offers, stored_offer)?;
+            check(GEO_TARGETS.list, index, &label, "offer_id", offer, offers, stored_offer)?;
         }
         for (index, entry) in self.smart_link_offers.iter().enumerate() {
             let (link, offer) = (entry.smart_link_id, entry.offer_id);
             let label = || format!("offer {offer} on smart link {link}");
-            check(ENTRIES, index, &label, "smart_link_id", link, links, stored_link)?;
-            check(ENTRIES, index, &label, "offer_id", offer, offers, stored_offer)?;
+            check(ENTRIES.list, index, &label, "smart_link_id", link, links, stored_link)?;
+            check(ENTRIES.list, index, &label, "offer_id", offer, offers, stored_offer)?;
         }
         for (index, rule) in self.routing_rules.iter().enumerate() {
             let label = || format!("rule {}", rule.rule_id);
-            check(RULES, index, &label, "smart_link_id", rule.smart_link_id, links, stored_link)?;
-            check(RULES, index, &label, "offer_id", rule.offer_id, offers, stored_offer)?;
+            check(RULES.list, index, &label, "smart_link_id", rule.smart_link_id, links, stored_link)?;
+            check(RULES.list, index, &label, "offer_id", rule.offer_id, offers, stored_offer)?;
         }
         for (index, cap) in self.offer_caps.iter().enumerate() {
             let label = || cap.label();
-            check(CAPS, index, &label, "offer_id", cap.offer_id, offers, stored_offer)?;
+            check(CAPS.list, index, &label, "offer_id", cap.offer_id, offers, stored_offer)?;
         }
         Ok(())
     }
@@ -337,13 +343,21 @@ impl Count {
 }
 
 /// A list of the body: how an item of it is named in an error, and which members an item may have.
-struct Noun {
-    list: &'static str,
+pub struct Noun {
+    pub list: &'static str,
     label: fn(&Parameters) -> String,
     known: &'static [Parameter],
+    /// What the call that makes a new one takes: what it needs and assumes, an item does.
+    fresh: &'static [Parameter],
 }
 
 impl Noun {
+    /// The members of an item.
+    pub fn members(&self) -> Vec<Parameter> {
+        let fresh = |known: &Parameter| self.fresh.iter().find(|fresh| fresh.name == known.name);
+        self.known.iter().map(|known| *fresh(known).unwrap_or(known)).collect()
+    }
+
     /// Reads every item, and refuses an id that stands twice: one of the two would be lost.
     fn read<T, K: Eq + Hash>(
         &self,
@@ -443,13 +457,43 @@ fn id(asked: &Parameters, name: &str) -> String {
     asked.whole_number(name).ok().flatten().map_or("without id".to_owned(), |id| id.to_string())
 }
 
-const GEO_TARGETS: &str = "offer_geo_targets";
+/// The lists of the body.
+pub const NOUNS: [Noun; 6] = [OFFERS, LINKS, GEO_TARGETS, ENTRIES, RULES, CAPS];
 
-const ENTRIES: &str = "smart_link_offers";
+const OFFERS: Noun = Noun {
+    list: "offers",
+    label: label_offer,
+    known: offers::UPDATE.parameters,
+    fresh: offers::CREATE.parameters,
+};
 
-const RULES: &str = "routing_rules";
+const LINKS: Noun = Noun {
+    list: "smart_links",
+    label: label_link,
+    known: links::UPDATE.parameters,
+    fresh: links::CREATE.parameters,
+};
 
-const CAPS: &str = "offer_caps";
+const GEO_TARGETS: Noun =
+    Noun { list: "offer_geo_targets", label: label_offer, known: geo_targets::IMPORTED, fresh: &[] };
+
+const ENTRIES: Noun =
+    Noun { list: "smart_link_offers", label: label_entry, known: attachments::ATTACH.parameters, fresh: &[] };
+
+const RULES: Noun = Noun {
+    list: "routing_rules",
+    label: label_rule,
+    known: rules::UPDATE.parameters,
+    fresh: rules::CREATE.parameters,
+};
+
+const CAPS: Noun = Noun { list: "offer_caps", label: label_cap, known: caps::SET.parameters, fresh: &[] };
+
+/// What the answer says where something was changed.
+const IMPORTED: &str = "imported";
+
+/// What it says where nothing was.
+const UNCHANGED: &str = "unchanged";
 
 /// Half a gigabyte over a slow line.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);

@@ -6,18 +6,28 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::Method;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::Backoffice;
 use super::answer::{Answer, Refusal, Under};
 use super::api;
+use super::call::{SpecialCall, Verb};
+use super::contract::Shape;
 use super::parameters::{Parameters, PresentedKeys};
 use crate::ledger::{Conversion, LeaseRequest, Ledger, LedgerError};
 
-/// The path behind `/api/2/`.
-pub const LEASE: &str = "cap_lease.json";
+/// The call of a node that spends clicks of caps.
+pub const LEASE: SpecialCall = SpecialCall {
+    verb: Verb::Write,
+    name: "cap_lease.json",
+    about: "A node tells what became of the clicks that it was granted, and asks for more. People have no use for it.",
+    parameters: &[],
+    body: "LeaseRequest",
+    example: r##"{"node": "edge-1", "epoch": 1, "sequence": 1, "news_since": 0, "ledger": null, "items": [{"cap": {"offer_id": 1042, "affiliate_id": null, "cap_type": "click", "cap_interval": "daily"}, "window": null, "spent": 0, "returned": 0, "wants": 50, "holds": 0, "counted": 0}]}"##,
+    answer: Shape::Under { item: "LeaseReply" },
+    statuses: &["400", "401", "405", "408", "409", "413", "429", "500", "503"],
+};
 
 /// Answers [`LEASE`].
 pub async fn lease(State(backoffice): State<Backoffice>, request: Request) -> Response {
@@ -29,8 +39,17 @@ pub async fn lease(State(backoffice): State<Backoffice>, request: Request) -> Re
     api::respond(&path, answered.await)
 }
 
-/// The path behind `/api/2/`.
-pub const RECORD: &str = "record_conversions.json";
+/// The call of a node that was told of conversions.
+pub const RECORD: SpecialCall = SpecialCall {
+    verb: Verb::Write,
+    name: "record_conversions.json",
+    about: "A node hands in conversions whose click ids it has verified; each is counted once. People have no use for it.",
+    parameters: &[],
+    body: "Conversions",
+    example: r##"[{"click_id": "1.0.7F3aW2", "event": 0, "transaction": "T-1", "offer_id": 1042, "affiliate_id": 67890, "smart_link_id": 301, "clicked_at": 1795356000000, "amount": "45.50"}]"##,
+    answer: Shape::Under { item: "RecordedConversions" },
+    statuses: &["400", "401", "405", "408", "413", "429", "500", "503"],
+};
 
 /// Answers [`RECORD`]. That the click ids are genuine, the node has verified.
 pub async fn record(State(backoffice): State<Backoffice>, request: Request) -> Response {
@@ -45,8 +64,8 @@ pub async fn record(State(backoffice): State<Backoffice>, request: Request) -> R
 /// The ledger, and what it is told by whoever has a key.
 async fn read<T: DeserializeOwned>(backoffice: Backoffice, request: Request) -> Result<(Ledger, T), Refusal> {
     let (head, body) = request.into_parts();
-    if head.method != Method::POST {
-        return Err(Refusal::Method { allowed: "POST" });
+    if !Verb::Write.is(&head.method) {
+        return Err(Refusal::Method { allowed: Verb::Write.allows() });
     }
     let keys = presented(&head)?;
     let backoffice = api::blocking(move || {

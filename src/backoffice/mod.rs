@@ -53,7 +53,7 @@ pub use keys::{ApiKey, Keys, KeysError};
 pub use rate::Rate;
 pub use store::OpenError;
 
-use call::Call;
+use call::{Call, SpecialCall};
 use caps::CapStates;
 use gate::Gate;
 use network::Readers;
@@ -112,10 +112,10 @@ impl Backoffice {
             .route(DOCUMENT, get(api::describe))
             .route(PREFIX, any(api::handle))
             .route(&format!("{PREFIX}/"), any(api::handle))
-            .route(&format!("{PREFIX}/{}", import::CALL), any(import::handle))
-            .route(&format!("{PREFIX}/{}", network::CALL), any(network::handle))
-            .route(&format!("{PREFIX}/{}", ledger_calls::LEASE), any(ledger_calls::lease))
-            .route(&format!("{PREFIX}/{}", ledger_calls::RECORD), any(ledger_calls::record))
+            .route(&format!("{PREFIX}/{}", import::CALL.name), any(import::handle))
+            .route(&format!("{PREFIX}/{}", network::CALL.name), any(network::handle))
+            .route(&format!("{PREFIX}/{}", ledger_calls::LEASE.name), any(ledger_calls::lease))
+            .route(&format!("{PREFIX}/{}", ledger_calls::RECORD.name), any(ledger_calls::record))
             .route(&format!("{PREFIX}/{{*call}}"), any(api::handle))
             .with_state(self.clone())
     }
@@ -195,8 +195,7 @@ const PREFIX: &str = "/api/2";
 /// Where the document of the API is.
 const DOCUMENT: &str = "/api/openapi.json";
 
-/// Every call: CAKE's, as it documents them, and ours in the same manner. Beside them stand [`import::CALL`] and
-/// [`network::CALL`], whose bodies are of another size.
+/// Every call: CAKE's, as it documents them, and ours in the same manner. Beside them stand [`SPECIAL_CALLS`].
 static CALLS: &[Call] = &[
     revision::WATCH,
     links::LIST,
@@ -218,3 +217,7 @@ static CALLS: &[Call] = &[
     caps::SET,
     caps::REMOVE,
 ];
+
+/// The calls whose bodies or answers are of another size and form; each has a route of its own.
+static SPECIAL_CALLS: &[SpecialCall] =
+    &[network::CALL, import::CALL, ledger_calls::LEASE, ledger_calls::RECORD];

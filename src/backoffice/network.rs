@@ -22,13 +22,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::answer::Refusal;
 use super::api;
+use super::call::{SpecialCall, Verb};
+use super::contract::{Kind, Parameter, Shape};
 use super::parameters::{Parameters, PresentedKeys};
 use super::store::Store;
 use super::{Backoffice, attachments, cap_rows, geo_targets, links, offers, rules, store};
 use crate::cake::{End, Head, Line, LinkLine, REVISION_HEADER, RuleLines, time_for, write_links};
 
-/// The path behind `/api/2/`.
-pub const CALL: &str = "network.json";
+/// The call.
+pub const CALL: SpecialCall = SpecialCall {
+    verb: Verb::Read,
+    name: "network.json",
+    about: "Tells the whole network as routing needs it, or what of it has changed. HEAD tells of which state it would be.",
+    parameters: &[Parameter::new(
+        "since",
+        Kind::Text,
+        "The state that the caller knows; of one that is not known any more, the whole is told.",
+    )],
+    body: "",
+    example: r##"{"since": "94f82c0fe35c1cdcf43be081e6c7c45a"}"##,
+    answer: Shape::Lines { item: "NetworkLine" },
+    statuses: &["304", "400", "401", "405", "429", "500"],
+};
 
 /// Bounds how many callers are told the whole at once: each holds a thread and a connection for seconds.
 #[derive(Clone)]
@@ -44,8 +59,8 @@ pub async fn handle(State(backoffice): State<Backoffice>, request: Request) -> R
 }
 
 async fn answer(backoffice: Backoffice, head: &Parts) -> Result<Response, Refusal> {
-    if head.method != Method::GET && head.method != Method::HEAD {
-        return Err(Refusal::Method { allowed: "GET, HEAD" });
+    if !CALL.verb.is(&head.method) {
+        return Err(Refusal::Method { allowed: CALL.verb.allows() });
     }
     let (mut keys, mut parameters) = (PresentedKeys::default(), Parameters::default());
     parameters.add_query(head.uri.query().unwrap_or_default(), &mut keys)?;
@@ -163,7 +178,9 @@ impl Reading {
     fn send(self, mut pieces: Pieces, _turn: Option<OwnedSemaphorePermit>) {
         match self.write(&mut pieces) {
             Ok(()) | Err(WriteError::Caller) => {}
-            Err(WriteError::Store(error)) => tracing::error!(call = CALL, %error, "a call of the API failed"),
+            Err(WriteError::Store(error)) => {
+                tracing::error!(call = CALL.name, %error, "a call of the API failed")
+            }
         }
     }
 

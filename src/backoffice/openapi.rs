@@ -1,23 +1,25 @@
-//! The document of the API, OpenAPI 3.1, written from [`CALLS`]: what a call takes is told in one place.
+//! The document of the API, OpenAPI 3.1, written from [`CALLS`] and [`SPECIAL_CALLS`]: what a call takes is told in one
+//! place.
 //!
 //! It holds no secret and is the same for everybody, so that it is answered without a key.
 
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, Verb};
+use super::call::{Call, SpecialCall, Verb};
 use super::contract::{Given, Kind, NUMBER_MAX, Parameter, Shape, TITLE_CHARS_MAX};
-use super::{CALLS, PREFIX};
+use super::{CALLS, PREFIX, SPECIAL_CALLS, import};
+use crate::cake::REVISION_HEADER;
 use crate::types::Country;
 
 /// The whole document.
 pub fn document() -> Value {
-    let paths: Map<String, Value> = CALLS
-        .iter()
-        .map(|call| {
-            let method = if call.verb == Verb::Read { "get" } else { "post" };
-            (format!("{PREFIX}/{}", call.name), json!({ method: operation(call) }))
-        })
-        .collect();
+    let path = |name: &str, verb: Verb, operation: Value| {
+        let method = if verb == Verb::Read { "get" } else { "post" };
+        (format!("{PREFIX}/{name}"), json!({ method: operation }))
+    };
+    let calls = CALLS.iter().map(|call| path(call.name, call.verb, operation(call)));
+    let special = SPECIAL_CALLS.iter().map(|call| path(call.name, call.verb, special_operation(call)));
+    let paths: Map<String, Value> = calls.chain(special).collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -36,7 +38,7 @@ pub fn document() -> Value {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "query": {
                     "type": "apiKey", "in": "query", "name": "api_key",
-                    "description": "Or `api_key` among the parameters of a body, as CAKE has it.",
+                    "description": KEY_ABOUT,
                 },
             },
         },
@@ -45,41 +47,18 @@ pub fn document() -> Value {
 
 fn operation(call: &Call) -> Value {
     let example: Value = serde_json::from_str(call.example).unwrap_or_default();
-    let id: Vec<&str> = call.name.split('.').take(1).collect();
-    let mut responses = json!({
-        "200": {
-            "description": "Done.",
-            "content": {"application/json": {"schema": answer(call.answer)}},
-        },
-    });
-    for (status, _) in REFUSALS {
-        responses[*status] = json!({"$ref": format!("#/components/responses/{status}")});
-    }
+    let mut responses = responses(call.answer, STATUSES);
     if call.verb == Verb::Read {
-        responses["200"]["headers"] = json!({"Smartlink-Revision": {
-            "description": "The state of the network that the answer tells of; pages with the same one fit together.",
-            "schema": {"type": "string"},
-        }});
+        responses["200"]["headers"] = json!({REVISION_HEADER: revision_header()});
     }
     let mut operation = json!({
-        "operationId": format!("{}{}", if call.verb == Verb::Read { "list_" } else { "" }, id.concat()),
+        "operationId": operation_id(call.name, call.verb),
         "summary": call.about,
         "responses": responses,
     });
     match call.verb {
         Verb::Read => {
-            let parameters: Vec<Value> = call
-                .parameters
-                .iter()
-                .map(|parameter| {
-                    json!({
-                        "name": parameter.name, "in": "query", "required": parameter.required,
-                        "description": parameter.about, "schema": schema(parameter),
-                        "example": example[parameter.name],
-                    })
-                })
-                .collect();
-            operation["parameters"] = parameters.into();
+            operation["parameters"] = in_query(call.parameters, &example).into();
         }
         Verb::Write => {
             operation["requestBody"] = json!({
@@ -92,6 +71,79 @@ fn operation(call: &Call) -> Value {
         }
     }
     operation
+}
+
+/// A call whose body, if it has one, is told by a schema of its own.
+fn special_operation(call: &SpecialCall) -> Value {
+    let example: Value = serde_json::from_str(call.example).unwrap_or_default();
+    let mut responses = responses(call.answer, call.statuses);
+    let mut parameters = in_query(call.parameters, &example);
+    if let Shape::Lines { .. } = call.answer {
+        responses["200"]["headers"] = json!({REVISION_HEADER: revision_header(), "ETag": tag_header()});
+        responses["304"]["headers"] = json!({"ETag": tag_header()});
+        parameters.push(json!({
+            "name": "If-None-Match", "in": "header", "required": false,
+            "description": "An `ETag` that was answered before: of the same state, nothing is told again.",
+            "schema": {"type": "string"},
+        }));
+    }
+    let mut operation = json!({
+        "operationId": operation_id(call.name, call.verb),
+        "summary": call.about,
+        "responses": responses,
+    });
+    if call.body.is_empty() {
+        operation["parameters"] = parameters.into();
+    } else {
+        let body = json!({"$ref": format!("#/components/schemas/{}", call.body)});
+        operation["requestBody"] = json!({
+            "required": true,
+            "content": {"application/json": {"schema": body, "example": example}},
+        });
+    }
+    operation
+}
+
+fn operation_id(name: &str, verb: Verb) -> String {
+    let id = name.split('.').next().unwrap_or_default();
+    format!("{}{id}", if verb == Verb::Read { "list_" } else { "" })
+}
+
+fn responses(shape: Shape, statuses: &[&str]) -> Value {
+    let content = match shape {
+        Shape::Lines { .. } => json!({"application/x-ndjson": {"schema": answer(shape)}}),
+        _ => json!({"application/json": {"schema": answer(shape)}}),
+    };
+    let mut responses = json!({"200": {"description": "Done.", "content": content}});
+    for status in statuses {
+        responses[*status] = match *status {
+            "304" => json!({"description": "The caller has this state."}),
+            _ => json!({"$ref": format!("#/components/responses/{status}")}),
+        };
+    }
+    responses
+}
+
+fn revision_header() -> Value {
+    json!({
+        "description": "The state of the network that the answer tells of; pages with the same one fit together.",
+        "schema": {"type": "string"},
+    })
+}
+
+fn tag_header() -> Value {
+    json!({"description": "The name of the state, in quotes.", "schema": {"type": "string"}})
+}
+
+fn in_query(parameters: &[Parameter], example: &Value) -> Vec<Value> {
+    let told = |parameter: &Parameter| {
+        json!({
+            "name": parameter.name, "in": "query", "required": parameter.required,
+            "description": parameter.about, "schema": schema(parameter),
+            "example": example[parameter.name],
+        })
+    };
+    parameters.iter().map(told).collect()
 }
 
 fn body(parameters: &[Parameter], schema: fn(&Parameter) -> Value) -> Value {
@@ -136,9 +188,13 @@ fn schema(parameter: &Parameter) -> Value {
             json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}$"})
         }
         Kind::Countries => {
-            let codes: Vec<&str> = Country::all().map(Country::as_str).collect();
-            let code = format!("({})", codes.join("|"));
+            let code = country_pattern();
             json!({"type": "string", "pattern": format!("^{code}(,{code})*$")})
+        }
+        Kind::CountryList => {
+            let code = json!({"type": "string", "pattern": format!("^{}$", country_pattern())});
+            let text = schema(&Parameter { kind: Kind::Countries, ..*parameter });
+            json!({"oneOf": [text, {"type": "array", "minItems": 1, "items": code}]})
         }
         Kind::Conditions => json!({"$ref": "#/components/schemas/Conditions"}),
         Kind::Single => json!({"type": ["string", "number", "boolean"]}),
@@ -159,6 +215,11 @@ fn schema(parameter: &Parameter) -> Value {
     schema
 }
 
+fn country_pattern() -> String {
+    let codes: Vec<&str> = Country::all().map(Country::as_str).collect();
+    format!("({})", codes.join("|"))
+}
+
 fn answer(shape: Shape) -> Value {
     let item = |item: &str| json!({"$ref": format!("#/components/schemas/{item}")});
     let page = |noun: &str, name: &str| json!({noun: {"type": "array", "items": item(name)}, "total_rows": {"type": "integer", "minimum": 0}});
@@ -170,6 +231,10 @@ fn answer(shape: Shape) -> Value {
             envelope(json!({"message": {"enum": messages}, "response": item(name)}))
         }
         Shape::Open { item: name } => envelope(schemas()[name]["properties"].take()),
+        Shape::Lines { item: name } => json!({
+            "type": "string", "contentMediaType": "application/x-ndjson", "contentSchema": item(name),
+            "description": "Lines of JSON; `contentSchema` is that of each. An answer without a line `end` broke off.",
+        }),
         Shape::Either(one, all) => json!({"oneOf": [answer(*one), answer(*all)]}),
     }
 }
@@ -206,23 +271,46 @@ fn refusals() -> Value {
         .into()
 }
 
-/// The items of answers. A test reads them, so that they are JSON.
+/// The items of answers, and what special calls take. A test reads them, so that they are JSON.
 fn schemas() -> Value {
-    serde_json::from_str(include_str!("schemas.json")).unwrap_or_default()
+    let mut schemas: Value = serde_json::from_str(include_str!("schemas.json")).unwrap_or_default();
+    let mut lists = Map::new();
+    for noun in import::NOUNS {
+        lists.insert(noun.list.to_owned(), json!({"type": "array", "items": body(&noun.members(), schema)}));
+    }
+    lists.insert(
+        "replace".to_owned(),
+        json!({"type": "boolean", "default": false, "description": REPLACE_ABOUT}),
+    );
+    schemas[import::CALL.body] =
+        json!({"type": "object", "properties": lists, "additionalProperties": false});
+    schemas
 }
 
-/// Every status that a call may have beside 200.
+/// Every status that a call of [`CALLS`] may have beside 200.
+const STATUSES: &[&str] = &["400", "401", "404", "405", "408", "413", "422", "429", "500"];
+
+/// What each status says.
 const REFUSALS: &[(&str, &str)] = &[
     ("400", "A parameter is missing, repeated, unknown or not of its type, or the body cannot be read."),
     ("401", "No key came with the call, or a wrong one."),
     ("404", "A parameter names what is not there, or there is no such call."),
     ("405", "The call takes another method, which `Allow` names."),
     ("408", "The body did not come in time."),
+    ("409", "A later request of the same node came first."),
     ("413", "The body is too long."),
     ("422", "A parameter is well-formed, but its value is refused."),
     ("429", "The key was used too often; `Retry-After` says how long to wait."),
     ("500", "The call failed inside the server; nothing was changed."),
+    ("503", "The ledger of caps cannot answer; nothing was changed."),
 ];
+
+const KEY_ABOUT: &str = "\
+Or `api_key` among the parameters of a body, as CAKE has it; not in a body of `cap_lease.json` or of \
+`record_conversions.json`.";
+
+const REPLACE_ABOUT: &str =
+    "Whether what no item names is removed. Then every list must be there, be it empty.";
 
 const ABOUT: &str = "\
 The calls of CAKE that concern smart links, with the same parameters, defaults and envelopes, and those that CAKE does \
@@ -275,7 +363,7 @@ mod tests {
 
     #[test]
     fn every_call_is_told_and_every_change_says_of_what() {
-        assert_eq!(document()["paths"].as_object().unwrap().len(), CALLS.len());
+        assert_eq!(document()["paths"].as_object().unwrap().len(), CALLS.len() + SPECIAL_CALLS.len());
         for call in CALLS.iter().filter(|call| call.verb == Verb::Write) {
             let says_of_what = |parameter: &Parameter| parameter.required || !parameter.instead_of.is_empty();
             assert!(call.parameters.iter().any(says_of_what), "{}", call.name);

@@ -15,7 +15,7 @@ use super::api::{
     Api, ApiArgs, Column, JsonArg, LimitArg, cell, number, parameters, print_rows_json, print_table, text,
     values,
 };
-use crate::cake::wire::{CAP_INTERVALS, CAP_TYPES};
+use crate::cake::wire::{CAP_AMOUNT_MAX, CAP_INTERVALS, CAP_TYPES};
 
 #[derive(Debug, Args)]
 pub struct CapArgs {
@@ -34,8 +34,8 @@ enum CapAction {
     Set(Set),
     /// List caps, and how full they are.
     List(List),
-    /// Remove a cap, by its number or by its name.
-    #[command(after_help = REMOVE_EXAMPLES)]
+    /// Remove a cap: by its number alone, or by its offer, type and interval, and affiliate if it has one.
+    #[command(after_help = REMOVE_EXAMPLES, override_usage = REMOVE_USAGE)]
     Remove(Remove),
     /// Show how full caps are, each second anew, until interrupted.
     #[command(after_help = WATCH_EXAMPLES)]
@@ -57,7 +57,7 @@ struct Set {
     #[arg(long, value_name = "INTERVAL", value_parser = clap::builder::PossibleValuesParser::new(CAP_INTERVALS))]
     cap_interval: String,
     /// How many it lets through in a window; 0 is none
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = amount, allow_negative_numbers = true)]
     cap_amount: i64,
     /// In which days, weeks and months begin, such as America/New_York; a new cap has the network's
     #[arg(long, value_name = "ZONE")]
@@ -98,8 +98,8 @@ struct Sought {
 
 #[derive(Debug, Args, Serialize)]
 struct Remove {
-    /// The cap
-    #[arg(long, value_name = "ID", required_unless_present_all = ["offer_id", "cap_type", "cap_interval"])]
+    /// The cap; then nothing else is needed
+    #[arg(long, value_name = "ID", conflicts_with_all = ["offer_id", "affiliate_id", "cap_type", "cap_interval"])]
     cap_id: Option<i64>,
     /// Its offer
     #[arg(long, value_name = "ID")]
@@ -115,17 +115,55 @@ struct Remove {
     cap_interval: Option<String>,
 }
 
+impl Remove {
+    /// Whether it says which cap, in one of the two ways.
+    fn check(&self) -> anyhow::Result<()> {
+        let of_name = [
+            ("--offer-id", self.offer_id.is_some()),
+            ("--cap-type", self.cap_type.is_some()),
+            ("--cap-interval", self.cap_interval.is_some()),
+        ];
+        let missing: Vec<&str> =
+            of_name.into_iter().filter(|(_, is_given)| !is_given).map(|(name, _)| name).collect();
+        if self.cap_id.is_some() || missing.is_empty() {
+            return Ok(());
+        }
+        let wanted = match missing.len() {
+            1 => format!("{} is not given; name the cap", missing[0]),
+            2 => format!("{} are not given; name the cap", missing.join(" and ")),
+            _ => "no cap is named; name it".to_owned(),
+        };
+        bail!(
+            "{wanted} by --cap-id alone, or by --offer-id, --cap-type, --cap-interval and, if it counts the traffic of \
+             one affiliate, --affiliate-id"
+        )
+    }
+}
+
+/// Reads `--cap-amount`.
+fn amount(typed: &str) -> Result<i64, String> {
+    let amount = typed.parse().ok().filter(|amount| (0..=CAP_AMOUNT_MAX).contains(amount));
+    amount.ok_or_else(|| format!("expected a whole number from 0 to {CAP_AMOUNT_MAX}"))
+}
+
 /// Makes the call and prints what came of it.
 pub fn run(args: &CapArgs) -> anyhow::Result<ExitCode> {
     let (call, fields) = match &args.action {
         CapAction::Set(cap) => ("offer_cap.json", parameters(cap)?),
-        CapAction::Remove(cap) => ("remove_offer_cap.json", parameters(cap)?),
+        CapAction::Remove(cap) => {
+            cap.check()?;
+            ("remove_offer_cap.json", parameters(cap)?)
+        }
         CapAction::List(list) => {
             let rows = args.api.open()?.rows(LIST_CALL, LIST, &parameters(list)?, list.limit)?;
             if args.output.json {
                 print_rows_json(LIST, &rows)?;
             } else {
-                print_table(FILLED, &values(&rows)?, cell)?;
+                let rows = values(&rows)?;
+                print_table(FILLED, &rows, cell)?;
+                if let Some(note) = note(&rows, &list.sought) {
+                    writeln!(io::stderr(), "smartlink: {note}")?;
+                }
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -154,6 +192,33 @@ pub fn run(args: &CapArgs) -> anyhow::Result<ExitCode> {
         if cap["send_alert_only"] == true { ", only alerts" } else { "" },
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a person may wonder about in a table of these rows.
+fn note(rows: &[Value], sought: &Sought) -> Option<String> {
+    if rows.iter().any(|row| row["used"].is_null()) {
+        return Some(
+            "where there is a dash instead of a count, the node cannot ask its ledger of caps at the moment; its log \
+             says why and what to do, and smartlink_ledger_reachable of its metrics is 0 until then"
+                .to_owned(),
+        );
+    }
+    match sought {
+        _ if !rows.is_empty() => None,
+        Sought {
+            offer_id: Some(offer),
+            cap_id: None,
+            affiliate_id: None,
+            cap_type: None,
+            cap_interval: None,
+        } => Some(format!(
+            "offer {offer} has no cap; `smartlink offer list --offer-id {offer}` tells whether there is such an offer"
+        )),
+        Sought { offer_id: None, cap_id: None, affiliate_id: None, cap_type: None, cap_interval: None } => {
+            Some("there is no cap; `smartlink cap set` sets one".to_owned())
+        }
+        _ => Some("there is no such cap; `smartlink cap list` shows all there are".to_owned()),
+    }
 }
 
 /// Ends when it is interrupted, or nobody reads on. A node that is away for a while is waited for.
@@ -260,6 +325,11 @@ Examples:
   smartlink cap set --offer-id 1042 --affiliate-id 67890 \\
       --cap-type conversion --cap-interval lifetime --cap-amount 50
       what one affiliate may bring";
+
+/// Two ways, which clap would write as one.
+const REMOVE_USAGE: &str = "\
+smartlink cap remove [OPTIONS] --cap-id <ID>
+       smartlink cap remove [OPTIONS] --offer-id <ID> --cap-type <TYPE> --cap-interval <INTERVAL> [--affiliate-id <ID>]";
 
 const REMOVE_EXAMPLES: &str = "\
 Examples:

@@ -4,9 +4,9 @@
 
 use std::fmt;
 
-use crate::types::{CapKey, Click, Draw, OfferId, RuleId};
+use crate::types::{Click, Draw, OfferId, RuleId};
 
-use super::caps::CapView;
+use super::caps::{CapView, ClosedCap};
 use super::decide::{Choice, Decision, decide};
 use super::table::{EntryRow, LinkRow, Table, Tier};
 use super::targeting::{Condition, DAY_NAMES, Mode, ValueSet};
@@ -37,8 +37,8 @@ pub struct EntryStory {
     pub eligible: bool,
     /// Eligible, and its caps are open, or the link does not look at them.
     pub open: bool,
-    /// The full caps of the offer for the link's affiliate, whether or not they matter.
-    pub closed_caps: Vec<CapKey>,
+    /// The closed caps of the offer for the link's affiliate, whether or not they matter.
+    pub closed_caps: Vec<ClosedCap>,
     /// Why the entry is not eligible, or cannot be drawn: the first thing that failed.
     pub failed: Option<Failure>,
     /// The entry that took the click.
@@ -59,9 +59,9 @@ pub enum Failure {
         /// The click's value; `None` if it is unknown.
         found: Option<String>,
     },
-    /// It is eligible, and these are full.
+    /// It is eligible, and these are closed.
     Capped {
-        caps: Vec<CapKey>,
+        caps: Vec<ClosedCap>,
     },
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Failure {
                 write!(f, "{name} must be {wanted}; the click's is {found}")
             }
             Failure::Capped { caps } => {
-                let names: Vec<String> = caps.iter().map(|cap| format!("the {cap}")).collect();
+                let names: Vec<String> = caps.iter().map(ClosedCap::to_string).collect();
                 write!(f, "closed by {}", names.join(" and "))
             }
         }

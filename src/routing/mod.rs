@@ -15,7 +15,7 @@ mod snapshot;
 mod table;
 mod targeting;
 
-pub use caps::{CapView, NoCaps};
+pub use caps::{CapView, ClosedCap, ClosedReason, NoCaps};
 pub use compile::{CompileOptions, compile};
 pub use decide::{Choice, Decision, Outcome, decide};
 pub use destination::{

@@ -28,8 +28,11 @@ pub struct CapCell {
     word: AtomicU64,
     /// The [`uptime`](super::uptime) after which the tokens are worthless.
     deadline: AtomicU64,
-    /// 0: open. [`FOREVER`]: closed for good. Else the uptime until which it is closed.
+    /// 0: open. [`FOREVER`]: closed for good. Else the uptime until which it is closed. A cap on clicks closes for want of
+    /// tokens, and this only explains it.
     closed_until: AtomicU64,
+    /// The ledger has told how the cap stands.
+    is_told: AtomicBool,
     /// Clicks that a cap which only alerts has let through.
     counted: AtomicU64,
     /// A click was refused, because there was no token for it.
@@ -73,6 +76,7 @@ impl CapCell {
             word: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             closed_until: AtomicU64::new(0),
+            is_told: AtomicBool::new(false),
             counted: AtomicU64::new(0),
             missed: AtomicBool::new(false),
             low_water: AtomicU32::new(0),
@@ -131,11 +135,17 @@ impl CapCell {
         self.call();
     }
 
-    /// Whether conversions have reached the amount.
+    /// Whether the amount is reached, as the ledger last told.
     #[inline]
     pub fn is_closed(&self, now: u64) -> bool {
         // Relaxed: the number says everything, and nothing is published with it.
         now < self.closed_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether the ledger has told how the cap stands, since the process began.
+    pub fn is_told(&self) -> bool {
+        // Relaxed: it explains, and nothing goes by it.
+        self.is_told.load(Ordering::Relaxed)
     }
 
     pub(super) fn count(&self) {
@@ -222,10 +232,12 @@ impl CapCell {
         self.deadline.load(Ordering::Relaxed)
     }
 
-    /// Closes a cap on conversions until an uptime, or [`FOREVER`]. 0 opens it.
+    /// Notes that the ledger tells that the cap is full until an uptime, or [`FOREVER`]; 0: that it is not. A cap on
+    /// conversions is closed and opened by it.
     pub fn close_until(&self, uptime: u64) {
-        // Relaxed: see `is_closed`.
+        // Relaxed: see `is_closed` and `is_told`.
         self.closed_until.store(uptime, Ordering::Relaxed);
+        self.is_told.store(true, Ordering::Relaxed);
     }
 
     pub fn role(&self) -> CapRole {

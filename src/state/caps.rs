@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::routing::{Cap, CapView, IdHasher};
+use crate::routing::{Cap, CapView, ClosedCap, ClosedReason, IdHasher};
 use crate::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId};
 
 use super::cap_cell::{CapCell, CapRole, Round};
@@ -171,6 +171,16 @@ impl Member {
         }
     }
 
+    /// Why it is closed, if it is.
+    fn reason(&self, now: u64) -> ClosedReason {
+        match self.role {
+            CapRole::Lease if self.cell.is_closed(now) => ClosedReason::Full,
+            CapRole::Lease if self.cell.is_told() => ClosedReason::NoLease,
+            CapRole::Lease => ClosedReason::Unknown,
+            _ => ClosedReason::Full,
+        }
+    }
+
     fn can_close(&self) -> bool {
         matches!(self.role, CapRole::Lease | CapRole::Conversions | CapRole::Zero)
     }
@@ -269,10 +279,10 @@ impl CapView for Caps<'_> {
         (every.is_empty() && campaign.is_empty()) || self.all_open(every, campaign)
     }
 
-    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<CapKey> {
+    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<ClosedCap> {
         let (every, campaign) = self.book.of(offer, affiliate);
         let closed = every.iter().chain(campaign).filter(|member| !member.is_open(self.now()));
-        closed.map(|member| member.key).collect()
+        closed.map(|member| ClosedCap { key: member.key, reason: member.reason(self.now()) }).collect()
     }
 }
 
@@ -282,10 +292,10 @@ impl CapView for Shut<'_> {
         !every.iter().chain(campaign).any(Member::can_close)
     }
 
-    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<CapKey> {
+    fn closed_caps(&self, offer: OfferId, affiliate: AffiliateId) -> Vec<ClosedCap> {
         let (every, campaign) = self.0.of(offer, affiliate);
         let closed = every.iter().chain(campaign).filter(|member| member.can_close());
-        closed.map(|member| member.key).collect()
+        closed.map(|member| ClosedCap { key: member.key, reason: ClosedReason::Full }).collect()
     }
 }
 
@@ -416,7 +426,8 @@ mod tests {
         let (offer, affiliate) = (OfferId::new(1).unwrap(), AffiliateId::new(7).unwrap());
         let looking = Caps::looking(&book);
         assert!(!looking.is_open(offer, affiliate));
-        assert_eq!(looking.closed_caps(offer, affiliate), [caps[0].key, caps[1].key]);
+        let unknown = |cap: &Cap| ClosedCap { key: cap.key, reason: ClosedReason::Unknown };
+        assert_eq!(looking.closed_caps(offer, affiliate), [unknown(&caps[0]), unknown(&caps[1])]);
         assert!(!cell.missed(), "only a click that would have spent is missed");
         assert!(!Caps::spending(&book).is_open(offer, affiliate));
         assert!(cells.cells().iter().all(|(key, cell)| cell.missed() == (key.kind == CapKind::Click)));

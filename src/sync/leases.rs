@@ -355,6 +355,7 @@ impl Held {
             self.window = Some(grant.window);
             // It is told only to end a window that was full.
             self.closed_until = None;
+            self.cell.close_until(0);
         }
         self.deadline = deadline;
         self.told_at = sent_at;
@@ -371,9 +372,7 @@ impl Held {
         self.closed_until = standing.closed.then_some(until);
         self.wanted = standing.wanted;
         self.recalled = standing.recalled;
-        if standing.cap.kind == CapKind::Conversion {
-            self.cell.close_until(self.closed_until.unwrap_or(0));
-        }
+        self.cell.close_until(self.closed_until.unwrap_or(0));
     }
 }
 

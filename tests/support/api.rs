@@ -17,7 +17,7 @@ use serde_json::Value;
 use smartlink::backoffice::{Backoffice, Limits, Options};
 use smartlink::cake::{Key, Lines, Network, wire};
 use smartlink::ledger::{Ledger, LocalLedger};
-use smartlink::routing::{DestinationPolicy, Zone};
+use smartlink::routing::{Cap, DestinationPolicy, Zone};
 
 /// The API over a real socket, on a port of the system's choice. Dropping it ends every task and closes the store.
 pub struct Api {
@@ -25,6 +25,8 @@ pub struct Api {
     client: Client<HttpConnector, Full<Bytes>>,
     base: String,
     pub backoffice: Backoffice,
+    /// Whom the API asks of caps.
+    ledger: LocalLedger,
     /// Removed with the API, where the API made it.
     _directory: Option<tempfile::TempDir>,
 }
@@ -59,8 +61,8 @@ impl Api {
             destination_policy: DestinationPolicy::default(),
             limits,
         };
-        let ledger = Ledger::Local(LocalLedger::start(&path.with_extension("ledger")));
-        let backoffice = Backoffice::open(path, options, ledger).unwrap();
+        let ledger = LocalLedger::start(&path.with_extension("ledger"));
+        let backoffice = Backoffice::open(path, options, Ledger::Local(ledger.clone())).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -69,7 +71,12 @@ impl Api {
         let router = axum::Router::new().merge(backoffice.router()).fallback(|| async { "not the API" });
         runtime.spawn(async move { axum::serve(listener, router).await });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { runtime, client, base, backoffice, _directory: None }
+        Self { runtime, client, base, backoffice, ledger, _directory: None }
+    }
+
+    /// Puts exactly these caps in force, as the sync does it.
+    pub fn define(&self, caps: Vec<Cap>) {
+        self.runtime.block_on(self.ledger.define(caps)).unwrap();
     }
 
     /// GET with the key: `smart_links.json?row_limit=1`.

@@ -26,7 +26,11 @@ impl Node {
     }
 
     pub fn start_with(further: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), further)
+    }
+
+    /// With what the data directory has already.
+    pub fn start_in(directory: tempfile::TempDir, further: &[&str]) -> Self {
         let mut process = command()
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--threads", "1"])
             .arg("--data-dir")

@@ -89,7 +89,10 @@ impl<'a> Given<'a> {
     pub fn read(mut self) -> Result<Postback<'a>, ParameterError> {
         let wrong = |slot, problem| ParameterError { name: self.name(slot), problem };
         let (no_click_id, click_id_name) = (wrong(Slot::ClickId, "is missing"), self.name(Slot::ClickId));
-        let no_offer = wrong(Slot::Offer, OTHER_OFFER);
+        let no_offer = wrong(
+            Slot::Offer,
+            "must be the id of an offer, a whole number from 1 to 4294967295, or be left out",
+        );
         let no_event = wrong(Slot::Event, "must be a whole number from 0 to 4294967295");
         let no_transaction =
             wrong(Slot::Transaction, "must be a text of at most 255 bytes without control characters");
@@ -183,7 +186,8 @@ const JSON_NAMES: &[(&str, Slot)] = &[
 
 const SLOTS: usize = 6;
 
-const OTHER_OFFER: &str = "must be the offer that the click went to, or be left out";
+const OTHER_OFFER: &str =
+    "names another offer than the one that the click went to; it must be that one, or be left out";
 
 const NO_TEXT: &str = "must be a text in UTF-8, or a number";
 
@@ -235,8 +239,8 @@ mod tests {
             (Call::Pixel, "r=a&t=%FF", "t must be a text"),
             (Call::Pixel, "r=a&t=%00", "t must be a text of at most 255 bytes"),
             (Call::Pixel, &long, "t must be a text of at most 255 bytes"),
-            (Call::Pixel, "r=a&o=0", "o must be the offer"),
-            (Call::Pixel, "r=a&o=x", "o must be the offer"),
+            (Call::Pixel, "r=a&o=0", "o must be the id of an offer, a whole number from 1 to 4294967295"),
+            (Call::Pixel, "r=a&o=x", "o must be the id of an offer"),
             (Call::Pixel, "r=a&e=-1", "e must be a whole number"),
             (Call::Pixel, "r=a&e=4294967296", "e must be a whole number"),
             (Call::Pixel, "r=a&f=gif", "f must be pb, img or js"),
