@@ -500,6 +500,57 @@ fn clicks_of_a_cap_that_its_keeper_has_not_met_are_told() {
 }
 
 #[test]
+fn clicks_of_a_cap_that_its_ledger_has_not_heard_of_are_told_when_it_has() {
+    let mut world = World::new(1, 100);
+    let key = CapKey { offer: OfferId::new(7).unwrap(), ..world.cap.key };
+    let alert = Cap { key, alert_only: true, ..world.cap.clone() };
+    world.hear(vec![alert.clone()]);
+    world.cap = alert.clone();
+    (0..3).for_each(|_| assert!(world.click(0)));
+    world.exchange(0);
+    assert!(world.click(0));
+    // Told again, and more; and once only, though the answer is lost.
+    world.ledger.define(&[alert], world.time()).unwrap();
+    let (time, now) = (world.time(), world.uptime());
+    let told = world.nodes[0].leases.request(now).clone();
+    world.ledger.lease(&told, time).unwrap();
+    (0..3).for_each(|_| world.exchange(0));
+    assert!(world.nodes[0].leases.is_settled());
+    assert_eq!(world.state().used, 4);
+}
+
+#[test]
+fn clicks_of_a_cap_of_which_no_ledger_will_hear_are_not_told_for_ever() {
+    for ends in [false, true] {
+        let mut world = World::new(1, 100);
+        world.cap.key.offer = OfferId::new(7).unwrap();
+        world.cap.alert_only = true;
+        world.hear(vec![world.cap.clone()]);
+        assert!(world.click(0));
+        world.exchange(0);
+        assert!(!world.nodes[0].leases.is_settled());
+        match ends {
+            true => world.nodes[0].leases.end(),
+            false => world.hear(Vec::new()),
+        }
+        world.exchange(0);
+        assert!(world.nodes[0].leases.is_settled());
+    }
+}
+
+#[test]
+fn clicks_that_an_old_ledger_was_told_and_did_not_answer_are_told_to_the_new_one() {
+    let mut world = alerting(1);
+    let (time, now) = (world.time(), world.uptime());
+    let told = world.nodes[0].leases.request(now).clone();
+    assert_eq!(told.items[0].counted, 30);
+    let mut old = world.move_ledger_away();
+    old.lease(&told, time).unwrap();
+    (0..3).for_each(|_| world.exchange(0));
+    assert_eq!((world.state().used, world.nodes[0].changes), (30, 1));
+}
+
+#[test]
 fn a_cap_full_of_conversions_is_closed_when_it_is_set_again_though_the_ledger_hears_of_it_first() {
     let mut world = World::closed_by_a_conversion();
     world.ledger.define(&[], world.time()).unwrap();

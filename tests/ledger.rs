@@ -483,7 +483,7 @@ fn a_cap_that_is_removed_and_set_again_grants_nothing_twice() {
     story.grant(&mut node, &cap, 5);
     story.define(&[]);
     assert!(story.ledger.state(story.now).unwrap().is_empty());
-    assert_eq!(story.ask(&mut node, vec![settling(&cap, None, 2, 0)]).grants, []);
+    assert_eq!(story.ask(&mut node, vec![settling(&cap, None, 2, 0)]).grants[0].granted, 0, "it is known");
     story.define(std::slice::from_ref(&cap));
     assert_eq!(story.counts(&cap), (2, 3, 5));
 }
@@ -612,7 +612,7 @@ fn what_was_counted_without_a_grant_counts_whatever_the_cap_does_by_now() {
     assert_eq!((flags(&reply.standings[0]), reply.grants[0].granted), (RECALLED, 0));
     // A cap that was removed keeps its count.
     story.define(&[]);
-    assert_eq!(story.ask(&mut node, vec![counting(&cap, 7)]).grants, []);
+    assert_eq!(story.ask(&mut node, vec![counting(&cap, 7)]).grants[0].granted, 0, "it is known");
     story.define(std::slice::from_ref(&cap));
     assert_eq!(story.counts(&cap), (145, 10, 0));
 }

@@ -421,7 +421,7 @@ async fn a_cap_that_is_removed_and_set_again_grants_nothing_twice() {
     assert_eq!(node.grant(&cap, 5).await, 5);
     ledger.define(vec![]).await.unwrap();
     assert_eq!(ledger.state().await.unwrap(), []);
-    assert_eq!(node.ask(vec![settling(&cap, None, 2, 0)]).await.grants, []);
+    assert_eq!(node.ask(vec![settling(&cap, None, 2, 0)]).await.grants[0].granted, 0, "it is known");
     cap.zone = Zone::parse("America/New_York").unwrap();
     ledger.define(vec![cap.clone()]).await.unwrap();
     assert_eq!(counts(&ledger, &cap).await, (2, 3, 5));
@@ -458,7 +458,7 @@ async fn what_was_counted_without_a_grant_counts_whatever_the_cap_does_by_now() 
     assert_eq!(counts(&ledger, &cap).await, (87 + held, 10, 3 - held));
     // A cap that was removed keeps its count.
     ledger.define(vec![]).await.unwrap();
-    assert_eq!(node.ask(vec![counting(&cap, 7)]).await.grants, []);
+    assert_eq!(node.ask(vec![counting(&cap, 7)]).await.grants[0].granted, 0, "it is known");
     ledger.define(vec![cap.clone()]).await.unwrap();
     assert_eq!(state(&ledger, &cap).await.used, 94 + held);
 }

@@ -133,7 +133,7 @@ fn settle_and_grant(
     }
     cap.stand(turn, leased.all + granted);
     cap.save(turn)?;
-    Ok(cap.in_force.then(|| Grant {
+    Ok(Some(Grant {
         cap: cap.key,
         window: cap.window.start,
         granted,

@@ -62,7 +62,8 @@ pub struct LeaseReply {
     pub sequence: u64,
     /// Up to where `standings` tell.
     pub news: u64,
-    /// One for each cap of the request that the ledger knows.
+    /// One for each cap of the request that the ledger knows, be it one that was removed. Of any other nothing was settled
+    /// or counted.
     pub grants: Vec<Grant>,
     /// The caps whose standing has changed since `news_since`.
     pub standings: Vec<Standing>,

@@ -107,6 +107,8 @@ impl CapKeeper {
                 () = tokio::time::sleep(BETWEEN) => {}
             }
         }
+        // The last clicks may have met caps of which nothing was learnt here.
+        self.leases.know(&self.cells);
         self.leases.end();
         let deadline = Instant::now() + FAREWELL;
         while !self.leases.is_settled() && Instant::now() < deadline {

@@ -131,6 +131,11 @@ impl Leases {
                 held.granted(grant, sent_at);
             }
         }
+        for item in request.items.iter().filter(|item| item.counted > 0) {
+            if let Some(held) = self.held.get_mut(&item.cap) {
+                held.is_told_in_vain();
+            }
+        }
         if request.news_since == 0 {
             // Told from the beginning, what is not named stands open.
             for (&cap, held) in &mut self.held {
@@ -173,8 +178,10 @@ struct Held {
     after_grant: u64,
     /// What is to be told of windows that are over.
     owed: Vec<LeaseItem>,
-    /// How many of the clicks were told that the cell counted because the cap only alerted.
+    /// How many of the clicks that the cell counted because the cap only alerted a ledger has taken, and how many the request
+    /// tells that is under way.
     counted: u64,
+    telling: u64,
     /// The node ends.
     is_ending: bool,
     /// The cap was removed, and how it stood was forgotten.
@@ -200,6 +207,7 @@ impl Held {
             after_grant: 0,
             owed: Vec::new(),
             counted: 0,
+            telling: 0,
             is_ending: false,
             was_gone: false,
             closed_until: None,
@@ -273,22 +281,16 @@ impl Held {
         let low = stock.min(self.after_grant) / 4;
         let wants = if left <= low { stock.saturating_sub(left) } else { 0 };
         self.cell.call_below(low as u32);
-        let counted = self.take_counted();
+        // A click that was counted, told and then sent elsewhere makes it one less for a moment. They are told in whatever role:
+        // they may have come before the cap was made to close, or removed.
+        let counted = self.cell.counted().saturating_sub(self.counted);
+        self.telling = counted;
         let has_to_tell = spent + returned + wants + counted > 0;
         if has_to_tell || self.must_ask_for_the_end(now) || self.must_tell_that_it_holds(now) {
             self.told_holds_at = now;
             let (window, holds) = (self.window, self.tokens);
             items.push(LeaseItem { cap, window, spent, returned, wants, holds, counted });
         }
-    }
-
-    /// The clicks that were counted and not told yet, in whatever role: they may have come before the cap was made to close,
-    /// or removed.
-    fn take_counted(&mut self) -> u64 {
-        // A click that was counted, told and then sent elsewhere makes it one less for a moment.
-        let counted = self.cell.counted().saturating_sub(self.counted);
-        self.counted += counted;
-        counted
     }
 
     /// How many tokens would be right to hold.
@@ -343,7 +345,17 @@ impl Held {
         self.deadline = None;
     }
 
+    /// The ledger has answered. If it did not name the cap, it knows of none and has taken nothing: a node may hear of a cap
+    /// before its ledger does. What was counted is told again, unless nobody will hear of the cap any more.
+    fn is_told_in_vain(&mut self) {
+        if self.is_ending || self.cell.role() == CapRole::Gone {
+            self.counted += self.telling;
+        }
+        self.telling = 0;
+    }
+
     fn granted(&mut self, grant: &Grant, sent_at: u64) {
+        self.counted += std::mem::take(&mut self.telling);
         // The ledger wrote this after the request was sent.
         let deadline = grant.ends_in_ms.map(|ends_in| sent_at.saturating_add(life_of(ends_in)));
         let in_cell = deadline.unwrap_or(u64::MAX);

@@ -22,8 +22,16 @@ impl World {
         }
         self.say(|| format!("caps are now {}", list(&caps)));
         self.caps = Arc::new(caps);
+        self.alerting.extend(self.caps.iter().filter(|cap| cap.alert_only).map(|cap| cap.key));
         self.version += 1;
-        self.define();
+        // Nodes may hear of it before the ledger does.
+        if one_in(&mut self.random, 2) {
+            self.define();
+        } else {
+            let pause = 1 + below(&mut self.random, 6 * SECOND);
+            let (version, caps) = (self.version, Arc::clone(&self.caps));
+            self.after(pause, Event::LedgerHears { version, caps });
+        }
         for edge in 0..self.edges.len() {
             let pause = 1 + below(&mut self.random, 2 * SECOND);
             let (version, caps) = (self.version, Arc::clone(&self.caps));
@@ -66,7 +74,9 @@ impl World {
                 let is_known = |key: &CapKey| caps.iter().chain(&self.removed).any(|known| known.key == *key);
                 let new =
                     some_caps(&mut self.random, self.offers).into_iter().find(|cap| !is_known(&cap.key));
-                caps.extend(new);
+                // Many that only alert: what nodes count of those before the ledger knows them must not be lost.
+                let alert_only = one_in(&mut self.random, 2);
+                caps.extend(new.map(|cap| Cap { alert_only, ..cap }));
             }
         }
     }

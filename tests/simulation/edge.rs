@@ -12,7 +12,9 @@ use smartlink::ledger::{Conversion, LeaseReply};
 use smartlink::routing::{Cap, Outcome};
 use smartlink::state::{CapBook, CapCells, Caps};
 use smartlink::sync::Leases;
-use smartlink::types::{AffiliateId, CapKind, Click, Device, Draw, LinkId, OfferId, Place, UnixMillis};
+use smartlink::types::{
+    AffiliateId, CapKey, CapKind, Click, Device, Draw, LinkId, OfferId, Place, UnixMillis,
+};
 
 use crate::events::Event;
 use crate::ledger::Sale;
@@ -32,6 +34,9 @@ pub struct Edge {
     pub cells: CapCells,
     pub book: CapBook,
     pub leases: Leases,
+    /// Whose answers it has taken, and the last request that it made.
+    pub ledger: Option<u64>,
+    pub asked: u64,
     /// When the request that is under way was last sent.
     waits_since: Option<u64>,
     /// The keeper is still busy with an answer.
@@ -61,6 +66,8 @@ impl Edge {
             cells: CapCells::default(),
             book: CapBook::default(),
             leases: Leases::new(format!("edge{index}"), draws.next_u64()),
+            ledger: None,
+            asked: 0,
             waits_since: None,
             busy_until: 0,
             cut_off_until: 0,
@@ -154,6 +161,7 @@ impl World {
         }
         edge.waits_since = Some(now);
         let request = edge.leases.request(now).clone();
+        edge.asked = request.sequence;
         let life = edge.life;
         self.send(index, |sent| Event::ToLedger { edge: index, life, sent_at: now, request: sent }, request);
     }
@@ -164,15 +172,21 @@ impl World {
             return;
         }
         let now = edge.clock.read(self.now);
-        edge.leases.answered(reply, sent_at, now);
+        let is_another = edge.leases.answered(reply, sent_at, now);
         edge.waits_since = None;
         edge.busy_until = self.now + BETWEEN;
+        if is_another || edge.ledger.is_none() {
+            edge.ledger = Some(reply.ledger);
+        }
+        if is_another {
+            self.heard_of_another(index, life);
+        }
         self.after(BETWEEN, Event::Waits { edge: index, life });
     }
 
     /// A visitor who was sent to an offer that has caps on conversions may buy there.
     pub fn may_convert(&mut self, offer: OfferId, affiliate: AffiliateId) {
-        let counts = |key: &smartlink::types::CapKey| key.kind == CapKind::Conversion && key.offer == offer;
+        let counts = |key: &CapKey| key.kind == CapKind::Conversion && key.offer == offer;
         if self.is_over || !self.seen.keys().any(counts) || !one_in(&mut self.random, 4) {
             return;
         }
@@ -182,7 +196,7 @@ impl World {
             offer,
             affiliate,
             clicked_at,
-            is_counted: false,
+            counted_by: None,
             is_answered: false,
             times_told: 0,
         });
@@ -230,7 +244,11 @@ impl World {
         for conversion in conversions {
             let sale = &mut self.sales[Sale::index_of(conversion)];
             sale.is_answered = true;
-            assert!(sale.is_counted, "seed {}: {conversion:?} was answered and not written down", self.seed);
+            assert!(
+                sale.counted_by.is_some(),
+                "seed {}: {conversion:?} was answered and not written down",
+                self.seed
+            );
         }
     }
 
@@ -244,8 +262,8 @@ impl World {
             return;
         }
         self.told.crashes += 1;
-        self.deaths += 1;
         self.edges[index].alive = false;
+        self.may_be_lost(index);
         self.say(|| format!("edge {index} dies"));
         self.restart_later(index);
     }
@@ -255,6 +273,8 @@ impl World {
         edge.is_ending = true;
         edge.drained_at = self.now + DRAIN;
         edge.leases.end();
+        let caps: Vec<CapKey> = edge.caps.iter().map(|cap| cap.key).collect();
+        caps.into_iter().for_each(|cap| self.may_drop(index, cap));
     }
 
     pub fn restart_later(&mut self, index: usize) {
@@ -278,6 +298,9 @@ impl World {
         edge.clock = clock;
         edge.cells = CapCells::default();
         edge.leases = Leases::new(format!("edge{index}"), epoch);
+        edge.ledger = None;
+        edge.asked = 0;
+        self.alerted_by.retain(|(of, _), _| *of != index);
         edge.waits_since = None;
         edge.desk.clear();
         let life = edge.life;
@@ -294,10 +317,12 @@ impl World {
         edge.version = version;
         edge.heard_at = self.now;
         edge.book = edge.cells.book(&caps);
-        if !edge.is_ending {
-            edge.leases.know(&edge.cells);
+        edge.leases.know(&edge.cells);
+        let before = std::mem::replace(&mut edge.caps, caps);
+        let now = Arc::clone(&edge.caps);
+        for cap in before.iter().filter(|cap| !now.iter().any(|other| other.key == cap.key)) {
+            self.may_drop(index, cap.key);
         }
-        edge.caps = caps;
     }
 }
 

@@ -62,6 +62,13 @@ pub enum Event {
     LedgerStarts {
         rebooted: bool,
     },
+    /// The ledger hears of caps that were changed.
+    LedgerHears {
+        version: u64,
+        caps: Arc<Vec<Cap>>,
+    },
+    /// Its file is moved away, and an empty one takes its place.
+    LedgerReplaced,
     WallSteps {
         by_ms: i64,
     },

@@ -16,9 +16,12 @@ use crate::world::{ALL_IS_SPENT, ALL_IS_WELL, LINKS, LOOK_EVERY, World, affiliat
 pub struct Observed {
     window: (i64, Option<i64>),
     leased: u64,
-    /// Clicks that were sent to the offer by edges that knew the cap as one that closes, and by all.
+    /// Clicks that were sent to the offer by edges that knew the cap as one that closes, and by those that knew it as one
+    /// that only alerts.
     charged: u64,
-    charged_or_alerted: u64,
+    alerted: u64,
+    /// The latter, in the windows before.
+    alerted_before: u64,
     /// The greatest amount in force while it closed.
     amount: u64,
     /// The greatest amount ever.
@@ -32,11 +35,6 @@ pub struct Observed {
     /// It had one window only, and every click that it counts was counted in that.
     has_one_window: bool,
     was_moved: bool,
-    /// It has counted without closing at some time, so that more than its amount may be used.
-    has_alerted: bool,
-    /// It was made to alert or to close, or was set or removed while it alerted: clicks that a node had counted and not
-    /// told then are not held against it.
-    forgets: bool,
 }
 
 /// How long a node with clicks may go without one that the ledger would grant.
@@ -55,15 +53,29 @@ impl World {
         self.stuck_since.remove(&(edge, offer, affiliate));
         // The caps as the edge knows them.
         let caps = std::sync::Arc::clone(&self.edges[edge].caps);
+        let speaks_to = self.edges[edge].ledger;
+        let is_current = speaks_to.is_some() && speaks_to == self.ledger_identity;
         for cap in caps.iter().filter(|cap| cap.key.offer == offer && cap.key.kind == CapKind::Click) {
             if cap.key.affiliate.is_some_and(|of| of != affiliate) {
                 continue;
             }
-            // One that the ledger does not know yet, and that only alerts.
-            let Some(seen) = self.seen.get_mut(&cap.key) else { continue };
-            seen.charged_or_alerted += 1;
             if cap.alert_only {
+                self.alerted(edge, cap.key);
                 continue;
+            }
+            // Until it has heard of another ledger, it spends what the old one granted, and that holds of the old one's amount.
+            let seen = if is_current { &mut self.seen } else { &mut self.seen_before };
+            let seen = seen.get_mut(&cap.key).expect("some ledger has granted it");
+            if is_current {
+                let key = (edge, self.edges[edge].life, cap.key);
+                let left = self.spendable.get_mut(&key).filter(|left| **left > 0);
+                let Some(left) = left else {
+                    panic!(
+                        "seed {}: edge {edge} spends more of {} than this ledger granted it",
+                        self.seed, cap.key
+                    )
+                };
+                *left -= 1;
             }
             seen.charged += 1;
             assert!(
@@ -75,12 +87,89 @@ impl World {
                 seen.amount,
                 seen.window
             );
-            if cap.key.interval == CapInterval::Daily && !self.has_steps && !seen.was_moved {
+            let is_of_a_day = cap.key.interval == CapInterval::Daily && is_current;
+            if is_of_a_day && !self.has_steps && !seen.was_moved {
                 let day = self.day(&cap.zone);
                 *self.by_wall.entry((cap.key, day)).or_default() += 1;
             }
         }
         self.may_convert(offer, affiliate);
+    }
+
+    /// Counts a click of a cap that only alerts.
+    fn alerted(&mut self, index: usize, cap: CapKey) {
+        let edge = &self.edges[index];
+        // One that was there before the ledger was replaced may be told to the old one until it has heard of the new.
+        let is_of_this_ledger = match edge.ledger {
+            Some(ledger) => Some(ledger) == self.ledger_identity,
+            None => edge.started_at >= self.replaced_at,
+        };
+        if !is_of_this_ledger {
+            *self.may_be_told.entry(cap).or_default() += 1;
+        } else if let Some(seen) = self.seen.get_mut(&cap) {
+            seen.alerted += 1;
+            *self.alerted_by.entry((index, cap)).or_default() += 1;
+        } else {
+            *self.unknown.entry((index, cap)).or_default() += 1;
+            if edge.is_ending {
+                self.may_drop(index, cap);
+            }
+        }
+    }
+
+    /// The edge may give up telling what it has counted of a cap that the ledger does not know: the cap is gone, or the edge
+    /// ends.
+    pub fn may_drop(&mut self, edge: usize, cap: CapKey) {
+        if let Some(unknown) = self.unknown.remove(&(edge, cap)) {
+            *self.may_be_told.entry(cap).or_default() += unknown;
+        }
+    }
+
+    /// With an edge that dies, what it had counted and not told is lost.
+    pub fn may_be_lost(&mut self, edge: usize) {
+        for ((_, cap), alerted) in self.alerted_by.extract_if(|(of, _), _| *of == edge) {
+            *self.may_be_told.entry(cap).or_default() += alerted;
+            let seen = self.seen.get_mut(&cap).expect("it was counted there");
+            // In this window or in those before.
+            seen.alerted = seen.alerted.saturating_sub(alerted);
+        }
+        for ((_, cap), unknown) in self.unknown.extract_if(|(of, _), _| *of == edge) {
+            *self.may_be_told.entry(cap).or_default() += unknown;
+        }
+    }
+
+    /// The ledger is an empty one. What was counted by the old one is gone; what was counted of caps that only alert, and
+    /// what of it was told, and to whom, only the edges know.
+    pub fn forget_the_ledger(&mut self) {
+        let old = std::mem::take(&mut self.seen);
+        for (&cap, seen) in &old {
+            *self.may_be_told.entry(cap).or_default() += seen.alerted_before + seen.alerted;
+        }
+        for ((_, cap), unknown) in self.unknown.drain() {
+            *self.may_be_told.entry(cap).or_default() += unknown;
+        }
+        self.seen_before = old;
+        self.replaced_at = self.now;
+        self.unsettled.clear();
+        self.granted_in_vain.clear();
+        self.settled.clear();
+        self.spendable.clear();
+        self.by_wall.clear();
+        self.alerted_by.clear();
+    }
+
+    /// The edge has heard that the ledger is another.
+    pub fn heard_of_another(&mut self, index: usize, life: u64) {
+        let edge = &self.edges[index];
+        assert_eq!(edge.ledger, self.ledger_identity, "seed {}: no ledger comes back", self.seed);
+        for (cap, cell) in edge.cells.cells() {
+            assert_eq!(cell.tokens(), 0, "seed {}: edge {index} holds {cap} of the old ledger", self.seed);
+        }
+        // A first request names no ledger: the new one may have granted what the old one's answer to it was taken for.
+        for (cap, tokens) in self.unsettled.remove(&(index, life)).unwrap_or_default() {
+            *self.granted_in_vain.entry(cap).or_default() += tokens;
+            self.spendable.remove(&(index, life, cap));
+        }
     }
 
     fn day(&self, zone: &Zone) -> i64 {
@@ -119,7 +208,8 @@ impl World {
             window: cap.window,
             leased: 0,
             charged: 0,
-            charged_or_alerted: 0,
+            alerted: 0,
+            alerted_before: 0,
             amount: 0,
             most: 0,
             counted: 0,
@@ -128,14 +218,20 @@ impl World {
             was_closed_told: false,
             has_one_window: true,
             was_moved: false,
-            has_alerted: cap.alert_only,
-            // Of one that is set later, nodes may know earlier than the ledger.
-            forgets: now > 0 && cap.alert_only,
         });
+        if is_first {
+            // What edges have counted of it before the ledger knew of it.
+            let of_cap = |(_, of): &(usize, CapKey), _: &mut u64| *of == cap.key;
+            for (key, unknown) in self.unknown.extract_if(of_cap) {
+                seen.alerted += unknown;
+                self.alerted_by.insert(key, unknown);
+            }
+        }
         if begins && !is_first {
             self.told.rolls += 1;
             seen.charged = 0;
-            seen.charged_or_alerted = 0;
+            seen.alerted_before += seen.alerted;
+            seen.alerted = 0;
             seen.counted = 0;
             // What is carried into this window was granted while the last one's amount was in force.
             let carries = seen.leased > 0 && cap.used + cap.leased > 0;
@@ -148,13 +244,10 @@ impl World {
         if cap.closes() {
             seen.amount = seen.amount.max(cap.amount);
         }
-        seen.forgets |=
-            seen.has_alerted && !(cap.alert_only && cap.in_force) || !seen.has_alerted && cap.alert_only;
-        seen.has_alerted |= cap.alert_only;
         seen.most = seen.most.max(cap.amount);
         match cap.key.kind {
             CapKind::Click => assert!(
-                seen.has_alerted || cap.used + cap.leased <= seen.amount,
+                self.alerting.contains(&cap.key) || cap.used + cap.leased <= seen.amount,
                 "seed {}: {cap:?} has granted more than {}",
                 self.seed,
                 seen.amount
@@ -180,8 +273,13 @@ impl World {
             *held = held.saturating_sub(item.spent + item.returned);
         }
         let grants: Vec<_> = reply.grants.iter().filter(|grant| grant.granted > 0).collect();
+        let to = &self.edges[edge];
+        // A first request that was late, so that it reached another ledger after the one that has answered it.
+        let is_in_vain = to.life == life && to.asked > request.sequence;
         for grant in &grants {
-            *unsettled.entry(grant.cap).or_default() += grant.granted;
+            let of = if is_in_vain { &mut self.granted_in_vain } else { &mut *unsettled };
+            *of.entry(grant.cap).or_default() += grant.granted;
+            *self.spendable.entry((edge, life, grant.cap)).or_default() += grant.granted;
         }
         if grants.is_empty() {
             return;
@@ -196,9 +294,9 @@ impl World {
         }
     }
 
-    /// What dead lives of edges were granted and have not settled.
+    /// What dead lives of edges were granted and have not settled, and what was granted in vain.
     fn lost_with_the_dead(&self) -> HashMap<CapKey, u64> {
-        let mut lost = HashMap::new();
+        let mut lost = self.granted_in_vain.clone();
         for (&(edge, life), caps) in &self.unsettled {
             if self.edges[edge].alive && self.edges[edge].life == life {
                 continue;
@@ -304,7 +402,8 @@ impl World {
         affiliate: AffiliateId,
     ) -> bool {
         let edge = &self.edges[index];
-        if !edge.alive || edge.is_ending || edge.version != self.version {
+        let knows_all = edge.version == self.version && self.ledger_version == self.version;
+        if !edge.alive || edge.is_ending || !knows_all {
             return false;
         }
         // Behind an offer that is open, no other has clicks.
@@ -416,17 +515,19 @@ impl World {
                 }
             }
             let seen = &self.seen[&cap.key];
-            if seen.forgets || !seen.has_one_window {
+            if !seen.has_one_window {
                 continue;
             }
-            let charged = seen.charged_or_alerted;
-            assert!(cap.used <= charged, "seed {seed}: {cap:?}, and {charged} were sent");
-            if cap.in_force && !cap.alert_only {
-                assert!(charged <= cap.used + cap.leased, "seed {seed}: {cap:?}, and {charged} were sent");
-            }
-            if self.deaths == 0 {
+            // Of what edges counted of a cap that only alerts, some may not have been told to this ledger: it was told to one that
+            // was replaced, or an edge died with it, or gave it up, because the cap was gone before the ledger knew it.
+            let all = seen.charged + seen.alerted;
+            let at_most = all + self.may_be_told.get(&cap.key).copied().unwrap_or(0);
+            assert!(cap.used <= at_most, "seed {seed}: {cap:?}, and {at_most} were sent");
+            assert!(all <= cap.used + cap.leased, "seed {seed}: {cap:?}, and {all} were sent");
+            if at_most == all && lost == 0 {
                 self.told.exact += 1;
-                assert_eq!((cap.used, cap.leased), (charged, 0), "seed {seed}: {cap:?}");
+                self.told.exact_alerts += u64::from(seen.alerted > 0);
+                assert_eq!((cap.used, cap.leased), (all, 0), "seed {seed}: {cap:?}");
             }
         }
     }

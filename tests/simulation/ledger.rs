@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rand::Rng;
 use rusqlite::{Connection, Row};
 use smartlink::ledger::{Conversion, LeaseRequest, LedgerTime, Recorded, SqliteLedger};
+use smartlink::routing::Cap;
 use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId, UnixMillis};
 
 use crate::events::Event;
@@ -16,7 +17,8 @@ pub struct Sale {
     pub offer: OfferId,
     pub affiliate: AffiliateId,
     pub clicked_at: i64,
-    pub is_counted: bool,
+    /// The last ledger that did.
+    pub counted_by: Option<u64>,
     pub is_answered: bool,
     pub times_told: u32,
 }
@@ -85,6 +87,11 @@ impl World {
         let Some(ledger) = &mut self.ledger else { return };
         let Ok(reply) = ledger.lease(request, time) else { return };
         self.told.leases += 1;
+        if request.ledger.is_some_and(|ledger| ledger != reply.ledger) {
+            assert!(reply.grants.is_empty() && reply.standings.is_empty(), "seed {}: {reply:?}", self.seed);
+            self.send(edge, |sent| Event::ToEdge { edge, life, sent_at, reply: sent }, reply);
+            return;
+        }
         // Otherwise nothing was written.
         if !request.items.is_empty() || !reply.standings.is_empty() {
             self.observe(&[]);
@@ -104,10 +111,11 @@ impl World {
         let mut counted = Vec::new();
         for (conversion, recorded) in conversions.iter().zip(recorded) {
             let sale = &mut self.sales[Sale::index_of(conversion)];
-            let expected = if sale.is_counted { Recorded::Repeated } else { Recorded::Counted };
+            let is_counted = sale.counted_by == self.ledger_identity;
+            let expected = if is_counted { Recorded::Repeated } else { Recorded::Counted };
             assert_eq!(recorded, expected, "seed {}: {conversion:?}", self.seed);
-            if !sale.is_counted {
-                sale.is_counted = true;
+            if !is_counted {
+                sale.counted_by = self.ledger_identity;
                 self.told.conversions += 1;
                 counted.push((sale.offer, sale.affiliate));
             }
@@ -138,19 +146,47 @@ impl World {
         self.define();
     }
 
+    /// The file is moved away while the process is down, as nobody can do it otherwise, and an empty one is begun.
+    pub fn ledger_replaced(&mut self) {
+        self.ledger_fails();
+        self.told.replaced += 1;
+        self.say(|| "the ledger's file is replaced by an empty one".to_owned());
+        let name = format!("{}-2", self.seed);
+        let empty = SqliteLedger::from_connection(memory(&name)).expect("an empty ledger");
+        self.disk = Some(empty.into_connection());
+        self.reader = memory(&name);
+        self.ledger_identity = None;
+        self.forget_the_ledger();
+    }
+
     pub fn define(&mut self) {
+        self.define_version(self.version, Arc::clone(&self.caps));
+    }
+
+    /// A ledger that does not run learns of the newest caps when it starts.
+    pub fn define_version(&mut self, version: u64, caps: Arc<Vec<Cap>>) {
         let time = self.ledger_time();
-        let caps = Arc::clone(&self.caps);
-        if let Some(ledger) = &mut self.ledger {
-            ledger.define(&caps, time).expect("the ledger is well");
-            self.observe_changes();
-        }
+        let is_old = version < self.ledger_version;
+        let Some(ledger) = self.ledger.as_mut().filter(|_| !is_old) else { return };
+        ledger.define(&caps, time).expect("the ledger is well");
+        self.ledger_version = version;
+        self.ledger_identity = Some(identity(&self.reader).expect("the disk can be read"));
+        self.observe_changes();
     }
 
     /// All caps that are on the disk, be they in force or not.
     pub fn kept(&self) -> Vec<Kept> {
         kept(&self.reader).expect("the disk can be read")
     }
+}
+
+/// A disk, of a name, so that the judge has a connection of its own.
+pub fn memory(name: &str) -> Connection {
+    Connection::open(format!("file:simulated{name}?mode=memory&cache=shared")).expect("memory")
+}
+
+fn identity(reader: &Connection) -> rusqlite::Result<u64> {
+    reader.query_row("SELECT identity FROM ledger", [], |row| row.get(0).map(i64::cast_unsigned))
 }
 
 fn kept(reader: &Connection) -> rusqlite::Result<Vec<Kept>> {

@@ -247,10 +247,8 @@ for i = 4, #ARGV, ITEM do
     local granted = is_learning and 0 or share(wants, free)
     keep(name, cap, held_of(name, cap, cap.start) + granted)
     if grants_clicks and not is_learning and wants > free and by_others > 0 then cap.wanted_until = now + WANTED_MS end
-    if cap.in_force then
-      grants[#grants + 1] = name .. ' ' .. digits(cap.start) .. ' ' .. digits(granted) .. ' ' .. digits(ends_in(cap))
-      answer[#answer + 1] = name .. ' ' .. digits(cap.start) .. ' ' .. digits(granted) .. '\n'
-    end
+    grants[#grants + 1] = name .. ' ' .. digits(cap.start) .. ' ' .. digits(granted) .. ' ' .. digits(ends_in(cap))
+    answer[#answer + 1] = name .. ' ' .. digits(cap.start) .. ' ' .. digits(granted) .. '\n'
   end
 end
 
