@@ -95,6 +95,9 @@
 //!
 //! Nothing on this path can change the live table but the one swap, and nothing on the path of a click waits for it.
 
+// One file has some, src/clicklog/mapped.rs, and says why it is sound.
+#![deny(unsafe_code)]
+
 // The vocabulary.
 pub mod types;
 

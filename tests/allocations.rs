@@ -25,7 +25,6 @@ thread_local! {
 }
 
 // SAFETY: every call goes to the system's allocator as it came.
-#[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();

@@ -90,7 +90,10 @@ fn clicks_are_answered_over_tls_and_sessions_are_resumed() {
             let mut session = Session::to(tls, &client);
             for _ in 0..3 {
                 let head = session.click();
-                assert!(head.starts_with("HTTP/1.1 302 ") && head.contains("\r\nlocation: https://"), "{head}");
+                assert!(
+                    head.starts_with("HTTP/1.1 302 ") && head.contains("\r\nlocation: https://"),
+                    "{head}"
+                );
             }
             assert_eq!(session.0.conn.handshake_kind(), Some(kind), "{version:?}");
             assert_eq!(session.0.conn.alpn_protocol(), Some(&b"http/1.1"[..]));

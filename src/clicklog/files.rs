@@ -27,7 +27,8 @@ pub fn segments(directory: &Path) -> io::Result<Vec<SegmentFile>> {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let is_live = name.ends_with(LIVE_SUFFIX);
-        if !is_live && !(name.starts_with(SEALED_PREFIX) && name.ends_with(SEALED_SUFFIX)) {
+        let is_sealed = name.starts_with(SEALED_PREFIX) && name.ends_with(SEALED_SUFFIX);
+        if !is_live && !is_sealed {
             continue;
         }
         // One that is sealed or deleted at this moment has another name by now, or none.
