@@ -354,9 +354,10 @@ impl World {
                 let since = *self.unaware_since.entry((index, cap.key)).or_insert(self.now);
                 assert!(
                     self.now < since + KNOWN_AFTER - LOOK_EVERY,
-                    "seed {}: at {} ms edge {index} does not know how {cap:?} stands since {} ms",
+                    "seed {}: at {} ms edge {index} does not know that {cap:?} is {} since {} ms",
                     self.seed,
                     self.now / MS,
+                    if seen.is_closed { "closed" } else { "open" },
                     seen.since / MS
                 );
             }

@@ -92,8 +92,8 @@ impl World {
             self.send(edge, |sent| Event::ToEdge { edge, life, sent_at, reply: sent }, reply);
             return;
         }
-        // Otherwise nothing was written.
-        if !request.items.is_empty() || !reply.standings.is_empty() {
+        // Otherwise nothing was written. Told from the beginning, a cap that has opened with its window is not named.
+        if !request.items.is_empty() || !reply.standings.is_empty() || request.news_since == 0 {
             self.observe(&[]);
         }
         let settled = self.settled.entry((edge, life)).or_default();
