@@ -19,8 +19,12 @@
 //! wanted, 0.63 of the same job where 0.55 is, 2.4 bare loops where 1.45 is. The waits at half of the peak tell more of the
 //! machine's other work than of the servers, and are to be measured again on a quiet one.
 //!
+//! A part of a run later that evening, at a load average of 1.7 and with the servers on their cores for 98 % of the time: 64
+//! connections 8.64, 5.26, 11.71 and 4.00, thus 1.64 times the fixed redirect, 0.74 of the same job and 2.16 bare loops; 1
+//! connection 37.1, 32.9, 37.7 and 29.4. These are the numbers to start from.
+//!
 //! A server that is slower than wrk finds it asleep, and pays for waking it at every answer; one that is faster does not. In a
-//! profile of smartlink with 64 connections that was 19 % of all its time. So the ratios to what does less are too high here;
+//! profile of smartlink with 64 connections that was 17 to 19 % of all its time. So the ratios to what does less are too high here;
 //! by how much has not been measured. With one connection per click all servers cost the same within the noise, although
 //! one of them does 12 µs more of work with keep-alive; that has not been explained.
 
