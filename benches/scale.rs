@@ -31,34 +31,35 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::http::{Connection, Request};
 use support::node::{Node, Setup};
+use support::store::{ENTRIES, Rows};
 
 fn main() {
     // `cargo bench` says so; `cargo test` only wants to see that it runs.
     let is_measured = std::env::args().any(|argument| argument == "--bench");
     let network = if is_measured {
-        Network { links: 1_000_000, offers: 5_000, rules: 0, clicks_a_second: 5_000, for_seconds: 10 }
+        Network {
+            rows: Rows { links: 1_000_000, offers: 5_000, rules: 0 },
+            clicks_a_second: 5_000,
+            for_seconds: 10,
+        }
     } else {
-        Network { links: 2_000, offers: 50, rules: 0, clicks_a_second: 200, for_seconds: 1 }
+        Network { rows: Rows { links: 2_000, offers: 50, rules: 0 }, clicks_a_second: 200, for_seconds: 1 }
     };
     network.run();
     println!("\nwith two attachments and two rules a link, over 300 different conditions:");
-    let with_rules = Network { rules: 2, ..network };
+    let with_rules = Network { rows: Rows { rules: 2, ..network.rows }, ..network };
     let api = with_rules.upstream();
     with_rules.first_sync(&api);
 }
 
 struct Network {
-    links: u64,
-    offers: u64,
-    /// How many of a link's entries are rules.
-    rules: u64,
+    rows: Rows,
     clicks_a_second: u64,
     for_seconds: u64,
 }
@@ -98,8 +99,8 @@ impl Network {
         wait(|| edge.readyz() == 200);
         say("first sync: an edge without anything has its table", began);
         let metrics = edge.metrics();
-        assert_eq!(metrics.value("smartlink_snapshot_links"), self.links);
-        assert_eq!(metrics.value("smartlink_snapshot_entries"), self.links * ENTRIES);
+        assert_eq!(metrics.value("smartlink_snapshot_links"), self.rows.links);
+        assert_eq!(metrics.value("smartlink_snapshot_entries"), self.rows.links * ENTRIES);
         let table = metrics.value("smartlink_snapshot_table_bytes");
         tell_memory("after the first sync", &edge, table);
         wait(|| edge.last_good().exists());
@@ -111,17 +112,17 @@ impl Network {
     /// A node whose store has the network. Its rows are written as one import would write them, but faster.
     fn upstream(&self) -> Node {
         let setup = Setup::new().start_ready().kill();
-        fill(&setup.path().join("data/smartlink.sqlite3"), self);
+        self.rows.fill(&setup.path().join("data/smartlink.sqlite3"));
         let began = Instant::now();
         let node = setup.start();
-        wait(|| node.readyz() == 200 && node.metrics().value("smartlink_snapshot_links") == self.links);
+        wait(|| node.readyz() == 200 && node.metrics().value("smartlink_snapshot_links") == self.rows.links);
         say("the API's own node is ready", began);
         node
     }
 
     /// From the moment at which the API is asked to the first click that goes elsewhere.
     fn change_one_link(&self, api: &Node, edge: &Node) {
-        let link = self.links / 2;
+        let link = self.rows.links / 2;
         let mut clicks = Connection::to(edge.clicks);
         let click = Request::click(&format!("/sl?id={link}&aff_id=7"));
         let before = edge.cpu_time();
@@ -141,9 +142,9 @@ impl Network {
 
     /// An offer's destination, for each of its links.
     fn change_one_offer(&self, api: &Node, edge: &Node) {
-        let offer = offer_of(self.links / 2, 0, self.offers);
+        let offer = self.rows.offer_of(self.rows.links / 2, 0);
         let mut clicks = Connection::to(edge.clicks);
-        let click = Request::click(&format!("/sl?id={}&aff_id=7", self.links / 2));
+        let click = Request::click(&format!("/sl?id={}&aff_id=7", self.rows.links / 2));
         let before = edge.cpu_time();
         let began = Instant::now();
         let url = "https://moved.example.com/";
@@ -158,7 +159,7 @@ impl Network {
     fn clicks(&self, edge: &Node, meanwhile: impl FnOnce()) -> Waits {
         let due = self.clicks_a_second * self.for_seconds;
         let address = edge.clicks;
-        let links = self.links;
+        let links = self.rows.links;
         let began = Instant::now();
         let pace = Duration::from_secs(self.for_seconds).div_f64(due as f64);
         let clickers: Vec<_> = (0..CONNECTIONS)
@@ -204,56 +205,6 @@ impl Waits {
     }
 }
 
-fn fill(path: &Path, network: &Network) {
-    let mut store = rusqlite::Connection::open(path).expect("the store opens");
-    let filling = store.transaction().expect("nobody else has the store");
-    let written: rusqlite::Result<()> = (|| {
-        let mut offer = filling.prepare(
-            "INSERT INTO offers (offer_id, offer_name, offer_status, offer_url, further) VALUES (?, ?, 'active', ?, '{}')",
-        )?;
-        for id in 1..=network.offers as i64 {
-            let url = format!("https://shop{id}.example.com/landing?aff=#affid#&r=#reqid#&sub={{s1}}");
-            offer.execute((id, format!("Offer {id}"), url))?;
-        }
-        let mut link = filling.prepare(
-            "INSERT INTO smart_links (smart_link_id, smart_link_name, affiliate_id, smart_link_status, rotation_type, cap_aware)
-             VALUES (?, ?, 7, 'active', 'weighted', 1)",
-        )?;
-        let mut entry = filling.prepare("INSERT INTO smart_link_offers VALUES (?, ?, ?, ?)")?;
-        let mut rule = filling.prepare(
-            "INSERT INTO routing_rules (smart_link_id, offer_id, priority, offer_weight, conditions) VALUES (?, ?, ?, ?, ?)",
-        )?;
-        for id in 1..=network.links {
-            let row = id as i64;
-            link.execute((row, format!("Link {id}")))?;
-            for nth in 0..ENTRIES {
-                let (offer, weight) = (offer_of(id, nth, network.offers), 1 + (id * 31 + nth * 17) % 100);
-                let (offer, weight, priority) = (offer as i64, weight as i64, 1 + nth as i64 / 2);
-                if nth < network.rules {
-                    rule.execute((row, offer, priority, weight, conditions(id)))?;
-                } else {
-                    entry.execute((row, offer, weight, priority))?;
-                }
-            }
-        }
-        // As after an import, which is too much to be told as a difference.
-        filling.execute_batch("DELETE FROM touched_links; DELETE FROM touched_offers")
-    })();
-    written.expect("the network is written");
-    filling.commit().expect("the network is kept");
-}
-
-/// Some country and some sub id: people write the same few hundred over and over.
-fn conditions(link: u64) -> String {
-    let countries = ["US", "CA", "GB", "DE", "FR", "BR"][link as usize % 6];
-    format!(r#"{{"country":{{"in":["{countries}"]}},"s1":{{"in":["campaign-{}"]}}}}"#, link % 50)
-}
-
-/// Four that differ, spread over all.
-fn offer_of(link: u64, nth: u64, offers: u64) -> u64 {
-    1 + (link * 13 + nth * (offers / ENTRIES)) % offers
-}
-
 fn tell_memory(when: &str, edge: &Node, table: u64) {
     let (now, most) = edge.memory();
     println!(
@@ -277,7 +228,5 @@ fn wait(mut is_so: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(2));
     }
 }
-
-const ENTRIES: u64 = 4;
 
 const CONNECTIONS: u64 = 8;

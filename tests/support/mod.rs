@@ -10,5 +10,6 @@ pub mod certificate;
 pub mod http;
 pub mod mmdb;
 pub mod node;
+pub mod store;
 pub mod stub;
 pub mod wait;

@@ -167,6 +167,11 @@ impl Node {
         self.directory().join("data/snapshot.last-good")
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The key of the embedded API.
     pub fn key(&self) -> String {
         std::fs::read_to_string(self.directory().join("data/api-key")).unwrap().trim().to_owned()
