@@ -1,6 +1,7 @@
 //! What must hold: at every step, while all is well, and at the end.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use smartlink::ledger::{LeaseReply, LeaseRequest, Window};
 use smartlink::routing::{Cap, Zone};
@@ -186,13 +187,20 @@ impl World {
 
     /// The same after the caps were defined: a window may then have got other bounds without being another.
     pub fn observe_changes(&mut self) {
-        let wall = UnixMillis(self.wall_ms()).seconds();
+        let (wall_ms, caps) = (self.wall_ms(), Arc::clone(&self.caps));
+        let wall = UnixMillis(wall_ms).seconds();
         for cap in self.kept() {
             let ended =
                 |seen: &Observed| seen.window != cap.window && seen.window.1.is_some_and(|end| end <= wall);
             let begins = self.seen.get(&cap.key).is_none_or(ended);
             if let Some(seen) = self.seen.get_mut(&cap.key) {
-                seen.was_moved |= !begins && seen.window != cap.window;
+                // A window that begins at the end of one of another zone is none of a day either.
+                let of_zone = caps
+                    .iter()
+                    .find(|known| known.key == cap.key)
+                    .map(|known| Window::at(known.key.interval, &known.zone, UnixMillis(wall_ms)).start);
+                let begins_between = begins && of_zone.is_some_and(|start| start != cap.window.0);
+                seen.was_moved |= begins_between || (!begins && seen.window != cap.window);
             }
             self.observe_one(&cap, begins, &[]);
         }
