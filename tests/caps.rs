@@ -14,6 +14,15 @@ use support::http::{Answer, Request};
 use support::node::{Node, Setup};
 use support::wait;
 
+/// Without a click log: its tests are elsewhere, and the ledger's commits here would wait for the disk behind it.
+fn unlogged(setup: Setup) -> Setup {
+    setup.setting("click_log.enabled = false")
+}
+
+fn follower(ledger: &Node) -> Setup {
+    unlogged(Setup::following(ledger))
+}
+
 /// The ledger and an edge in one node, with a link of one offer and a fallback.
 fn ledger_node(setup: Setup) -> (Node, i64) {
     let node = setup.start_ready();
@@ -83,6 +92,10 @@ struct Seen {
     done: AtomicBool,
 }
 
+/// Between two clicks of a client. Clients that never rest take a machine of two cores from everybody, the kernel's own
+/// threads included: its disk then answers the ledger after seconds.
+const REST: Duration = Duration::from_micros(200);
+
 /// Sends the clients home when it goes, also when an assertion fails: the scope waits for them.
 struct Ending<'a>(&'a Seen);
 
@@ -113,6 +126,7 @@ impl Seen {
                 let Ok(answer) = connection.read() else { break };
                 let seen = if is_offer(&answer) { &self.offers } else { &self.fallbacks };
                 seen.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(REST);
             }
         }
     }
@@ -122,9 +136,9 @@ impl Seen {
 fn three_edges_reach_a_cap_to_the_last_click_and_no_further() {
     const AMOUNT: u64 = 1_000;
     let clicks = number("CLICKS", 15_000);
-    let (ledger, offer) = ledger_node(Setup::new());
+    let (ledger, offer) = ledger_node(unlogged(Setup::new()));
     set_cap(&ledger, offer, AMOUNT);
-    let (one, two) = (Setup::following(&ledger).start_ready(), Setup::following(&ledger).start_ready());
+    let (one, two) = (follower(&ledger).start_ready(), follower(&ledger).start_ready());
     let nodes = [&ledger, &one, &two];
     for node in nodes {
         wait::until_equal("caps on every edge", 1, || node.metrics().value("smartlink_snapshot_caps"));
@@ -165,9 +179,9 @@ fn edges_that_are_killed_take_what_they_held_and_nothing_more() {
     let kills = number("KILLS", 3);
     // So large that every life has something to spend.
     let amount = 400 * (kills + 1);
-    let (ledger, offer) = ledger_node(Setup::new());
+    let (ledger, offer) = ledger_node(unlogged(Setup::new()));
     set_cap(&ledger, offer, amount);
-    let setups = [Setup::following(&ledger), Setup::following(&ledger)];
+    let setups = [follower(&ledger), follower(&ledger)];
     let seen = Seen::default();
     let addresses: [AtomicU64; 2] = Default::default();
     let put =
@@ -211,10 +225,10 @@ fn edges_that_are_killed_take_what_they_held_and_nothing_more() {
 fn a_ledger_that_is_killed_grants_nothing_twice() {
     let kills = number("KILLS", 3);
     let amount = 300 * (kills + 1);
-    let (ledger, offer) = ledger_node(Setup::new());
+    let (ledger, offer) = ledger_node(unlogged(Setup::new()));
     set_cap(&ledger, offer, amount);
     let (clicks, admin) = (ledger.clicks, ledger.admin);
-    let edges = [Setup::following(&ledger).start_ready(), Setup::following(&ledger).start_ready()];
+    let edges = [follower(&ledger).start_ready(), follower(&ledger).start_ready()];
     let seen = Seen::default();
     thread::scope(|scope| {
         let ending = Ending(&seen);
@@ -244,9 +258,9 @@ fn a_ledger_that_is_killed_grants_nothing_twice() {
 
 #[test]
 fn a_cap_that_is_raised_reopens_and_one_that_is_lowered_or_taken_away_is_heard_of() {
-    let (ledger, offer) = ledger_node(Setup::new());
+    let (ledger, offer) = ledger_node(unlogged(Setup::new()));
     set_cap(&ledger, offer, 5);
-    let edge = Setup::following(&ledger).start_ready();
+    let edge = follower(&ledger).start_ready();
     wait_until_reached(&edge);
     wait_until_capped(&edge);
     set_cap(&ledger, offer, 1_000_000);
@@ -267,9 +281,9 @@ fn a_cap_that_is_raised_reopens_and_one_that_is_lowered_or_taken_away_is_heard_o
 
 #[test]
 fn a_node_that_is_told_to_stop_returns_what_it_holds() {
-    let (ledger, offer) = ledger_node(Setup::new());
+    let (ledger, offer) = ledger_node(unlogged(Setup::new()));
     set_cap(&ledger, offer, 40);
-    let mut edge = Setup::following(&ledger).start_ready();
+    let mut edge = follower(&ledger).start_ready();
     wait_until_reached(&edge);
     // Nobody's clicks but its own.
     edge.signal("INT");
@@ -304,9 +318,9 @@ fn without_a_ledger_capped_offers_close_and_all_others_are_routed() {
 
 #[test]
 fn when_the_ledger_goes_away_leases_are_spent_and_then_offers_close() {
-    let (ledger, offer) = ledger_node(Setup::new());
+    let (ledger, offer) = ledger_node(unlogged(Setup::new()));
     set_cap(&ledger, offer, 1_000);
-    let edge = Setup::following(&ledger).start_ready();
+    let edge = follower(&ledger).start_ready();
     wait_until_reached(&edge);
     let (clicks, admin) = (ledger.clicks, ledger.admin);
     let setup = ledger.kill();
@@ -327,9 +341,9 @@ fn when_the_ledger_goes_away_leases_are_spent_and_then_offers_close() {
 
 #[test]
 fn what_edges_held_of_a_ledger_that_was_moved_away_is_not_spent_beside_the_new_one() {
-    let (ledger, offer) = ledger_node(Setup::new());
+    let (ledger, offer) = ledger_node(unlogged(Setup::new()));
     set_cap(&ledger, offer, 1_000);
-    let mut edge = Setup::following(&ledger).start_ready();
+    let mut edge = follower(&ledger).start_ready();
     wait_until_reached(&edge);
     let (clicks, admin) = (ledger.clicks, ledger.admin);
     let setup = ledger.kill();

@@ -54,7 +54,7 @@ impl Setup {
         }
         .setting("upstream.refresh_interval_seconds = 3600.0")
         // Many nodes at once, each with two segments a thread.
-        .setting("click_log.segment_bytes = 4194304")
+        .setting("click_log.segment_bytes = 1048576")
     }
 
     /// The embedded API with the demonstration network.
