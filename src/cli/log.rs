@@ -94,7 +94,7 @@ impl Files {
         let mut files = Vec::new();
         for path in named {
             let metadata = std::fs::metadata(&path);
-            if !metadata.with_context(|| format!("cannot read the click log {}", path.display()))?.is_dir() {
+            if !metadata.with_context(|| format!("cannot read the click log {}; is there a node that keeps one, and is this its --data-dir?", path.display()))?.is_dir() {
                 files.push(path);
                 continue;
             }
@@ -170,7 +170,7 @@ fn verify(files: &[PathBuf], flags: &Flags) -> anyhow::Result<ExitCode> {
     }
     bar.finish();
     println!(
-        "{lines} lines in {} segments; {} of them damaged, forged or there twice",
+        "{lines} lines in {} files; {} of them damaged, forged or there twice",
         files.len(),
         faults.count
     );

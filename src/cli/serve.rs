@@ -180,7 +180,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         readiness: Arc::clone(&readiness),
         table,
         geo,
-        refresh: refresh_handle.clone(),
+        // The refresh of a node with an API of its own waits at that API for changes: it ends first.
+        refresh: refresh_handle.weak(),
     }
     .router();
     let router = match &api {
@@ -233,12 +234,12 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     drop(stop_keeping);
     let _ = tokio::time::timeout(RETURN_PATIENCE, keeping).await;
     let _ = tokio::time::timeout(RETURN_PATIENCE, carrying).await;
-    drop(stop_admin);
-    // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
-    let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     // Without a handle it ends as soon as what is live is on the disk; a reading that is under way is given up.
     drop(refresh_handle);
     let _ = tokio::time::timeout(KEEP_PATIENCE, refreshing).await;
+    drop(stop_admin);
+    // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
+    let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     match drained {
         Drained::Clean => tracing::info!("drained; every answer that was begun was given"),
         Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),

@@ -105,9 +105,12 @@ where
 
 fn serve(path: &Path, mut waiting: mpsc::Receiver<Box<dyn Call>>) {
     let clock = Clock::new();
+    let is_new = !path.exists();
     let mut ledger = SqliteLedger::open(path);
-    if let Err(error) = &ledger {
-        tracing::error!("{error}");
+    match &ledger {
+        Ok(_) if is_new => tracing::info!("a new ledger in {}: every cap begins at 0", path.display()),
+        Ok(_) => {}
+        Err(error) => tracing::error!("{error}"),
     }
     let mut calls = Vec::with_capacity(BATCH_MAX);
     while waiting.blocking_recv_many(&mut calls, BATCH_MAX) > 0 {

@@ -6,7 +6,11 @@ use crate::routing::Warning;
 
 /// Asks for a refresh and waits for what comes of it.
 #[derive(Clone, Debug)]
-pub struct RefreshHandle(mpsc::Sender<Asked>);
+pub struct RefreshHandle {
+    ask: mpsc::WeakSender<Asked>,
+    /// While somebody has this, refreshing goes on.
+    _life: Option<mpsc::Sender<Asked>>,
+}
 
 /// The end that answers.
 #[derive(Debug)]
@@ -51,7 +55,7 @@ pub struct RefreshReport {
 /// Both ends.
 pub fn refresh_requests() -> (RefreshHandle, RefreshRequests) {
     let (ask, asked) = mpsc::channel(WAITING_MAX);
-    (RefreshHandle(ask), RefreshRequests(asked))
+    (RefreshHandle { ask: ask.downgrade(), _life: Some(ask) }, RefreshRequests(asked))
 }
 
 impl RefreshResult {
@@ -73,13 +77,18 @@ impl RefreshHandle {
     /// With `force`, also a snapshot that looks like an accident is taken.
     pub async fn refresh(&self, force: bool) -> Option<RefreshReport> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Asked { answer, force }).await.ok()?;
+        self.ask.upgrade()?.send(Asked { answer, force }).await.ok()?;
         answered.await.ok()
+    }
+
+    /// The same for somebody whose end is not to be waited for: refreshing ends without it.
+    pub fn weak(&self) -> Self {
+        Self { ask: self.ask.clone(), _life: None }
     }
 }
 
 impl RefreshRequests {
-    /// The next to ask. `None` when every handle is gone.
+    /// The next to ask. `None` when every handle is gone, but for weak ones.
     pub async fn next(&mut self) -> Option<Asked> {
         self.0.recv().await
     }
