@@ -72,35 +72,38 @@ fn clicks(criterion: &mut Criterion) {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let mut group = criterion.benchmark_group("click");
     for (name, targets, headers) in shapes() {
-        let requests: Vec<Parts> = targets.iter().map(|target| parts(target, headers)).collect();
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let bits = random.next_u64();
-                let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
-                let request = &requests[(bits >> 32) as usize % requests.len()];
-                let reply = black_box(handle(&mut worker, black_box(request), peer));
-                worker.recycle(reply.into_parts().0.headers);
-            });
-        });
+        measure(&mut group, name, &mut worker, &mut random, &targets, headers);
     }
     // With a book: of offers that no link has, and of all, charged to a cap that does not run dry.
     let cells = CapCells::default();
     for (name, offers) in [("offer_beside_caps", LINKS..LINKS + OFFERS), ("offer_charged", 1..OFFERS + 1)] {
         let (mut worker, _) = self::worker(Arc::new(book(&cells, offers)), None);
         let (_, targets, headers) = shapes().swap_remove(0);
-        let requests: Vec<Parts> = targets.iter().map(|target| parts(target, headers)).collect();
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let bits = random.next_u64();
-                let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
-                let request = &requests[(bits >> 32) as usize % requests.len()];
-                let reply = black_box(handle(&mut worker, black_box(request), peer));
-                worker.recycle(reply.into_parts().0.headers);
-            });
-        });
+        measure(&mut group, name, &mut worker, &mut random, &targets, headers);
     }
     recorded(&mut group, &mut random);
     group.finish();
+}
+
+/// Clicks on targets drawn at random, each from another random address.
+fn measure(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    worker: &mut Worker,
+    random: &mut Xoshiro256PlusPlus,
+    targets: &[String],
+    headers: &[(&str, &str)],
+) {
+    let requests: Vec<Parts> = targets.iter().map(|target| parts(target, headers)).collect();
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            let bits = random.next_u64();
+            let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
+            let request = &requests[(bits >> 32) as usize % requests.len()];
+            let reply = black_box(handle(worker, black_box(request), peer));
+            worker.recycle(reply.into_parts().0.headers);
+        });
+    });
 }
 
 /// A click that reaches an offer and is written down. The disk takes part only if it is slower than clicks come; then lines
@@ -120,16 +123,7 @@ fn recorded(group: &mut BenchmarkGroup<'_, WallTime>, random: &mut Xoshiro256Plu
         ClickLogs::start(options, &[7; 16], "bench", 1).expect("the directory takes files");
     let (mut worker, metrics) = self::worker(Arc::default(), of_workers.pop());
     let (_, targets, headers) = shapes().swap_remove(0);
-    let requests: Vec<Parts> = targets.iter().map(|target| parts(target, headers)).collect();
-    group.bench_function("offer_recorded", |bencher| {
-        bencher.iter(|| {
-            let bits = random.next_u64();
-            let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
-            let request = &requests[(bits >> 32) as usize % requests.len()];
-            let reply = black_box(handle(&mut worker, black_box(request), peer));
-            worker.recycle(reply.into_parts().0.headers);
-        });
-    });
+    measure(group, "offer_recorded", &mut worker, random, &targets, headers);
     let text = metrics.text().expect("metrics are text");
     for line in text.lines().filter(|line| line.starts_with("smartlink_click_log_")) {
         println!("{line}");
