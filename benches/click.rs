@@ -45,14 +45,14 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use http::HeaderValue;
 use http::request::Parts;
-use http::{HeaderValue, Request};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use smartlink::cake::Network;
 use smartlink::click_id::{ClickIdKeys, NodeIdentity, WorkerIndex};
 use smartlink::clicklog::{AddressDetail, ClickLog, ClickLogs, StorageOptions};
-use smartlink::edge::{ClickIds, ClickOptions, RequestLines, WhenLogIsFull, Worker, handle};
+use smartlink::edge::{ClickIds, ClickOptions, Request, RequestLines, WhenLogIsFull, Worker, handle};
 use smartlink::lookup::GeoDb;
 use smartlink::routing::{BotPolicy, Cap, CompileOptions, NetSet, Table, Zone, compile};
 use smartlink::state::{CapBook, CapCells, FOREVER, Geo, LiveGeo, LiveTable, Metrics, TOKENS_MAX, now};
@@ -100,8 +100,7 @@ fn measure(
             let bits = random.next_u64();
             let peer = IpAddr::V4(Ipv4Addr::from_bits(bits as u32));
             let request = &requests[(bits >> 32) as usize % requests.len()];
-            let reply = black_box(handle(worker, black_box(request), peer));
-            worker.recycle(reply.into_parts().0.headers);
+            black_box(handle(worker, &Request::from(black_box(request)), peer, now()));
         });
     });
 }
@@ -298,7 +297,7 @@ fn network() -> Network {
 }
 
 fn parts(target: &str, headers: &[(&str, &str)]) -> Parts {
-    let mut request = Request::get(target).header("host", "go.example.com");
+    let mut request = http::Request::get(target).header("host", "go.example.com");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

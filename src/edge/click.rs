@@ -1,50 +1,52 @@
 //! A click in, a redirect out: the whole path, top to bottom, each line once. A plain function; it waits for nothing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use http::request::Parts;
-use http::{Method, header};
+use http::{Method, StatusCode};
 
 use crate::click_id::ClickId;
 use crate::clicklog::Record;
 use crate::routing::{BotPolicy, Decision, Outcome, Table, Template, TooLong, Values, decide};
-use crate::state::{Caps, Charge, ClickCount, now};
-use crate::types::{Click, Draw, Language, OfferId, referrer_host};
+use crate::state::{Caps, Charge, ClickCount};
+use crate::types::{Click, Draw, Language, OfferId, UnixMillis, referrer_host};
 
 use super::client_ip::client_ip;
-use super::head::Head;
 use super::query::{self, QueryError};
-use super::reply::{self, Reply};
+use super::reply::{Answer, Sentence};
+use super::request::Request;
 use super::request_line::Refusal;
 use super::worker::{WhenLogIsFull, Worker};
 
-/// Answers one request of the click listener.
-pub fn handle(worker: &mut Worker, parts: &Parts, peer: IpAddr) -> Reply {
-    let begun = worker.measures_this_click().then(Instant::now);
-    let head = Head::read(&parts.headers);
-    let reply = match refuse(parts, &head) {
+/// Answers one request of the click listener, at this moment.
+pub fn handle<'w>(worker: &'w mut Worker, request: &Request<'_>, peer: IpAddr, at: UnixMillis) -> Answer<'w> {
+    let measured = worker.measures_this_click().then(|| (Instant::now(), Arc::clone(&worker.counters)));
+    let answer = match refuse(request) {
         Some(refusal) => {
-            if query::is_click_path(parts.uri.path()) {
+            if query::is_click_path(request.path) {
                 worker.counters.click(ClickCount::Invalid, None, None);
             }
-            refusal
+            refusal.into()
         }
-        None => answer(worker, parts, &head, peer),
+        None => answer(worker, request, peer, at),
     };
-    if let Some(begun) = begun {
-        worker.counters.took(begun.elapsed());
+    if let Some((begun, counters)) = measured {
+        counters.took(begun.elapsed());
     }
-    reply
+    answer
 }
 
-fn answer(worker: &mut Worker, parts: &Parts, head: &Head<'_>, peer: IpAddr) -> Reply {
-    let query = match query::parse(parts.uri.path(), parts.uri.query()) {
+fn answer<'w>(worker: &'w mut Worker, request: &Request<'_>, peer: IpAddr, at: UnixMillis) -> Answer<'w> {
+    let head = &request.head;
+    let query = match query::parse(request.path, request.query) {
         Ok(query) => query,
-        Err(QueryError::OtherPath) => return reply::not_found(QueryError::OtherPath.sentence()),
+        Err(error @ QueryError::OtherPath) => {
+            return Sentence::new(StatusCode::NOT_FOUND, error.sentence()).into();
+        }
         Err(error) => {
             worker.counters.click(ClickCount::Invalid, None, None);
-            return reply::bad_request(error.sentence());
+            return Sentence::bad_request(error.sentence()).into();
         }
     };
     for _ in 0..query.subs_cut {
@@ -54,16 +56,16 @@ fn answer(worker: &mut Worker, parts: &Parts, head: &Head<'_>, peer: IpAddr) -> 
         && worker.log.as_mut().is_some_and(|log| !log.has_room())
     {
         worker.counters.click(ClickCount::Unrecorded, None, None);
-        return reply::not_recorded();
+        return Sentence::NOT_RECORDED.into();
     }
     let draw = worker.draw();
-    let address = client_ip(peer, &parts.headers, &worker.options.trusted_proxies);
+    let address = client_ip(peer, head.forwarded_for(), &worker.options.trusted_proxies);
     let (geo_count, place) = worker.geo.load().place(address);
     worker.counters.geo(geo_count);
     let click = Click {
         link: query.link,
         affiliate: query.affiliate,
-        at: now(),
+        at,
         address,
         place,
         device: worker.devices.device(&head.hints()),
@@ -71,7 +73,7 @@ fn answer(worker: &mut Worker, parts: &Parts, head: &Head<'_>, peer: IpAddr) -> 
         referrer_host: head.referrer.and_then(referrer_host),
         subs: query.subs.each_ref().map(Option::as_deref),
     };
-    let probe = parts.method == Method::HEAD || head.says_probe();
+    let probe = request.method == Method::HEAD || head.says_probe();
     let published = worker.table.load();
     let table = published.table.of(click.link);
     let spends = !probe && !click.device.bot;
@@ -121,12 +123,12 @@ fn answer(worker: &mut Worker, parts: &Parts, head: &Head<'_>, peer: IpAddr) -> 
     worker.counters.click(count, link, counted_offer);
 
     if decision.outcome == Outcome::Bot && table.bots() == BotPolicy::Block {
-        return reply::forbidden();
+        return Sentence::FORBIDDEN.into();
     }
     is_filled
-        .then(|| reply::redirect(&worker.scratch, &worker.options.referrer_policy, &mut worker.headers))
+        .then(|| Answer::redirect(&worker.scratch, &worker.options.referrer_policy))
         .flatten()
-        .unwrap_or_else(reply::no_destination)
+        .unwrap_or(Answer::Sentence(Sentence::NO_DESTINATION))
 }
 
 /// Decides, and charges the click to the caps of what was chosen. If they closed in between, it is decided anew, a bounded
@@ -155,21 +157,19 @@ pub fn decide_and_charge<'p>(
 
 /// The requests that are never clicks, whatever their path: a broken request line, wrong method, a body, a doubtful
 /// `Host`.
-fn refuse(parts: &Parts, head: &Head<'_>) -> Option<Reply> {
-    if let Some(refusal) = Refusal::from_path(parts.uri.path()) {
-        return Some(reply::bad_framing(refusal.sentence()));
+fn refuse(request: &Request<'_>) -> Option<Sentence> {
+    let head = &request.head;
+    if let Some(refusal) = Refusal::from_path(request.path) {
+        return Some(Sentence::bad_request(refusal.sentence()).closing());
     }
-    if parts.method != Method::GET && parts.method != Method::HEAD {
-        let mut refusal = reply::method_not_allowed();
-        if head.has_body {
-            refusal.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
-        }
-        return Some(refusal);
+    if request.method != Method::GET && request.method != Method::HEAD {
+        let refusal = Sentence::METHOD_NOT_ALLOWED;
+        return Some(if head.has_body { refusal.closing() } else { refusal });
     }
     if head.has_body {
-        return Some(reply::bad_framing("A click has no body and no Transfer-Encoding.\n"));
+        return Some(Sentence::bad_request("A click has no body and no Transfer-Encoding.\n").closing());
     }
-    head.doubt_of_host(parts.version).map(reply::bad_framing)
+    head.doubt_of_host(request.version).map(|doubt| Sentence::bad_request(doubt).closing())
 }
 
 /// Under which outcome the click is counted: a probe or a bot is no person's click, whatever was decided for it.

@@ -1,6 +1,7 @@
-//! One client's connection: request lines are made readable, hyper reads heads and writes answers, the worker decides in
-//! between, and what hyper refuses by itself gets a sentence. A click is answered on the spot; a postback waits for the
-//! ledger, and holds up its own connection alone.
+//! One client's connection. It begins with plain requests, which are read and answered without hyper (`plain.rs`). From the
+//! first other one on, request lines are made readable, hyper reads heads and writes answers, the worker decides in between,
+//! and what hyper refuses by itself gets a sentence. A click is answered on the spot; a postback waits for the ledger, and
+//! holds up its own connection alone.
 
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
@@ -25,6 +26,7 @@ use crate::state::CloseReason;
 use super::conversion::{Call, Postbacks};
 use super::deadlines::{Watched, WatchedStream};
 use super::last_word::LastWord;
+use super::plain::{Left, Plain};
 use super::reply::Reply;
 use super::request_line::{HEAD_BYTES_MAX, RequestLines};
 use super::thread::{self, SharedPhase};
@@ -49,10 +51,10 @@ pub(super) enum Phase {
 /// Begins a TLS session, within the deadline of a head.
 pub(super) async fn shake_hands(
     acceptor: TlsAcceptor,
-    stream: WatchedStream<TcpStream>,
+    stream: TcpStream,
     watched: &Watched,
     phase: &SharedPhase,
-) -> Result<TlsStream<WatchedStream<TcpStream>>, CloseReason> {
+) -> Result<TlsStream<TcpStream>, CloseReason> {
     let mut handshake = pin!(acceptor.accept(stream));
     let session = poll_fn(|context| {
         watched.is_polled_by(context);
@@ -63,19 +65,38 @@ pub(super) async fn shake_hands(
         }
     })
     .await?;
-    watched.awaits_the_first_head();
+    watched.awaits_a_head();
     Ok(session)
 }
 
-/// Serves a connection until either side is done, and says how it ended. It must be a task of its own: what wakes it is told by its
-/// first turn. The stream, or the one below it, tells `watched` what it does.
+/// Serves a connection until either side is done, and says how it ended. It must be a task of its own: what wakes it is told
+/// by its first turn. A stream that `says_goodbye` has an end of its own to say before it is closed, as TLS does.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
+    mut stream: S,
+    says_goodbye: bool,
     peer: IpAddr,
     watched: Arc<Watched>,
     postbacks: &Postbacks,
     phase: &SharedPhase,
 ) -> CloseReason {
+    let mut plain = Plain::new(&mut stream, says_goodbye, peer, &watched, phase);
+    match poll_fn(|context| plain.poll(context)).await {
+        Left::Ended(reason) => reason,
+        // On the heap, so that a connection without it has not to make room for it.
+        Left::ForHyper(bytes) => Box::pin(with_hyper(stream, bytes, peer, watched, postbacks, phase)).await,
+    }
+}
+
+/// The same by hyper, from these bytes on.
+async fn with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    bytes: Vec<u8>,
+    peer: IpAddr,
+    watched: Arc<Watched>,
+    postbacks: &Postbacks,
+    phase: &SharedPhase,
+) -> CloseReason {
+    let stream = WatchedStream::new(stream, Arc::clone(&watched));
     let finish = |mut reply: Reply| {
         if phase.get() != Phase::Serving {
             reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -90,14 +111,15 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             let answer = async move { finish(postbacks.answer(call, parts, body).await) };
             return Either::Right(Box::pin(answer));
         }
-        Either::Left(ready(finish(thread::handle(parts, peer))))
+        Either::Left(ready(finish(thread::handle(&parts, peer))))
     });
-    let stream = LastWord::new(stream);
+    let lines = RequestLines::after(LastWord::new(stream), &bytes);
+    drop(bytes);
     let connection = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
         // Who has said all that it wants to say still listens.
         .half_close(true)
-        .serve_connection(TokioIo::new(RequestLines::new(stream)), service);
+        .serve_connection(TokioIo::new(lines), service);
     let mut connection = pin!(connection);
     let mut is_finishing = false;
     poll_fn(|context| {

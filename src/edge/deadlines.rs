@@ -61,9 +61,32 @@ impl Watched {
         self.wait.load(Relaxed) == wait as u8
     }
 
-    /// The connection is ready for it; whatever came before was no part of it.
-    pub fn awaits_the_first_head(&self) {
+    /// From now on, whatever has come of it.
+    pub fn awaits_a_head(&self) {
         self.waits(Wait::Head);
+    }
+
+    /// The first bytes of a head have come, or further ones.
+    pub fn has_begun_a_head(&self) {
+        if self.is(Wait::Idle) {
+            self.waits(Wait::Head);
+        }
+    }
+
+    /// Every answer is out, and nothing has come after its request.
+    pub fn is_idle_from_now(&self) {
+        self.waits(Wait::Idle);
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.is(Wait::Idle)
+    }
+
+    /// An answer has begun to go out, and its client does not take it.
+    pub fn awaits_its_client(&self) {
+        if !self.is(Wait::Write) {
+            self.waits(Wait::Write);
+        }
     }
 
     /// A whole head has come, and is about to be answered.
@@ -176,12 +199,6 @@ impl<S> WatchedStream<S> {
     pub fn new(stream: S, watched: Arc<Watched>) -> Self {
         Self { stream, watched }
     }
-
-    fn writes(&self) {
-        if !self.watched.is(Wait::Write) {
-            self.watched.waits(Wait::Write);
-        }
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
@@ -193,8 +210,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before && this.watched.is(Wait::Idle) {
-            this.watched.waits(Wait::Head);
+        if buffer.filled().len() > before {
+            this.watched.has_begun_a_head();
         }
         read
     }
@@ -203,7 +220,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.writes();
+        this.watched.awaits_its_client();
         Pin::new(&mut this.stream).poll_write(context, bytes)
     }
 
@@ -213,7 +230,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.writes();
+        this.watched.awaits_its_client();
         Pin::new(&mut this.stream).poll_write_vectored(context, slices)
     }
 
@@ -226,7 +243,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         let flushed = Pin::new(&mut this.stream).poll_flush(context);
         // hyper flushes when it has written all it has. It also does where there was nothing to write.
         if flushed.is_ready() && this.watched.is(Wait::Write) {
-            this.watched.waits(Wait::Idle);
+            this.watched.is_idle_from_now();
         }
         flushed
     }

@@ -1,73 +1,137 @@
-//! What a click needs of a request's headers, found by looking at each of them once. To ask for them by name would be a
-//! dozen look-ups in a map that has ten entries.
+//! What a click needs of a request's headers, found by looking at each of them once, whoever has read them. To ask for
+//! them by name would be a dozen look-ups in a map that has ten entries.
 
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, Version};
 
 use crate::lookup::Hints;
 
 /// Of a header that comes more than once, the first value counts.
 #[derive(Debug, Default)]
-pub(super) struct Head<'h> {
-    pub user_agent: Option<&'h str>,
-    pub accept_language: Option<&'h str>,
-    pub referrer: Option<&'h str>,
+pub struct Head<'h> {
+    pub(super) user_agent: Option<&'h str>,
+    pub(super) accept_language: Option<&'h str>,
+    pub(super) referrer: Option<&'h str>,
     ch_mobile: Option<&'h str>,
     ch_platform: Option<&'h str>,
     /// Whether a body is announced, however short.
-    pub has_body: bool,
+    pub(super) has_body: bool,
     /// Prefetch or preview: see [`Head::says_probe`].
     says_probe: bool,
-    host: Option<&'h HeaderValue>,
+    host: Option<&'h [u8]>,
     has_hosts: bool,
+    /// The last `X-Forwarded-For`, and those before it in their order, of which there are next to never any.
+    forwarded_for: Option<&'h [u8]>,
+    forwarded_before: Vec<&'h [u8]>,
+    /// What the sender wants of the connection.
+    pub(super) connection: Connection,
+    /// Of the names of which the first value counts, those that came.
+    seen: u8,
+}
+
+/// What a head says about the connection, or about bytes that follow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Connection {
+    /// Nothing that is not so anyway.
+    #[default]
+    Usual,
+    /// This is its last request.
+    Close,
+    /// A body, another protocol, something to be agreed on first.
+    Special,
 }
 
 impl<'h> Head<'h> {
     pub fn read(headers: &'h HeaderMap) -> Self {
         let mut head = Self::default();
-        // Only the first value of a name may set its field, be it unreadable.
-        let mut seen = 0_u8;
-        let mut is_first = |bit: u8| {
-            let is_first = seen & bit == 0;
-            seen |= bit;
-            is_first
-        };
         for (name, value) in headers {
-            match name.as_str() {
-                "host" if head.host.is_none() => head.host = Some(value),
-                "host" => head.has_hosts = true,
-                "user-agent" if is_first(1) => head.user_agent = text(value),
-                "accept-language" if is_first(2) => head.accept_language = text(value),
-                "referer" if is_first(4) => head.referrer = text(value),
-                "sec-ch-ua-mobile" if is_first(8) => head.ch_mobile = text(value),
-                "sec-ch-ua-platform" if is_first(16) => head.ch_platform = text(value),
-                "transfer-encoding" => head.has_body = true,
-                "content-length" => head.has_body |= value != "0",
-                "sec-purpose" | "purpose" | "x-purpose" => {
-                    head.says_probe |= says(value, "prefetch") || says(value, "preview");
-                }
-                "x-moz" => head.says_probe |= says(value, "prefetch"),
-                _ => {}
-            }
+            head.note(name.as_str().as_bytes(), value.as_bytes());
         }
         head
     }
 
-    pub fn hints(&self) -> Hints<'h> {
+    /// Takes the next header, whose name may be spelled in any case.
+    pub(super) fn note(&mut self, name: &[u8], value: &'h [u8]) {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            4 if is(b"host") => {
+                self.has_hosts = self.host.is_some();
+                self.host.get_or_insert(value);
+            }
+            10 if is(b"user-agent") => self.note_first(USER_AGENT, value, |head| &mut head.user_agent),
+            10 if is(b"connection") => self.note_connection(value),
+            15 if is(b"accept-language") => {
+                self.note_first(ACCEPT_LANGUAGE, value, |head| &mut head.accept_language);
+            }
+            15 if is(b"x-forwarded-for") => self.forwarded_before.extend(self.forwarded_for.replace(value)),
+            7 if is(b"referer") => self.note_first(REFERRER, value, |head| &mut head.referrer),
+            16 if is(b"sec-ch-ua-mobile") => self.note_first(CH_MOBILE, value, |head| &mut head.ch_mobile),
+            18 if is(b"sec-ch-ua-platform") => {
+                self.note_first(CH_PLATFORM, value, |head| &mut head.ch_platform);
+            }
+            17 if is(b"transfer-encoding") => {
+                self.has_body = true;
+                self.connection = Connection::Special;
+            }
+            14 if is(b"content-length") => {
+                self.has_body |= value != b"0";
+                self.connection = Connection::Special;
+            }
+            6 if is(b"expect") => self.connection = Connection::Special,
+            7 if is(b"upgrade") => self.connection = Connection::Special,
+            11 if is(b"sec-purpose") => self.note_purpose(value),
+            7 if is(b"purpose") => self.note_purpose(value),
+            9 if is(b"x-purpose") => self.note_purpose(value),
+            5 if is(b"x-moz") => self.says_probe |= says(value, "prefetch"),
+            _ => {}
+        }
+    }
+
+    /// Only the first value of a name may set its field, be it unreadable.
+    fn note_first(
+        &mut self,
+        bit: u8,
+        value: &'h [u8],
+        field: impl FnOnce(&mut Self) -> &mut Option<&'h str>,
+    ) {
+        if self.seen & bit == 0 {
+            self.seen |= bit;
+            *field(self) = text(value);
+        }
+    }
+
+    fn note_purpose(&mut self, value: &[u8]) {
+        self.says_probe |= says(value, "prefetch") || says(value, "preview");
+    }
+
+    fn note_connection(&mut self, value: &[u8]) {
+        self.connection = match self.connection {
+            Connection::Usual if value.eq_ignore_ascii_case(b"keep-alive") => Connection::Usual,
+            Connection::Usual if value.eq_ignore_ascii_case(b"close") => Connection::Close,
+            _ => Connection::Special,
+        };
+    }
+
+    /// The lines of `X-Forwarded-For`, the last one first.
+    pub(super) fn forwarded_for(&self) -> impl Iterator<Item = &'h [u8]> {
+        self.forwarded_for.into_iter().chain(self.forwarded_before.iter().rev().copied())
+    }
+
+    pub(super) fn hints(&self) -> Hints<'h> {
         Hints { user_agent: self.user_agent, ch_mobile: self.ch_mobile, ch_platform: self.ch_platform }
     }
 
     /// Whether the browser says that no person has clicked yet: `Sec-Purpose`, `Purpose` or `X-Purpose` with `prefetch` or
     /// `preview`, or `X-Moz: prefetch`.
-    pub fn says_probe(&self) -> bool {
+    pub(super) fn says_probe(&self) -> bool {
         self.says_probe
     }
 
     /// What is wrong with `Host`, in a line.
-    pub fn doubt_of_host(&self, version: Version) -> Option<&'static str> {
+    pub(super) fn doubt_of_host(&self, version: Version) -> Option<&'static str> {
         match self.host {
             None if version == Version::HTTP_11 => Some("The Host header is missing.\n"),
             Some(_) if self.has_hosts => Some("The Host header is given more than once.\n"),
-            Some(host) if !is_host(host.as_bytes()) => {
+            Some(host) if !is_host(host) => {
                 Some("The Host header is not a host name with an optional port.\n")
             }
             _ => None,
@@ -76,12 +140,12 @@ impl<'h> Head<'h> {
 }
 
 /// A header as text; some apps put UTF-8 into theirs, and anything else is as good as absent.
-fn text(value: &HeaderValue) -> Option<&str> {
-    std::str::from_utf8(value.as_bytes()).ok()
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()
 }
 
-fn says(value: &HeaderValue, word: &str) -> bool {
-    value.as_bytes().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
+fn says(value: &[u8], word: &str) -> bool {
+    value.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// `host`, `host:port` or `[v6]:port`, in the characters of RFC 3986. An empty host is none.
@@ -101,9 +165,15 @@ fn is_host(host: &[u8]) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
 }
 
+const USER_AGENT: u8 = 1;
+const ACCEPT_LANGUAGE: u8 = 2;
+const REFERRER: u8 = 4;
+const CH_MOBILE: u8 = 8;
+const CH_PLATFORM: u8 = 16;
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 

@@ -12,8 +12,10 @@ mod deadlines;
 mod head;
 mod last_word;
 mod listener;
+mod plain;
 mod query;
 mod reply;
+mod request;
 mod request_line;
 mod thread;
 mod tls;
@@ -26,6 +28,7 @@ pub use deadlines::Deadlines;
 pub use listener::{
     BindError, Bound, ClickAddress, Drained, Edge, Options, Supplies, bind, draw_node_identity,
 };
-pub use reply::Reply;
+pub use reply::{Answer, Sentence};
+pub use request::Request;
 pub use request_line::RequestLines;
 pub use worker::{ClickOptions, WhenLogIsFull, Worker};

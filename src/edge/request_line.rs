@@ -78,14 +78,21 @@ enum HeaderLine {
 
 impl<S> RequestLines<S> {
     pub fn new(stream: S) -> Self {
-        Self {
+        Self::after(stream, &[])
+    }
+
+    /// Of a stream from which these bytes have been read already. They begin with a request.
+    pub fn after(stream: S, bytes: &[u8]) -> Self {
+        let mut lines = Self {
             stream,
             place: Place::BeforeMethod,
             held: Vec::new(),
             ready: Vec::new(),
             delivered: 0,
             header_begun: Vec::new(),
-        }
+        };
+        lines.take(bytes);
+        lines
     }
 
     /// Follows the bytes for as long as they may go on as they are: to their end, or to a target that must be looked
@@ -316,6 +323,11 @@ impl Refusal {
 /// Whether the rest of a line after the method is a path in legal bytes and a version that hyper knows.
 fn is_usual(line: &[u8]) -> bool {
     let Some((target, b" HTTP/1.1\r\n" | b" HTTP/1.0\r\n")) = line.split_last_chunk() else { return false };
+    is_legal_target(target)
+}
+
+/// Whether it is a path, perhaps with a query, in bytes that a URI may have.
+pub(super) fn is_legal_target(target: &[u8]) -> bool {
     // All of them, without a branch for each: that is the faster way through a target that is as it should be.
     let common = target.iter().fold(IN_TARGET, |common, &byte| common & BYTES[usize::from(byte)]);
     target.starts_with(b"/") && common != 0

@@ -22,14 +22,17 @@ use tokio_rustls::TlsAcceptor;
 use super::click;
 use super::connection::{self, Phase};
 use super::conversion::Postbacks;
-use super::deadlines::{Connections, Deadlines, Watched, WatchedStream};
+use super::deadlines::{Connections, Deadlines, Watched};
+use super::plain::Buffers;
 use super::reply::Reply;
+use super::request::Request;
 use super::worker::Worker;
-use crate::state::{ClickCount, CloseReason, Counters};
+use crate::state::{ClickCount, CloseReason, Counters, now};
 
 /// What the tasks of a thread share.
 struct Thread {
     worker: Worker,
+    buffers: Buffers,
     connections: Connections,
     /// Of whoever waits for the last connection to end.
     waits_for_the_last: Option<Waker>,
@@ -44,13 +47,14 @@ fn with<T>(work: impl FnOnce(&mut Thread) -> T) -> T {
     THREAD.with_borrow_mut(|thread| work(thread.as_mut().expect("the thread has begun")))
 }
 
+/// Lends what answers requests, and room to read and write them.
+pub(super) fn with_buffers<T>(work: impl FnOnce(&mut Worker, &mut Buffers) -> T) -> T {
+    with(|thread| work(&mut thread.worker, &mut thread.buffers))
+}
+
 /// Answers a request that is no postback.
-pub(super) fn handle(parts: Parts, peer: IpAddr) -> Reply {
-    with(|thread| {
-        let reply = click::handle(&mut thread.worker, &parts, peer);
-        thread.worker.recycle(parts.headers);
-        reply
-    })
+pub(super) fn handle(parts: &Parts, peer: IpAddr) -> Reply {
+    with(|thread| click::handle(&mut thread.worker, &Request::from(parts), peer, now()).into_reply())
 }
 
 /// How far the thread is on its way out, as its connections see it.
@@ -89,7 +93,8 @@ pub(super) async fn run(
 ) {
     let counters = Arc::clone(worker.counters());
     let connections = Connections::new(deadlines);
-    THREAD.set(Some(Thread { worker, connections, waits_for_the_last: None }));
+    let buffers = Buffers::default();
+    THREAD.set(Some(Thread { worker, buffers, connections, waits_for_the_last: None }));
     let (postbacks, shared) = (Arc::new(postbacks), SharedPhase::default());
     let mut accepting = JoinSet::new();
     for Listening { socket, tls } in sockets {
@@ -203,17 +208,18 @@ impl Acceptor {
         let open = Open::begin(&self.counters);
         let watched = Arc::clone(&open.watched);
         let (postbacks, phase) = (Arc::clone(&self.postbacks), self.shared.clone());
-        let stream = WatchedStream::new(stream, Arc::clone(&watched));
         // Each task takes the whole of it in, so that it goes with the task.
         match self.tls.clone() {
             None => tokio::spawn(async move {
                 let mut open = open;
-                open.ends_by = connection::serve(stream, peer.ip(), watched, &postbacks, &phase).await;
+                open.ends_by = connection::serve(stream, false, peer.ip(), watched, &postbacks, &phase).await;
             }),
             Some(acceptor) => tokio::spawn(async move {
                 let mut open = open;
                 open.ends_by = match connection::shake_hands(acceptor, stream, &watched, &phase).await {
-                    Ok(stream) => connection::serve(stream, peer.ip(), watched, &postbacks, &phase).await,
+                    Ok(stream) => {
+                        connection::serve(stream, true, peer.ip(), watched, &postbacks, &phase).await
+                    }
                     Err(reason) => reason,
                 };
             }),

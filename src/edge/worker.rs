@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use rand::rngs::SysRng;
 use rand::{Rng, SeedableRng, TryRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -47,8 +47,6 @@ pub struct Worker {
     /// `None`: clicks are not written down.
     pub(super) log: Option<ClickLog>,
     pub(super) counters: Arc<Counters>,
-    /// For the next answer: of a request that is done with.
-    pub(super) headers: HeaderMap,
     /// Where a `Location` is built.
     pub(super) scratch: Vec<u8>,
     draws: Xoshiro256PlusPlus,
@@ -75,7 +73,6 @@ impl Worker {
             click_ids,
             log,
             counters: metrics.worker(),
-            headers: HeaderMap::new(),
             scratch: Vec::with_capacity(1024),
             draws: Xoshiro256PlusPlus::from_seed(seed),
             clicks: 0,
@@ -89,13 +86,6 @@ impl Worker {
         }
         self.table.load();
         self.geo.load();
-    }
-
-    /// Takes the headers of a request that was answered, for the memory that they have: the next answer is put there. hyper, in
-    /// turn, reads its next request into the headers of that answer.
-    pub fn recycle(&mut self, mut headers: HeaderMap) {
-        headers.clear();
-        self.headers = headers;
     }
 
     pub(super) fn draw(&mut self) -> Draw {

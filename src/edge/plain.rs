@@ -1,0 +1,283 @@
+//! Plain requests are read and answered here, and hyper has no part in it.
+//!
+//! Nearly every click is a GET in HTTP/1.1 without a body: a server that knows no other request needs no machine for bodies,
+//! versions and methods, and no map of headers. For such a click, hyper's share of a turn would be about a fifth of it
+//! (`benches/compare/RESULTS.md`). So a connection begins here, and goes over to hyper with the first request that is
+//! anything else: another method or version, a body, a postback, a target that must be mended, a head that cannot be read.
+//! Hyper gets it byte by byte as it came, and keeps the connection until it ends.
+//!
+//! This promises:
+//! - An answer is the one that hyper would have given, but for the order of its headers. A request that is refused for its
+//!   form is never refused here.
+//! - Answers go out in the order of their requests, one after the other, each whole.
+//! - A connection that waits keeps no memory but for the beginning of a head, and for what its client has not taken of an
+//!   answer. No further request is read before that is gone, and at most [`OUTPUT_BYTES_MAX`] and one answer are made ahead.
+
+mod read;
+
+use std::io;
+use std::mem;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::click;
+use super::connection::Phase;
+use super::deadlines::Watched;
+use super::reply::Dates;
+use super::request_line::HEAD_BYTES_MAX;
+use super::thread::{self, SharedPhase};
+use super::worker::Worker;
+use crate::state::{CloseReason, now};
+use read::{Read, read};
+
+/// A connection as far as it is plain.
+pub(super) struct Plain<'c, S> {
+    stream: &'c mut S,
+    peer: IpAddr,
+    watched: &'c Watched,
+    phase: &'c SharedPhase,
+    /// The beginning of a head, or what follows answers that have not been taken.
+    unread: Vec<u8>,
+    /// Of answers, from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// Every answer is, and none waits in the stream.
+    is_out: bool,
+    next: Next,
+    /// Whether the end has to be said within the stream. TCP says it by itself when it is closed.
+    says_goodbye: bool,
+}
+
+/// How a connection goes on that is not plain any more.
+#[derive(Debug)]
+pub(super) enum Left {
+    Ended(CloseReason),
+    /// These bytes, and what comes after them, are hyper's.
+    ForHyper(Vec<u8>),
+}
+
+/// What is to be done when every answer is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Read,
+    /// There is more in `unread` than was answered.
+    Answer,
+    HandOver,
+    Close,
+}
+
+/// What the connections of a thread share: none of them waits while it uses it.
+pub(super) struct Buffers {
+    input: Box<[u8]>,
+    output: Vec<u8>,
+    dates: Dates,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self {
+            input: vec![0; INPUT_BYTES].into(),
+            output: Vec::with_capacity(OUTPUT_BYTES_MAX * 2),
+            dates: Dates::default(),
+        }
+    }
+}
+
+impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
+    pub fn new(
+        stream: &'c mut S,
+        says_goodbye: bool,
+        peer: IpAddr,
+        watched: &'c Watched,
+        phase: &'c SharedPhase,
+    ) -> Self {
+        Self {
+            stream,
+            peer,
+            watched,
+            phase,
+            unread: Vec::new(),
+            unsent: Vec::new(),
+            sent: 0,
+            is_out: true,
+            next: Next::Read,
+            says_goodbye,
+        }
+    }
+
+    /// Goes on until it has to wait, or is plain no more.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Left> {
+        self.watched.is_polled_by(context);
+        if let Some(reason) = self.watched.is_overdue() {
+            return Poll::Ready(Left::Ended(reason));
+        }
+        // What has already arrived is read before an idle connection is closed.
+        let mut left = self.go_on(context);
+        // A connection that has asked for nothing yet has a request on its way.
+        if left.is_pending() && self.phase.get() == Phase::Finishing && self.watched.is_idle() {
+            self.next = Next::Close;
+            left = self.go_on(context);
+        }
+        if left.is_pending() && self.phase.get() == Phase::Closing {
+            return Poll::Ready(Left::Ended(CloseReason::DrainDeadline));
+        }
+        left.map(|left| left.unwrap_or(Left::Ended(CloseReason::Broken)))
+    }
+
+    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Left>> {
+        loop {
+            ready!(self.send(context))?;
+            match self.next {
+                Next::Read => {
+                    let count = ready!(thread::with_buffers(|worker, buffers| {
+                        self.read(worker, buffers, context)
+                    }))?;
+                    match count {
+                        0 if self.unread.is_empty() => {
+                            return Poll::Ready(Ok(Left::Ended(CloseReason::Done)));
+                        }
+                        0 => return Poll::Ready(Ok(Left::Ended(CloseReason::Broken))),
+                        INPUT_BYTES => {
+                            // Who sends as fast as it is read lets the others have a turn.
+                            context.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        _ => {}
+                    }
+                }
+                Next::Answer => {
+                    let bytes = mem::take(&mut self.unread);
+                    thread::with_buffers(|worker, buffers| {
+                        self.answer(&bytes, worker, &mut buffers.output, &mut buffers.dates, context)
+                    })?;
+                }
+                Next::HandOver => {
+                    self.watched.awaits_a_head();
+                    return Poll::Ready(Ok(Left::ForHyper(mem::take(&mut self.unread))));
+                }
+                Next::Close => {
+                    if self.says_goodbye {
+                        ready!(Pin::new(&mut *self.stream).poll_shutdown(context))?;
+                    }
+                    return Poll::Ready(Ok(Left::Ended(CloseReason::Done)));
+                }
+            }
+        }
+    }
+
+    /// Reads once, and answers what is plain. Answers how many bytes that were.
+    fn read(
+        &mut self,
+        worker: &mut Worker,
+        buffers: &mut Buffers,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Buffers { input, output, dates } = buffers;
+        let mut space = ReadBuf::new(input);
+        ready!(Pin::new(&mut *self.stream).poll_read(context, &mut space))?;
+        let fresh = space.filled();
+        if fresh.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        if self.unread.is_empty() {
+            self.answer(fresh, worker, output, dates, context)?;
+        } else {
+            let mut bytes = mem::take(&mut self.unread);
+            bytes.extend_from_slice(fresh);
+            self.answer(&bytes, worker, output, dates, context)?;
+        }
+        Poll::Ready(Ok(fresh.len()))
+    }
+
+    /// Answers what is plain of these bytes, writes as much of the answers as is taken, and keeps the rest of both.
+    fn answer(
+        &mut self,
+        bytes: &[u8],
+        worker: &mut Worker,
+        output: &mut Vec<u8>,
+        dates: &mut Dates,
+        context: &mut Context<'_>,
+    ) -> io::Result<()> {
+        // A connection that panicked may have left something.
+        output.clear();
+        let mut rest = bytes;
+        self.next = loop {
+            if output.len() >= OUTPUT_BYTES_MAX {
+                break Next::Answer;
+            }
+            match read(rest) {
+                Read::Plain { request, bytes, is_last } => {
+                    rest = &rest[bytes..];
+                    let at = now();
+                    let answer = click::handle(worker, &request, self.peer, at);
+                    let closes = is_last || answer.closes() || self.phase.get() != Phase::Serving;
+                    answer.write(closes, dates.text(at), output);
+                    if closes {
+                        break Next::Close;
+                    }
+                }
+                Read::Unfinished => break Next::Read,
+                Read::Other => break Next::HandOver,
+            }
+        };
+        // What follows the last request is nobody's.
+        if self.next != Next::Close {
+            self.unread = rest.to_vec();
+        }
+        if output.is_empty() {
+            self.watched.has_begun_a_head();
+            return Ok(());
+        }
+        self.is_out = false;
+        let mut sent = 0;
+        while sent < output.len() {
+            match Pin::new(&mut *self.stream).poll_write(context, &output[sent..])? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(count) => sent += count,
+                Poll::Pending => {
+                    self.unsent = output[sent..].to_vec();
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on until every answer is out.
+    fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_out {
+            return Poll::Ready(Ok(()));
+        }
+        while self.sent < self.unsent.len() {
+            let written = Pin::new(&mut *self.stream).poll_write(context, &self.unsent[self.sent..])?;
+            let Poll::Ready(count) = written else {
+                self.watched.awaits_its_client();
+                return Poll::Pending;
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += count;
+        }
+        if Pin::new(&mut *self.stream).poll_flush(context)?.is_pending() {
+            self.watched.awaits_its_client();
+            return Poll::Pending;
+        }
+        (self.unsent, self.sent, self.is_out) = (Vec::new(), 0, true);
+        if self.unread.is_empty() {
+            self.watched.is_idle_from_now();
+        } else {
+            self.watched.awaits_a_head();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// As much as is read at once.
+const INPUT_BYTES: usize = HEAD_BYTES_MAX;
+
+/// Of answers to requests that came together, so many bytes are collected before they go out.
+const OUTPUT_BYTES_MAX: usize = 16 * 1024;
