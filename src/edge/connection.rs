@@ -70,24 +70,38 @@ pub(super) async fn shake_hands(
 }
 
 /// Serves a connection until either side is done, and says how it ended. It must be a task of its own: what wakes it is told
-/// by its first turn. A stream that `says_goodbye` has an end of its own to say before it is closed, as TLS does.
+/// by its first turn.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
-    says_goodbye: bool,
+    mut plain: Plain,
     peer: IpAddr,
     watched: Arc<Watched>,
     postbacks: &Postbacks,
     phase: &SharedPhase,
 ) -> CloseReason {
-    let mut plain = Plain::new(&mut stream, says_goodbye, peer, &watched, phase);
-    match poll_fn(|context| plain.poll(context)).await {
+    let plain = poll_fn(|context| {
+        watched.is_polled_by(context);
+        plain.turn(&mut stream, context)
+    });
+    match plain.await {
         Left::Ended(reason) => reason,
-        // On the heap, so that a connection without it has not to make room for it.
-        Left::ForHyper(bytes) => Box::pin(with_hyper(stream, bytes, peer, watched, postbacks, phase)).await,
+        Left::ForHyper(bytes) => serve_by_hyper(stream, bytes, peer, watched, postbacks, phase).await,
     }
 }
 
-/// The same by hyper, from these bytes on.
+/// The same for a connection that has ceased to be plain, with these bytes.
+pub(super) async fn serve_by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    bytes: Vec<u8>,
+    peer: IpAddr,
+    watched: Arc<Watched>,
+    postbacks: &Postbacks,
+    phase: &SharedPhase,
+) -> CloseReason {
+    // On the heap, so that a connection without it has not to make room for it.
+    Box::pin(with_hyper(stream, bytes, peer, watched, postbacks, phase)).await
+}
+
 async fn with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     bytes: Vec<u8>,

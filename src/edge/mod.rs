@@ -3,6 +3,7 @@
 //! Everything that a click needs is at hand: the live table and geo databases are read through the worker's own
 //! cached pointers, and no click waits for anything but its socket. Postbacks wait for the ledger, beside the clicks.
 
+mod acceptor;
 mod click;
 mod click_ids;
 mod client_ip;

@@ -19,6 +19,7 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,12 +34,11 @@ use super::worker::Worker;
 use crate::state::{CloseReason, now};
 use read::{Read, read};
 
-/// A connection as far as it is plain.
-pub(super) struct Plain<'c, S> {
-    stream: &'c mut S,
+/// What is to be kept of a connection as long as it is plain.
+pub(super) struct Plain {
     peer: IpAddr,
-    watched: &'c Watched,
-    phase: &'c SharedPhase,
+    watched: Arc<Watched>,
+    phase: SharedPhase,
     /// The beginning of a head, or what follows answers that have not been taken.
     unread: Vec<u8>,
     /// Of answers, from `sent` on.
@@ -86,16 +86,11 @@ impl Default for Buffers {
     }
 }
 
-impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
-    pub fn new(
-        stream: &'c mut S,
-        says_goodbye: bool,
-        peer: IpAddr,
-        watched: &'c Watched,
-        phase: &'c SharedPhase,
-    ) -> Self {
+impl Plain {
+    /// A connection that has neither read nor written. Where it `says_goodbye`, its stream has an end of its own to say before it
+    /// is closed, as TLS does.
+    pub fn new(peer: IpAddr, says_goodbye: bool, watched: Arc<Watched>, phase: SharedPhase) -> Self {
         Self {
-            stream,
             peer,
             watched,
             phase,
@@ -108,18 +103,20 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
         }
     }
 
-    /// Goes on until it has to wait, or is plain no more.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Left> {
-        self.watched.is_polled_by(context);
+    /// Goes on until it has to wait, or is plain no more. Always with the same stream, or with what has become of it.
+    pub fn turn<S>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<Left>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         if let Some(reason) = self.watched.is_overdue() {
             return Poll::Ready(Left::Ended(reason));
         }
         // What has already arrived is read before an idle connection is closed.
-        let mut left = self.go_on(context);
+        let mut left = self.go_on(stream, context);
         // A connection that has asked for nothing yet has a request on its way.
         if left.is_pending() && self.phase.get() == Phase::Finishing && self.watched.is_idle() {
             self.next = Next::Close;
-            left = self.go_on(context);
+            left = self.go_on(stream, context);
         }
         if left.is_pending() && self.phase.get() == Phase::Closing {
             return Poll::Ready(Left::Ended(CloseReason::DrainDeadline));
@@ -127,13 +124,16 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
         left.map(|left| left.unwrap_or(Left::Ended(CloseReason::Broken)))
     }
 
-    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Left>> {
+    fn go_on<S>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<io::Result<Left>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         loop {
-            ready!(self.send(context))?;
+            ready!(self.send(stream, context))?;
             match self.next {
                 Next::Read => {
                     let count = ready!(thread::with_buffers(|worker, buffers| {
-                        self.read(worker, buffers, context)
+                        self.read(stream, worker, buffers, context)
                     }))?;
                     match count {
                         0 if self.unread.is_empty() => {
@@ -151,7 +151,8 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
                 Next::Answer => {
                     let bytes = mem::take(&mut self.unread);
                     thread::with_buffers(|worker, buffers| {
-                        self.answer(&bytes, worker, &mut buffers.output, &mut buffers.dates, context)
+                        self.answer(&bytes, worker, &mut buffers.output, &mut buffers.dates);
+                        self.write(stream, &buffers.output, context)
                     })?;
                 }
                 Next::HandOver => {
@@ -160,7 +161,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
                 }
                 Next::Close => {
                     if self.says_goodbye {
-                        ready!(Pin::new(&mut *self.stream).poll_shutdown(context))?;
+                        ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
                     }
                     return Poll::Ready(Ok(Left::Ended(CloseReason::Done)));
                 }
@@ -169,38 +170,34 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
     }
 
     /// Reads once, and answers what is plain. Answers how many bytes that were.
-    fn read(
+    fn read<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
+        stream: &mut S,
         worker: &mut Worker,
         buffers: &mut Buffers,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let Buffers { input, output, dates } = buffers;
         let mut space = ReadBuf::new(input);
-        ready!(Pin::new(&mut *self.stream).poll_read(context, &mut space))?;
+        ready!(Pin::new(&mut *stream).poll_read(context, &mut space))?;
         let fresh = space.filled();
         if fresh.is_empty() {
             return Poll::Ready(Ok(0));
         }
         if self.unread.is_empty() {
-            self.answer(fresh, worker, output, dates, context)?;
+            self.answer(fresh, worker, output, dates);
         } else {
             let mut bytes = mem::take(&mut self.unread);
             bytes.extend_from_slice(fresh);
-            self.answer(&bytes, worker, output, dates, context)?;
+            self.answer(&bytes, worker, output, dates);
         }
-        Poll::Ready(Ok(fresh.len()))
+        let count = fresh.len();
+        self.write(stream, output, context)?;
+        Poll::Ready(Ok(count))
     }
 
-    /// Answers what is plain of these bytes, writes as much of the answers as is taken, and keeps the rest of both.
-    fn answer(
-        &mut self,
-        bytes: &[u8],
-        worker: &mut Worker,
-        output: &mut Vec<u8>,
-        dates: &mut Dates,
-        context: &mut Context<'_>,
-    ) -> io::Result<()> {
+    /// Answers what is plain of these bytes, and keeps the rest of them.
+    fn answer(&mut self, bytes: &[u8], worker: &mut Worker, output: &mut Vec<u8>, dates: &mut Dates) {
         // A connection that panicked may have left something.
         output.clear();
         let mut rest = bytes;
@@ -227,6 +224,13 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
         if self.next != Next::Close {
             self.unread = rest.to_vec();
         }
+    }
+
+    /// Writes as much of the answers as is taken at once, and keeps the rest.
+    fn write<S>(&mut self, stream: &mut S, output: &[u8], context: &mut Context<'_>) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         if output.is_empty() {
             self.watched.has_begun_a_head();
             return Ok(());
@@ -234,7 +238,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
         self.is_out = false;
         let mut sent = 0;
         while sent < output.len() {
-            match Pin::new(&mut *self.stream).poll_write(context, &output[sent..])? {
+            match Pin::new(&mut *stream).poll_write(context, &output[sent..])? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(count) => sent += count,
                 Poll::Pending => {
@@ -247,12 +251,15 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
     }
 
     /// Goes on until every answer is out.
-    fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn send<S>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         if self.is_out {
             return Poll::Ready(Ok(()));
         }
         while self.sent < self.unsent.len() {
-            let written = Pin::new(&mut *self.stream).poll_write(context, &self.unsent[self.sent..])?;
+            let written = Pin::new(&mut *stream).poll_write(context, &self.unsent[self.sent..])?;
             let Poll::Ready(count) = written else {
                 self.watched.awaits_its_client();
                 return Poll::Pending;
@@ -262,7 +269,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Plain<'c, S> {
             }
             self.sent += count;
         }
-        if Pin::new(&mut *self.stream).poll_flush(context)?.is_pending() {
+        if Pin::new(&mut *stream).poll_flush(context)?.is_pending() {
             self.watched.awaits_its_client();
             return Poll::Pending;
         }

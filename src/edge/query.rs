@@ -61,8 +61,7 @@ pub fn parse<'a>(path: &'a str, query: Option<&'a str>) -> Result<Query<'a>, Que
     let mut affiliate = None;
     let mut subs: [Option<Cow<'a, str>>; SUBS] = Default::default();
     let mut subs_cut = 0;
-    for pair in query.unwrap_or_default().split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in pairs(query.unwrap_or_default()) {
         match name.as_bytes() {
             b"id" => set_once(&mut link, value, Parameter::Id)?,
             b"aff_id" => set_once(&mut affiliate, value, Parameter::AffId)?,
@@ -101,6 +100,29 @@ fn id_in_path(path: &str) -> Result<Option<&str>, QueryError> {
             _ => Err(QueryError::OtherPath),
         },
     }
+}
+
+/// Names and values, as they stand there. In one pass: the parts are so short that to search for the end of each costs more.
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = Some(query);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let mut equals = None;
+        let mut end = text.len();
+        for (at, byte) in text.bytes().enumerate() {
+            match byte {
+                b'=' if equals.is_none() => equals = Some(at),
+                b'&' => {
+                    end = at;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        rest = text.get(end + 1..);
+        let pair = &text[..end];
+        Some(equals.map_or((pair, ""), |equals| (&pair[..equals], &pair[equals + 1..])))
+    })
 }
 
 fn set_once<'a>(slot: &mut Option<&'a str>, value: &'a str, parameter: Parameter) -> Result<(), QueryError> {

@@ -6,21 +6,20 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use http::request::Parts;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::acceptor::Acceptor;
 use super::click;
-use super::connection::{self, Phase};
+use super::connection::Phase;
 use super::conversion::Postbacks;
 use super::deadlines::{Connections, Deadlines, Watched};
 use super::plain::Buffers;
@@ -79,7 +78,7 @@ impl SharedPhase {
 
 /// A socket that listens, and what its connections begin with.
 pub(super) struct Listening {
-    pub socket: StdListener,
+    pub socket: TcpListener,
     pub tls: Option<TlsAcceptor>,
 }
 
@@ -147,96 +146,16 @@ async fn wait_for_the_last() {
     .await;
 }
 
-/// One socket of the thread.
-struct Acceptor {
-    postbacks: Arc<Postbacks>,
-    counters: Arc<Counters>,
-    phase: watch::Receiver<Phase>,
-    shared: SharedPhase,
-    tls: Option<TlsAcceptor>,
-}
-
-impl Acceptor {
-    /// Accepts until the drain. Nothing that happens to one connection ends the loop.
-    async fn run(mut self, socket: StdListener) {
-        let listener = match TcpListener::from_std(socket) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, "a listening socket could not be registered; this thread takes no clicks on it");
-                return;
-            }
-        };
-        while matches!(*self.phase.borrow_and_update(), Phase::Serving | Phase::LastAnswers) {
-            let accepted = tokio::select! {
-                biased;
-                changed = self.phase.changed() => match changed {
-                    Ok(()) => continue,
-                    // Nobody is left to drain it.
-                    Err(_) => break,
-                },
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.serve(stream, peer),
-                Err(error) => {
-                    self.counters.accept_failed();
-                    if !is_of_one_connection(&error) {
-                        tracing::warn!(%error, "cannot accept connections; trying again");
-                        // Out of descriptors or memory: at once would only spin.
-                        tokio::time::sleep(ACCEPT_BACKOFF).await;
-                    }
-                }
-            }
-        }
-        self.take_the_queue(listener);
-    }
-
-    /// Serves what waits in the socket's queue, then closes the socket: closing alone would reset it. A connection
-    /// that is completed between the last look and the close is reset all the same, before it was answered.
-    fn take_the_queue(&self, listener: TcpListener) {
-        let Ok(socket) = listener.into_std() else { return };
-        while let Ok((stream, peer)) = socket.accept() {
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
-                self.serve(stream, peer);
-            }
-        }
-    }
-
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        let open = Open::begin(&self.counters);
-        let watched = Arc::clone(&open.watched);
-        let (postbacks, phase) = (Arc::clone(&self.postbacks), self.shared.clone());
-        // Each task takes the whole of it in, so that it goes with the task.
-        match self.tls.clone() {
-            None => tokio::spawn(async move {
-                let mut open = open;
-                open.ends_by = connection::serve(stream, false, peer.ip(), watched, &postbacks, &phase).await;
-            }),
-            Some(acceptor) => tokio::spawn(async move {
-                let mut open = open;
-                open.ends_by = match connection::shake_hands(acceptor, stream, &watched, &phase).await {
-                    Ok(stream) => {
-                        connection::serve(stream, true, peer.ip(), watched, &postbacks, &phase).await
-                    }
-                    Err(reason) => reason,
-                };
-            }),
-        };
-    }
-}
-
 /// A connection while it is open, whatever becomes of its task.
-struct Open {
+pub(super) struct Open {
     key: usize,
-    watched: Arc<Watched>,
+    pub watched: Arc<Watched>,
     counters: Arc<Counters>,
-    ends_by: CloseReason,
+    pub ends_by: CloseReason,
 }
 
 impl Open {
-    fn begin(counters: &Arc<Counters>) -> Self {
+    pub fn begin(counters: &Arc<Counters>) -> Self {
         counters.connection_opened();
         let (key, watched) = with(|thread| thread.connections.open());
         // Unless it is told otherwise, the task has panicked.
@@ -264,20 +183,4 @@ impl Drop for Open {
     }
 }
 
-/// Errors of a connection that went away before it was accepted (see accept(2), "Error handling").
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-    )
-}
-
 const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
-
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

@@ -1,0 +1,223 @@
+//! One listening socket of one thread: connections are taken from it until the drain, and nothing that happens to one of them
+//! ends the loop.
+//!
+//! A click often is the only request of its connection, and often there before the connection is accepted. So a connection
+//! has its first turn before the system is told to watch it: one that was answered and is done never is, which saves two of
+//! its seven system calls. With TLS there is a handshake to wait for, and no such turn.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{self, Phase};
+use super::conversion::Postbacks;
+use super::plain::{Left, Plain};
+use super::thread::{Open, SharedPhase};
+use crate::state::Counters;
+
+/// What the connections of a socket begin with.
+pub(super) struct Acceptor {
+    pub postbacks: Arc<Postbacks>,
+    pub counters: Arc<Counters>,
+    pub phase: watch::Receiver<Phase>,
+    /// The same, as the connections see it.
+    pub shared: SharedPhase,
+    pub tls: Option<TlsAcceptor>,
+}
+
+impl Acceptor {
+    /// Accepts until the drain, and then what is left in the queue.
+    pub async fn run(mut self, socket: TcpListener) {
+        #[expect(
+            deprecated,
+            reason = "what follows it is unsafe for types that lie about their descriptor; a socket of std does not"
+        )]
+        let registered = AsyncFd::with_interest(socket, Interest::READABLE);
+        let listener = match registered {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "a listening socket could not be registered; this thread takes no clicks on it");
+                return;
+            }
+        };
+        while matches!(*self.phase.borrow_and_update(), Phase::Serving | Phase::LastAnswers) {
+            let mut ready = tokio::select! {
+                biased;
+                changed = self.phase.changed() => match changed {
+                    Ok(()) => continue,
+                    // Nobody is left to drain it.
+                    Err(_) => break,
+                },
+                ready = listener.readable() => match ready {
+                    Ok(ready) => ready,
+                    // The runtime ends.
+                    Err(_) => break,
+                },
+            };
+            let mut failed = None;
+            for _ in 0..ACCEPTED_AT_ONCE {
+                match ready.try_io(|listener| accept(listener.get_ref())) {
+                    // None is left.
+                    Err(_) => break,
+                    Ok(Ok((stream, peer))) => self.begin(stream, peer),
+                    Ok(Err(error)) => {
+                        self.counters.accept_failed();
+                        if !is_of_one_connection(&error) {
+                            failed = Some(error);
+                            break;
+                        }
+                    }
+                }
+            }
+            match failed {
+                // Those that were accepted get a turn.
+                None => tokio::task::yield_now().await,
+                Some(error) => {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    // Out of descriptors or memory: at once would only spin.
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
+            }
+        }
+        // To close the socket alone would reset what waits in its queue. A connection that is completed between the last look
+        // and the close is reset all the same, before it was answered.
+        let socket = listener.into_inner();
+        while let Ok((stream, peer)) = accept(&socket) {
+            self.begin(stream, peer);
+        }
+    }
+
+    fn begin(&self, stream: StdStream, peer: SocketAddr) {
+        let mut open = Open::begin(&self.counters);
+        let peer = peer.ip();
+        let mut plain = Plain::new(peer, self.tls.is_some(), Arc::clone(&open.watched), self.shared.clone());
+        let mut stream = Unregistered(stream);
+        let mut for_hyper = None;
+        if self.tls.is_none() {
+            let turn = || plain.turn(&mut stream, &mut Context::from_waker(Waker::noop()));
+            // This is no task of the connection's own, for which the runtime would do the same. What panics is not looked at again.
+            match catch_unwind(AssertUnwindSafe(turn)) {
+                Ok(Poll::Ready(Left::Ended(reason))) => {
+                    open.ends_by = reason;
+                    return;
+                }
+                Ok(Poll::Ready(Left::ForHyper(bytes))) => for_hyper = Some(bytes),
+                Ok(Poll::Pending) => {}
+                Err(_) => return,
+            }
+        }
+        let stream = match TcpStream::from_std(stream.0) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be registered");
+                return;
+            }
+        };
+        let watched = Arc::clone(&open.watched);
+        let (postbacks, phase) = (Arc::clone(&self.postbacks), self.shared.clone());
+        // Each task takes the whole of it in, so that it goes with the task.
+        match (self.tls.clone(), for_hyper) {
+            (None, None) => tokio::spawn(async move {
+                let mut open = open;
+                open.ends_by = connection::serve(stream, plain, peer, watched, &postbacks, &phase).await;
+            }),
+            (None, Some(bytes)) => tokio::spawn(async move {
+                let mut open = open;
+                open.ends_by =
+                    connection::serve_by_hyper(stream, bytes, peer, watched, &postbacks, &phase).await;
+            }),
+            (Some(acceptor), _) => tokio::spawn(async move {
+                let mut open = open;
+                open.ends_by = match connection::shake_hands(acceptor, stream, &watched, &phase).await {
+                    Ok(stream) => connection::serve(stream, plain, peer, watched, &postbacks, &phase).await,
+                    Err(reason) => reason,
+                };
+            }),
+        };
+    }
+}
+
+/// A stream that nothing wakes: where it would wait, it must be registered, and then be tried again.
+struct Unregistered(StdStream);
+
+impl AsyncRead for Unregistered {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        at_once(|| (&self.0).read(buffer.initialize_unfilled())).map_ok(|count| buffer.advance(count))
+    }
+}
+
+impl AsyncWrite for Unregistered {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        at_once(|| (&self.0).write(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn at_once<T>(mut work: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
+    loop {
+        match work() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return Poll::Ready(done),
+        }
+    }
+}
+
+/// The next connection of the queue, not blocking.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn accept(listener: &TcpListener) -> io::Result<(StdStream, SocketAddr)> {
+    use rustix::net::{SocketFlags, acceptfrom_with};
+
+    let (stream, peer) = acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    // The peer of a TCP connection has an address, unless it was gone before it was asked for.
+    Ok((stream.into(), peer.ok_or(ErrorKind::ConnectionAborted)?))
+}
+
+/// The next connection of the queue, not blocking.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn accept(listener: &TcpListener) -> io::Result<(StdStream, SocketAddr)> {
+    let (stream, peer) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    Ok((stream, peer))
+}
+
+/// Errors of a connection that went away before it was accepted (see accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+            | ErrorKind::TimedOut
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+    )
+}
+
+/// Then those that are open get a turn.
+const ACCEPTED_AT_ONCE: usize = 64;
+
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
