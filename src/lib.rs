@@ -33,19 +33,23 @@
 //! # The path of a click
 //!
 //! ```text
-//! edge::thread       accept, on the thread that will answer; its deadlines are looked at by a sweep
+//! edge::acceptor     accept, on the thread that will answer; its deadlines are looked at by a sweep
 //! edge::tls          where the address has it, a session
-//! edge::request_line bytes that a URI may not have are encoded, what cannot be mended is refused
-//! edge::connection   hyper reads the head
+//! edge::plain        the head, if it is a GET that leaves nothing to wonder about, as nearly all are
 //! edge::click        query → address → place → device → Click
 //!                    → the live table and its caps, loaded once → routing::decide → charged to the caps
-//!                    → click id, signed → destination → written down → counters → reply
-//! edge::connection   hyper writes
+//!                    → click id, signed → destination → written down → counters → answer
+//! edge::plain        the answer is written
+//!
+//! and from the first request on that is anything else, for the rest of the connection:
+//!
+//! edge::request_line bytes that a URI may not have are encoded, what cannot be mended is refused
+//! edge::connection   hyper reads the head; edge::click as above, or a postback; hyper writes
 //! ```
 //!
-//! [`edge::handle`] is a plain function, and allocates nothing but the `Location`. It waits for nothing, and a worker shares nothing that it writes, but for the tokens of
-//! caps ([`state::CapCell`]): of those it takes one for each cap of the offer, or none. A click that comes too late for one is
-//! decided again.
+//! [`edge::handle`] is a plain function, and allocates nothing. It waits for nothing, and a worker shares nothing that it writes,
+//! but for the tokens of caps ([`state::CapCell`]): of those it takes one for each cap of the offer, or none. A click that comes
+//! too late for one is decided again.
 //!
 //! # The path of a record
 //!

@@ -16,6 +16,7 @@ pub struct Shape {
     pub close: bool,
     /// Visitors come through a load balancer, which tells their addresses in `X-Forwarded-For`.
     pub forwarded: bool,
+    pub tls: bool,
 }
 
 /// What wrk counted.
@@ -77,7 +78,15 @@ pub fn script(directory: &Path, name: &str, requests: &[String]) -> PathBuf {
 }
 
 /// Runs wrk, and insists that nothing failed.
-pub fn wrk(address: SocketAddr, script: &Path, connections: u64, threads: u64, seconds: u64) -> Sent {
+pub fn wrk(
+    address: SocketAddr,
+    script: &Path,
+    connections: u64,
+    threads: u64,
+    tls: bool,
+    seconds: u64,
+) -> Sent {
+    let scheme = if tls { "https" } else { "http" };
     let output = Command::new("wrk")
         .arg(format!("-c{connections}"))
         .arg(format!("-t{threads}"))
@@ -86,7 +95,7 @@ pub fn wrk(address: SocketAddr, script: &Path, connections: u64, threads: u64, s
         .arg("--timeout=60s")
         .arg("-s")
         .arg(script)
-        .arg(format!("http://{address}"))
+        .arg(format!("{scheme}://{address}"))
         .output()
         .unwrap_or_else(|error| panic!("cannot run wrk ({error}): benches/compare/run installs it"));
     let text = String::from_utf8_lossy(&output.stdout);

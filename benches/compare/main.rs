@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 use cores::{LOAD, SERVER, on_cores, stay_on};
 use load::{Sent, Shape};
 use report::Spread;
-use servers::{Server, Times};
+use servers::{Certificate, Server, Times};
 use support::store::Rows;
 
 fn main() {
@@ -129,24 +129,27 @@ pub struct Case {
     pub shape: Shape,
 }
 
-/// TLS is to come here, as a case of its own, once the click listener speaks it.
-const CASES: [Case; 5] = [
-    case("keep-alive, 64 connections", 64, false, true),
-    case("keep-alive, 1 connection", 1, false, true),
-    case("keep-alive, 1,000 connections", 1_000, false, true),
-    case("one connection per click, 64 at a time", 64, true, true),
-    case("keep-alive, 64 connections, no X-Forwarded-For", 64, false, false),
+const CASES: [Case; 6] = [
+    case("keep-alive, 64 connections", KEEP_ALIVE),
+    case("keep-alive, 1 connection", Shape { connections: 1, ..KEEP_ALIVE }),
+    case("keep-alive, 1,000 connections", Shape { connections: 1_000, ..KEEP_ALIVE }),
+    case("one connection per click, 64 at a time", Shape { close: true, ..KEEP_ALIVE }),
+    case("TLS, one connection per click, 64 at a time", Shape { close: true, tls: true, ..KEEP_ALIVE }),
+    case("keep-alive, 64 connections, no X-Forwarded-For", Shape { forwarded: false, ..KEEP_ALIVE }),
 ];
 
-const fn case(name: &'static str, connections: u64, close: bool, forwarded: bool) -> Case {
-    Case { name, shape: Shape { connections, close, forwarded } }
+const KEEP_ALIVE: Shape = Shape { connections: 64, close: false, forwarded: true, tls: false };
+
+const fn case(name: &'static str, shape: Shape) -> Case {
+    Case { name, shape }
 }
 
 impl Bench<'_> {
     fn run(&self) -> Found {
+        let certificate = Certificate::written_to(self.directory);
         let servers = [
-            Server::smartlink(LINKS, 1, self.geo, &[SERVER]),
-            Server::nginx_fixed(self.directory),
+            Server::smartlink(LINKS, 1, self.geo, Some(&certificate), &[SERVER]),
+            Server::nginx_fixed(self.directory, &certificate),
             Server::nginx_same_job(self.directory, LINKS, self.geo),
             Server::bare(),
         ];
@@ -169,14 +172,18 @@ impl Bench<'_> {
         let requests = load::requests(LINKS.links, case.shape);
         let script = load::script(self.directory, "wrk", &requests);
         let empty = |server: &Server| ServerFound { name: server.name, rounds: Vec::new() };
-        let mut found: Vec<_> = servers.iter().map(empty).collect();
+        let servers = servers.iter().filter(|server| !case.shape.tls || server.tls_address.is_some());
+        let servers: Vec<&Server> = servers.collect();
+        let mut found: Vec<_> = servers.iter().map(|server| empty(server)).collect();
         // The very first round only warms up.
         let first = if case.name == CASES[0].name { 0 } else { 1 };
         for round in first..=ROUNDS {
             for (server, found) in servers.iter().zip(&mut found) {
                 let before = server.before();
                 let seconds = if round == 0 { 1 } else { ROUND_SECONDS };
-                let sent = load::wrk(server.address, &script, case.shape.connections, 1, seconds);
+                let Shape { connections, tls, .. } = case.shape;
+                let address = if tls { server.tls_address.expect("it was asked") } else { server.address };
+                let sent = load::wrk(address, &script, connections, 1, tls, seconds);
                 let spent = server.spent(&before);
                 server.check(&before, sent, case.shape.connections);
                 if round > 0 {
@@ -192,7 +199,7 @@ impl Bench<'_> {
     /// A network of a hundred thousand links, quiet and while all of it is read, compiled and published every second.
     fn publishing(&self, half: f64) -> PublishingFound {
         println!("publishing …");
-        let server = Server::smartlink(MANY_LINKS, 1, self.geo, &[SERVER]);
+        let server = Server::smartlink(MANY_LINKS, 1, self.geo, None, &[SERVER]);
         let requests = load::requests(MANY_LINKS.links, CASES[0].shape);
         let mut waits = [Vec::new(), Vec::new()];
         let mut tables = 0;
@@ -225,13 +232,14 @@ impl Bench<'_> {
     fn two_threads(&self) -> (Spread, Spread, Spread) {
         println!("two threads …");
         let both = [SERVER, LOAD];
-        let servers = [2, 1].map(|threads| Server::smartlink(LINKS, threads, self.geo, &both));
+        let servers = [2, 1].map(|threads| Server::smartlink(LINKS, threads, self.geo, None, &both));
         let script = load::script(self.directory, "wrk", &load::requests(LINKS.links, CASES[0].shape));
         let mut rates = [Vec::new(), Vec::new()];
         for _ in 0..THREAD_ROUNDS {
             for (server, rates) in servers.iter().zip(&mut rates) {
                 let before = server.before();
-                let sent = on_cores(&both, || load::wrk(server.address, &script, 64, 2, ROUND_SECONDS));
+                let sent =
+                    on_cores(&both, || load::wrk(server.address, &script, 64, 2, false, ROUND_SECONDS));
                 server.check(&before, sent, 64);
                 rates.push(sent.a_second());
             }

@@ -72,7 +72,10 @@ fn write(text: &mut String, found: &Found, has_geo: bool) -> std::fmt::Result {
     for case in &found.cases {
         table(text, case)?;
     }
-    writeln!(text, "TLS: not measured; the click listener does not speak it yet.\n")?;
+    writeln!(
+        text,
+        "- TLS: the same certificate with an ECDSA key on P-256 for both servers, TLS 1.3, a whole handshake for each click: wrk resumes no sessions."
+    )?;
     writeln!(
         text,
         "- {SMARTLINK}: release build, {} links of four entries (one of them a rule by country and sub id), click log, metrics, geo, all as by default.",
@@ -105,24 +108,21 @@ fn write(text: &mut String, found: &Found, has_geo: bool) -> std::fmt::Result {
 }
 
 fn goals(text: &mut String, found: &Found) -> std::fmt::Result {
-    let [keep_alive, _, _, close, direct] = found.cases.as_slice() else { panic!("a case is missing") };
-    let rows = [
-        ("CPU, keep-alive, 64: ours ÷ nginx fixed", ratio(keep_alive, NGINX_FIXED), Some(0.95)),
-        ("CPU, keep-alive, 64: ours ÷ nginx same job", ratio(keep_alive, NGINX_SAME_JOB), Some(0.55)),
-        ("CPU, keep-alive, 64: ours ÷ bare epoll", ratio(keep_alive, BARE), Some(1.45)),
-        ("CPU, one connection per click: ours ÷ nginx fixed", ratio(close, NGINX_FIXED), Some(1.0)),
-        ("p99 at half of the peak: ours ÷ nginx fixed", found.latency.p99_by_nginx, Some(1.0)),
-        ("p99 while 100,000 links are published every second ÷ without", found.publishing.p99_by_quiet, None),
-        ("CPU, no X-Forwarded-For: ours ÷ nginx fixed", ratio(direct, NGINX_FIXED), Some(0.95)),
-        ("CPU, no X-Forwarded-For: ours ÷ nginx same job", ratio(direct, NGINX_SAME_JOB), Some(0.55)),
-        ("CPU, no X-Forwarded-For: ours ÷ bare epoll", ratio(direct, BARE), Some(1.45)),
+    let [keep_alive, _, _, close, tls, direct] = found.cases.as_slice() else { panic!("a case is missing") };
+    let rows: [(&str, Spread, f64); 10] = [
+        ("CPU, keep-alive, 64: ours ÷ nginx fixed", ratio(keep_alive, NGINX_FIXED), 0.95),
+        ("CPU, keep-alive, 64: ours ÷ nginx same job", ratio(keep_alive, NGINX_SAME_JOB), 0.55),
+        ("CPU, keep-alive, 64: ours ÷ bare epoll", ratio(keep_alive, BARE), 1.45),
+        ("CPU, one connection per click: ours ÷ nginx fixed", ratio(close, NGINX_FIXED), 1.0),
+        ("CPU, TLS, one connection per click: ours ÷ nginx fixed", ratio(tls, NGINX_FIXED), 1.0),
+        ("p99 at half of the peak: ours ÷ nginx fixed", found.latency.p99_by_nginx, 1.0),
+        ("p99 while 100,000 links are published every second ÷ without", found.publishing.p99_by_quiet, 1.1),
+        ("CPU, no X-Forwarded-For: ours ÷ nginx fixed", ratio(direct, NGINX_FIXED), 0.95),
+        ("CPU, no X-Forwarded-For: ours ÷ nginx same job", ratio(direct, NGINX_SAME_JOB), 0.55),
+        ("CPU, no X-Forwarded-For: ours ÷ bare epoll", ratio(direct, BARE), 1.45),
     ];
     writeln!(text, "| ratio, round by round | measured | wanted | |\n| --- | --- | --- | --- |")?;
     for (what, ratio, at_most) in rows {
-        let Some(at_most) = at_most else {
-            writeln!(text, "| {what} | {ratio:.2} | – | |")?;
-            continue;
-        };
         let verdict = if ratio.median <= at_most { "reached" } else { "**missed**" };
         writeln!(text, "| {what} | {ratio:.2} | ≤ {at_most:.2} | {verdict} |")?;
     }

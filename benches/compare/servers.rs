@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::cores::{SERVER, on_cores};
 use crate::load;
+use crate::support::certificate::Authority;
 use crate::support::http::Connection;
 use crate::support::node::{Metrics, Node, Setup};
 use crate::support::store::{ENTRIES, Rows};
@@ -19,6 +20,7 @@ use crate::support::wait;
 pub struct Server {
     pub name: &'static str,
     pub address: SocketAddr,
+    pub tls_address: Option<SocketAddr>,
     /// The one process whose time counts.
     process: u32,
     kind: Kind,
@@ -31,6 +33,12 @@ enum Kind {
     /// With its access log, if it keeps one.
     Nginx(Option<PathBuf>),
     Bare,
+}
+
+/// Of both servers that are compared over TLS: paths of PEM files.
+pub struct Certificate {
+    chain: String,
+    key: String,
 }
 
 /// What a server had done before a round.
@@ -57,9 +65,21 @@ pub const BARE: &str = "bare epoll loop";
 
 impl Server {
     /// With a click log, metrics, a geo database and everything else as a node has it by default.
-    pub fn smartlink(rows: Rows, threads: u64, geo: &Path, cores: &[usize]) -> Self {
-        let setup = Setup::new().start_ready().kill();
+    pub fn smartlink(
+        rows: Rows,
+        threads: u64,
+        geo: &Path,
+        certificate: Option<&Certificate>,
+        cores: &[usize],
+    ) -> Self {
+        let mut setup = Setup::new().start_ready().kill();
         rows.fill(&setup.path().join("data/smartlink.sqlite3"));
+        if let Some(Certificate { chain, key }) = certificate {
+            setup = setup
+                .setting("edge.tls_listen = [\"127.0.0.1:0\"]")
+                .setting(&format!("edge.tls_certificate_file = {chain:?}"))
+                .setting(&format!("edge.tls_key_file = {key:?}"));
+        }
         let setup = setup
             .setting("upstream.refresh_interval_seconds = 15.0")
             .setting("click_log.segment_bytes = 33554432")
@@ -71,13 +91,15 @@ impl Server {
             .flag("127.0.0.0/8")
             .flag("--geo")
             .flag(geo.to_str().expect("a path in UTF-8"));
-        let node = on_cores(cores, || setup.start_ready());
+        let mut node = on_cores(cores, || setup.start_ready());
+        let tls_address = certificate.map(|_| node.wait_for_address("clicks on https://"));
         wait::until_equal("the links of the table", rows.links, || {
             node.metrics().value("smartlink_snapshot_links")
         });
         Self {
             name: SMARTLINK,
             address: node.clicks,
+            tls_address,
             process: node.id(),
             kind: Kind::Smartlink(Box::new(node)),
             _program: None,
@@ -85,9 +107,9 @@ impl Server {
     }
 
     /// `return 302` and nothing else, the least that nginx can do.
-    pub fn nginx_fixed(directory: &Path) -> Self {
+    pub fn nginx_fixed(directory: &Path, certificate: &Certificate) -> Self {
         let location = "return 302 https://shop301.example.com/landing?aff=7&r=AZtbGO4AAAAABQcAAABLAAAAAQAAEwAAAAAAAAAAAAAA&sub=campaign-1;";
-        Self::nginx(NGINX_FIXED, directory, "", "access_log off;", location, None)
+        Self::nginx(NGINX_FIXED, directory, "", "access_log off;", location, Some(certificate), None)
     }
 
     /// What a click is to smartlink, in nginx's own words: country, device, one of four offers by weight, a click id, a
@@ -133,7 +155,7 @@ impl Server {
         );
         let main = format!("load_module {module}/ngx_http_geoip2_module.so;");
         let logging = format!("{http}  access_log {} click buffer=64k flush=1s;", log.display());
-        Self::nginx(NGINX_SAME_JOB, directory, &main, &logging, "return 302 $destination;", Some(log))
+        Self::nginx(NGINX_SAME_JOB, directory, &main, &logging, "return 302 $destination;", None, Some(log))
     }
 
     fn nginx(
@@ -142,15 +164,19 @@ impl Server {
         main: &str,
         http: &str,
         location: &str,
+        certificate: Option<&Certificate>,
         log: Option<PathBuf>,
     ) -> Self {
         let directory = directory.join(if log.is_some() { "same_job" } else { "fixed" });
         fs::create_dir(&directory).expect("the directory takes directories");
-        // Free a moment ago. If somebody else was quicker, nginx says so and the run ends.
-        let listener =
-            TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("there is a free port");
-        let address = listener.local_addr().expect("it is bound");
-        drop(listener);
+        let address = free_address();
+        let tls_address = certificate.map(|_| free_address());
+        let tls =
+            tls_address.zip(certificate).map_or(String::new(), |(address, Certificate { chain, key })| {
+                format!(
+                    "listen {address} ssl backlog=4096; ssl_certificate {chain}; ssl_certificate_key {key};"
+                )
+            });
         // Only root has to say that its workers are to be this user too.
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let here = directory.display();
@@ -160,7 +186,7 @@ impl Server {
              http {{\n  {http}\n  server_tokens off;\n  keepalive_requests 1000000000;\n  keepalive_timeout 600s;\n\
              \x20 client_body_temp_path {here}/body;\n  proxy_temp_path {here}/proxy;\n  fastcgi_temp_path {here}/fastcgi;\n\
              \x20 uwsgi_temp_path {here}/uwsgi;\n  scgi_temp_path {here}/scgi;\n\
-             \x20 server {{\n    listen {address} backlog=4096;\n    location / {{ {location} }}\n  }}\n}}\n"
+             \x20 server {{\n    listen {address} backlog=4096;\n    {tls}\n    location / {{ {location} }}\n  }}\n}}\n"
         );
         let path = directory.join("nginx.conf");
         fs::write(&path, configuration).expect("the directory takes files");
@@ -178,7 +204,7 @@ impl Server {
             children.split_whitespace().next()?.parse().ok()
         });
         wait::until("nginx to listen", || Connection::try_to(address).ok());
-        Self { name, address, process: worker, kind: Kind::Nginx(log), _program: Some(program) }
+        Self { name, address, tls_address, process: worker, kind: Kind::Nginx(log), _program: Some(program) }
     }
 
     /// This very program, as `bare::serve`.
@@ -190,7 +216,14 @@ impl Server {
         let output = program.0.stdout.take().expect("its output is ours");
         BufReader::new(output).read_line(&mut line).expect("it says where it listens");
         let address = line.trim().parse().expect("it says its address");
-        Self { name: BARE, address, process: program.0.id(), kind: Kind::Bare, _program: Some(program) }
+        Self {
+            name: BARE,
+            address,
+            tls_address: None,
+            process: program.0.id(),
+            kind: Kind::Bare,
+            _program: Some(program),
+        }
     }
 
     pub fn before(&self) -> Before {
@@ -277,6 +310,24 @@ impl Server {
         let headers: usize = answer.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         answer.status_line.len() + 2 + headers + 2 + answer.bytes.len()
     }
+}
+
+impl Certificate {
+    pub fn written_to(directory: &Path) -> Self {
+        let (chain, key) = Authority::new().certificate("go.example.com");
+        let write = |name: &str, text: String| {
+            let path = directory.join(name);
+            fs::write(&path, text).expect("the directory takes files");
+            path.to_str().expect("a path in UTF-8").to_owned()
+        };
+        Self { chain: write("chain.pem", chain), key: write("key.pem", key) }
+    }
+}
+
+/// Free a moment ago. If somebody else was quicker, the server says so and the run ends.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("there is a free port");
+    listener.local_addr().expect("it is bound")
 }
 
 impl Program {

@@ -50,6 +50,7 @@ impl Acceptor {
                 return;
             }
         };
+        let mut accepted = Vec::with_capacity(ACCEPTED_AT_ONCE);
         while matches!(*self.phase.borrow_and_update(), Phase::Serving | Phase::LastAnswers) {
             let mut ready = tokio::select! {
                 biased;
@@ -69,7 +70,7 @@ impl Acceptor {
                 match ready.try_io(|listener| accept(listener.get_ref())) {
                     // None is left.
                     Err(_) => break,
-                    Ok(Ok((stream, peer))) => self.begin(stream, peer),
+                    Ok(Ok(connection)) => accepted.push(connection),
                     Ok(Err(error)) => {
                         self.counters.accept_failed();
                         if !is_of_one_connection(&error) {
@@ -79,8 +80,12 @@ impl Acceptor {
                     }
                 }
             }
+            // Only now: what the first of them asks for has had a little more time to arrive.
+            for (stream, peer) in accepted.drain(..) {
+                self.begin(stream, peer);
+            }
             match failed {
-                // Those that were accepted get a turn.
+                // Those that are open get a turn.
                 None => tokio::task::yield_now().await,
                 Some(error) => {
                     tracing::warn!(%error, "cannot accept connections; trying again");
