@@ -7,18 +7,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::thread;
 
-use http::header::LOCATION;
+use http::HeaderValue;
 use http::request::Parts;
-use http::{HeaderValue, Request};
 use smartlink::admin::{ExplainQuery, explain};
 use smartlink::click_id::{ClickIdKeys, NodeIdentity, WorkerIndex};
-use smartlink::edge::{ClickIds, ClickOptions, WhenLogIsFull, Worker, handle};
+use smartlink::edge::{Answer, ClickIds, ClickOptions, Request, WhenLogIsFull, Worker, handle};
 use smartlink::lookup::GeoDb;
 use smartlink::routing::{
     Attachment, BotPolicy, Cap, CompileOptions, Link, NetSet, Offer, Rotation, Snapshot, Table, Weight, Zone,
     compile,
 };
-use smartlink::state::{CapCell, CapCells, FOREVER, Geo, LiveGeo, LiveTable, Metrics};
+use smartlink::state::{CapCell, CapCells, FOREVER, Geo, LiveGeo, LiveTable, Metrics, now};
 use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, LinkId, OfferId, UnixMillis};
 use support::node;
 
@@ -266,14 +265,16 @@ fn cap(offer: u32, affiliate: Option<u32>, interval: CapInterval) -> Cap {
 
 /// The first label of the host that a click is sent to.
 fn click(worker: &mut Worker, method: &str, link: &str, agent: &str) -> String {
-    let reply = handle(worker, &request(method, link, agent), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
-    let location = reply.headers()[LOCATION].to_str().unwrap();
+    let (parts, peer) = (request(method, link, agent), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
+    let answer = handle(worker, &Request::from(&parts), peer, now());
+    let Answer::Redirect { location, .. } = answer else { panic!("{answer:?}") };
+    let location = std::str::from_utf8(location).unwrap();
     let host = location.strip_prefix("https://").and_then(|rest| rest.split('.').next());
     host.unwrap_or_else(|| panic!("sent to {location}")).to_owned()
 }
 
 fn request(method: &str, link: &str, agent: &str) -> Parts {
-    let request = Request::builder().method(method).uri(format!("/sl?aff_id=7&id={link}"));
+    let request = http::Request::builder().method(method).uri(format!("/sl?aff_id=7&id={link}"));
     let request = request.header("host", "go.example.com").header("user-agent", agent);
     request.body(()).unwrap().into_parts().0
 }

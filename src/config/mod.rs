@@ -18,7 +18,9 @@ use crate::backoffice::{Limits, Rate};
 use crate::cake::{ClientOptions, Key, KeyError, KeySource, parse_upstream};
 use crate::click_id::WORKERS_MAX;
 use crate::clicklog::{AddressDetail, StorageOptions};
-use crate::edge::{self, ClickAddress, ClickOptions, ConversionOptions, Deadlines, WhenLogIsFull};
+use crate::edge::{
+    self, ClickAddress, ClickOptions, ConnectionLimits, ConversionOptions, Deadlines, WhenLogIsFull,
+};
 use crate::ledger::ValkeyOptions;
 use crate::routing::{
     BotPolicy, CompileOptions, DestinationPolicy, HostSet, NetSet, Template, Zone, is_host_pattern, parse_net,
@@ -351,7 +353,30 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
             idle: seconds("edge.idle_timeout_seconds", raw.edge.idle_timeout_seconds, 0.1)?,
             write: seconds("edge.write_timeout_seconds", raw.edge.write_timeout_seconds, 0.1)?,
         },
+        limits: connection_limits(&raw.edge)?,
         conversion: conversion_options(raw)?,
+    })
+}
+
+fn connection_limits(raw: &raw::Edge) -> Result<ConnectionLimits, ConfigError> {
+    let by_descriptors = ConnectionLimits::connections_by_descriptors();
+    let connections = match raw.connections_max {
+        0 => by_descriptors,
+        connections if connections <= by_descriptors => connections,
+        connections => {
+            let expected = format!(
+                "at most {by_descriptors}, half of the descriptors that this process may have; raise them \
+                 (ulimit -n, or LimitNOFILE= of systemd), or 0 for as many as there may be"
+            );
+            return Err(value("edge.connections_max", connections, &expected));
+        }
+    };
+    let age = raw.connection_age_max_seconds;
+    Ok(ConnectionLimits {
+        connections,
+        per_address: Some(raw.connections_per_address_max).filter(|&most| most > 0),
+        requests: Some(raw.requests_per_connection_max).filter(|&most| most > 0),
+        age: (age != 0.0).then(|| seconds("edge.connection_age_max_seconds", age, 1.0)).transpose()?,
     })
 }
 

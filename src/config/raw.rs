@@ -42,6 +42,10 @@ pub struct Edge {
     pub header_read_timeout_seconds: f64,
     pub idle_timeout_seconds: f64,
     pub write_timeout_seconds: f64,
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub requests_per_connection_max: u32,
+    pub connection_age_max_seconds: f64,
     pub goodbye_seconds: f64,
     pub drain_timeout_seconds: f64,
 }
@@ -163,6 +167,10 @@ impl Default for Edge {
             header_read_timeout_seconds: 15.0,
             idle_timeout_seconds: 60.0,
             write_timeout_seconds: 15.0,
+            connections_max: 0,
+            connections_per_address_max: 1000,
+            requests_per_connection_max: 0,
+            connection_age_max_seconds: 3600.0,
             goodbye_seconds: 5.0,
             drain_timeout_seconds: 30.0,
         }

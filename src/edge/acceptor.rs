@@ -6,6 +6,7 @@
 //! its seven system calls. With TLS there is a handshake to wait for, and no such turn.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -21,14 +22,16 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::{self, Phase};
 use super::conversion::Postbacks;
+use super::limits::Admissions;
 use super::plain::{Left, Plain};
-use super::thread::{Open, SharedPhase};
-use crate::state::Counters;
+use super::thread::{self, Open, SharedPhase};
+use crate::state::{CloseReason, Counters};
 
 /// What the connections of a socket begin with.
 pub(super) struct Acceptor {
     pub postbacks: Arc<Postbacks>,
     pub counters: Arc<Counters>,
+    pub admissions: Arc<Admissions>,
     pub phase: watch::Receiver<Phase>,
     /// The same, as the connections see it.
     pub shared: SharedPhase,
@@ -50,8 +53,16 @@ impl Acceptor {
                 return;
             }
         };
+        let mut is_full = false;
         let mut accepted = Vec::with_capacity(ACCEPTED_AT_ONCE);
         while matches!(*self.phase.borrow_and_update(), Phase::Serving | Phase::LastAnswers) {
+            let was_full = mem::replace(&mut is_full, !self.admissions.has_room_for(1));
+            if is_full {
+                if !was_full {
+                    self.counters.accept_paused();
+                }
+                thread::close_idle();
+            }
             let mut ready = tokio::select! {
                 biased;
                 changed = self.phase.changed() => match changed {
@@ -59,14 +70,19 @@ impl Acceptor {
                     // Nobody is left to drain it.
                     Err(_) => break,
                 },
-                ready = listener.readable() => match ready {
+                // By then, more of them may have been idle for long enough.
+                () = tokio::time::sleep(LOOK_AGAIN), if is_full => continue,
+                ready = async {
+                    self.admissions.room().await;
+                    listener.readable().await
+                } => match ready {
                     Ok(ready) => ready,
                     // The runtime ends.
                     Err(_) => break,
                 },
             };
             let mut failed = None;
-            for _ in 0..ACCEPTED_AT_ONCE {
+            while accepted.len() < ACCEPTED_AT_ONCE && self.admissions.has_room_for(accepted.len() + 1) {
                 match ready.try_io(|listener| accept(listener.get_ref())) {
                     // None is left.
                     Err(_) => break,
@@ -121,6 +137,16 @@ impl Acceptor {
                 Err(_) => return,
             }
         }
+        let Some(admission) = self.admissions.admit(peer) else {
+            open.ends_by = CloseReason::AddressLimit;
+            // Who has been answered is not told; neither is who would hear it in the middle of a handshake.
+            if self.tls.is_none() && !open.watched.is_idle() {
+                // It has room for it, or has it not; nobody waits for it.
+                let _ = (&stream.0).write(TOO_MANY);
+            }
+            return;
+        };
+        open.admission = Some(admission);
         let stream = match TcpStream::from_std(stream.0) {
             Ok(stream) => stream,
             Err(error) => {
@@ -222,7 +248,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// To who has as many connections as one address may have.
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain; charset=utf-8\r\n\
+cache-control: no-store\r\nretry-after: 1\r\ncontent-length: 59\r\nconnection: close\r\n\r\n\
+Your address has too many connections; close some of them.\n";
+
 /// Then those that are open get a turn.
 const ACCEPTED_AT_ONCE: usize = 64;
+
+/// While there is no room.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

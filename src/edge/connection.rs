@@ -111,15 +111,15 @@ async fn with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     phase: &SharedPhase,
 ) -> CloseReason {
     let stream = WatchedStream::new(stream, Arc::clone(&watched));
+    let answering = &*watched;
     let finish = |mut reply: Reply| {
-        if phase.get() != Phase::Serving {
+        if answering.is_last_answer() || phase.get() != Phase::Serving {
             reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok::<_, Infallible>(reply)
     };
-    let is_being_answered = &*watched;
     let service = service_fn(move |request: Request<Incoming>| {
-        is_being_answered.is_being_answered();
+        answering.is_being_answered();
         let (parts, body) = request.into_parts();
         if let Some(call) = Call::of_path(parts.uri.path()) {
             let answer = async move { finish(postbacks.answer(call, parts, body).await) };
@@ -138,11 +138,13 @@ async fn with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     let mut is_finishing = false;
     poll_fn(|context| {
         watched.is_polled_by(context);
-        if let Some(reason) = watched.is_overdue() {
-            return Poll::Ready(reason);
-        }
         // What has already arrived is read before an idle connection is closed.
         let ended = connection.as_mut().poll(context);
+        if ended.is_pending()
+            && let Some(reason) = watched.is_overdue()
+        {
+            return Poll::Ready(reason);
+        }
         match phase.get() {
             _ if ended.is_ready() => {}
             Phase::Serving | Phase::LastAnswers => {}

@@ -4,6 +4,7 @@
 //! stores two words as it goes from one wait to the next, and [`Connections::sweep`] finds those that have waited too long. So a
 //! deadline is never early, and late by two sweeps at most ([`Deadlines::sweep_every`]).
 
+use std::cmp::Reverse;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
@@ -11,9 +12,12 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::limits::ConnectionLimits;
 use crate::state::CloseReason;
 
 /// How long a connection may wait.
@@ -48,6 +52,12 @@ pub(super) struct Watched {
     is_over: AtomicBool,
     /// Of the connection's task, which has the same one all its life.
     waker: OnceLock<Waker>,
+    /// How many answers it may still have.
+    answers_left: AtomicU32,
+    /// The sweep after which the next answer is the last.
+    lives_until: u32,
+    /// Whether it was told that it has had enough, and why.
+    had_enough: AtomicU8,
     sweeps: Arc<AtomicU32>,
 }
 
@@ -55,6 +65,7 @@ impl Watched {
     fn waits(&self, wait: Wait) {
         self.wait.store(wait as u8, Relaxed);
         self.since.store(self.sweeps.load(Relaxed), Relaxed);
+        self.is_over.store(false, Relaxed);
     }
 
     fn is(&self, wait: Wait) -> bool {
@@ -80,6 +91,12 @@ impl Watched {
 
     pub fn is_idle(&self) -> bool {
         self.is(Wait::Idle)
+    }
+
+    /// Whether it has been open for a while, and has not asked for anything: as those are that browsers open in advance.
+    pub fn is_unused(&self) -> bool {
+        self.is(Wait::Head)
+            && self.sweeps.load(Relaxed).wrapping_sub(self.since.load(Relaxed)) > UNUSED_SWEEPS
     }
 
     /// An answer has begun to go out, and its client does not take it.
@@ -108,6 +125,26 @@ impl Watched {
         })
     }
 
+    /// Counts an answer, and says whether it has to be the last.
+    pub fn is_last_answer(&self) -> bool {
+        let left = self.answers_left.load(Relaxed).saturating_sub(1);
+        self.answers_left.store(left, Relaxed);
+        if left > 0 && !is_past(self.sweeps.load(Relaxed), self.lives_until) {
+            return false;
+        }
+        self.had_enough.store(if left == 0 { OF_REQUESTS } else { OF_TIME }, Relaxed);
+        true
+    }
+
+    /// Why a connection ended, as far as it knows better than who served it.
+    pub fn why_it_ended(&self, reason: CloseReason) -> CloseReason {
+        match (reason, self.had_enough.load(Relaxed)) {
+            (CloseReason::Done, OF_REQUESTS) => CloseReason::RequestLimit,
+            (CloseReason::Done, OF_TIME) => CloseReason::AgeLimit,
+            (reason, _) => reason,
+        }
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
@@ -123,10 +160,15 @@ pub(super) struct Connections {
     sweeps: Arc<AtomicU32>,
     /// In sweeps, of each [`Wait`].
     limits: [Option<u32>; 4],
+    answers: u32,
+    /// In sweeps, at the most.
+    lives_for: u32,
+    /// Draws by how much less each connection lives.
+    jitter: Xoshiro256PlusPlus,
 }
 
 impl Connections {
-    pub fn new(deadlines: &Deadlines) -> Self {
+    pub fn new(deadlines: &Deadlines, most: &ConnectionLimits) -> Self {
         let every = deadlines.sweep_every();
         // What is in the middle between two sweeps when it begins to wait waits for one more.
         let sweeps = |deadline: Duration| {
@@ -137,14 +179,29 @@ impl Connections {
         limits[Wait::Head as usize] = Some(sweeps(deadlines.header));
         limits[Wait::Idle as usize] = Some(sweeps(deadlines.idle));
         limits[Wait::Write as usize] = Some(sweeps(deadlines.write));
-        Self { all: Slab::new(), sweeps: Arc::default(), limits }
+        // Half of what a counter that wraps can tell apart.
+        let lives_for = most.age.map_or(LIVES_LONGEST, |age| sweeps(age).min(LIVES_LONGEST));
+        Self {
+            all: Slab::new(),
+            sweeps: Arc::default(),
+            limits,
+            answers: most.requests.unwrap_or(u32::MAX),
+            lives_for,
+            // Not a secret; and a thread that began at another moment draws no better.
+            jitter: Xoshiro256PlusPlus::seed_from_u64(u64::from(std::process::id())),
+        }
     }
 
     /// A connection that waits for its first head.
     pub fn open(&mut self) -> (usize, Arc<Watched>) {
+        let now = self.sweeps.load(Relaxed);
+        let less = self.jitter.random_range(0..=self.lives_for / 10);
         let watched = Arc::new(Watched {
             wait: AtomicU8::new(Wait::Head as u8),
-            since: AtomicU32::new(self.sweeps.load(Relaxed)),
+            since: AtomicU32::new(now),
+            answers_left: AtomicU32::new(self.answers),
+            lives_until: now.wrapping_add(self.lives_for - less),
+            had_enough: AtomicU8::new(NOT_YET),
             is_over: AtomicBool::new(false),
             waker: OnceLock::new(),
             sweeps: Arc::clone(&self.sweeps),
@@ -171,6 +228,19 @@ impl Connections {
                 watched.is_over.store(true, Relaxed);
                 watched.wake();
             }
+        }
+    }
+
+    /// Ends those that have been idle for longest, and for a sweep at least.
+    pub fn close_idle(&mut self) {
+        let now = self.sweeps.load(Relaxed);
+        let idle = self.all.iter().filter(|(_, watched)| watched.is_idle());
+        let mut idle: Vec<_> =
+            idle.map(|(_, watched)| (now.wrapping_sub(watched.since.load(Relaxed)), watched)).collect();
+        idle.sort_unstable_by_key(|&(sweeps, _)| Reverse(sweeps));
+        for (_, watched) in idle.into_iter().take_while(|&(sweeps, _)| sweeps > 0).take(CLOSED_AT_ONCE) {
+            watched.is_over.store(true, Relaxed);
+            watched.wake();
         }
     }
 
@@ -253,6 +323,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     }
 }
 
+/// Whether a counter that wraps has come to the second.
+fn is_past(now: u32, end: u32) -> bool {
+    now.wrapping_sub(end) < u32::MAX / 2
+}
+
+const LIVES_LONGEST: u32 = u32::MAX / 2;
+
+/// A quarter of the shortest deadline at the least: many times what the first request takes that is on its way.
+const UNUSED_SWEEPS: u32 = 1;
+
+const CLOSED_AT_ONCE: usize = 64;
+
+const NOT_YET: u8 = 0;
+const OF_REQUESTS: u8 = 1;
+const OF_TIME: u8 = 2;
+
 const SWEEP_LEAST: Duration = Duration::from_millis(10);
 
 const SWEEP_MOST: Duration = Duration::from_secs(1);
@@ -265,7 +351,54 @@ mod tests {
         let seconds = Duration::from_secs;
         let deadlines = Deadlines { header: seconds(4), idle: seconds(8), write: seconds(6) };
         assert_eq!(deadlines.sweep_every(), seconds(1));
-        Connections::new(&deadlines)
+        Connections::new(&deadlines, &limits(None, None))
+    }
+
+    fn limits(requests: Option<u32>, age: Option<Duration>) -> ConnectionLimits {
+        ConnectionLimits { connections: 1, per_address: None, requests, age }
+    }
+
+    #[test]
+    fn a_connection_has_had_enough_after_so_many_answers_or_so_long() {
+        let second = Duration::from_secs(1);
+        let deadlines = Deadlines { header: second * 4, idle: second * 4, write: second * 4 };
+        let mut connections = Connections::new(&deadlines, &limits(Some(3), Some(second * 100)));
+        let (_, watched) = connections.open();
+        assert_eq!([(); 3].map(|()| watched.is_last_answer()), [false, false, true]);
+        assert_eq!(watched.why_it_ended(CloseReason::Done), CloseReason::RequestLimit);
+        assert_eq!(watched.why_it_ended(CloseReason::Broken), CloseReason::Broken);
+        let (_, watched) = connections.open();
+        for _ in 0..90 {
+            assert!(!is_past(connections.sweeps.load(Relaxed), watched.lives_until));
+            connections.sweep();
+        }
+        for _ in 90..102 {
+            connections.sweep();
+        }
+        assert!(watched.is_last_answer());
+        assert_eq!(watched.why_it_ended(CloseReason::Done), CloseReason::AgeLimit);
+        let mut connections = super::tests::connections();
+        let (_, watched) = connections.open();
+        connections.sweep();
+        assert!(!watched.is_last_answer());
+        assert_eq!(watched.why_it_ended(CloseReason::Done), CloseReason::Done);
+    }
+
+    #[test]
+    fn room_is_made_by_those_that_are_idle() {
+        let mut connections = connections();
+        let open: Vec<_> = (0..4).map(|_| connections.open().1).collect();
+        open[0].is_idle_from_now();
+        open[1].is_idle_from_now();
+        connections.sweep();
+        open[2].is_idle_from_now();
+        connections.close_idle();
+        assert_eq!(open[0].is_overdue(), Some(CloseReason::IdleTimeout));
+        assert_eq!(open[2].is_overdue(), None, "it may be about to ask");
+        assert_eq!(open[3].is_overdue(), None, "it has not been answered");
+        // What has come in the meantime is answered.
+        open[1].has_begun_a_head();
+        assert_eq!(open[1].is_overdue(), None);
     }
 
     /// After how many sweeps, one a second, it is over, and why.

@@ -20,6 +20,7 @@ use super::click_ids::ClickIds;
 use super::connection::Phase;
 use super::conversion::{ConversionOptions, Postbacks};
 use super::deadlines::Deadlines;
+use super::limits::{Admissions, ConnectionLimits};
 use super::thread;
 use super::tls;
 use super::worker::{ClickOptions, Worker, system_random};
@@ -33,6 +34,7 @@ pub struct Options {
     pub threads: usize,
     pub click: ClickOptions,
     pub deadlines: Deadlines,
+    pub limits: ConnectionLimits,
     pub conversion: ConversionOptions,
 }
 
@@ -143,6 +145,8 @@ impl Bound {
         let (phase, _) = watch::channel(Phase::Serving);
         let click_options = Arc::new(self.options.click);
         tracing::info!("click ids made by this process carry node {node}");
+        let admissions =
+            Arc::new(Admissions::new(&self.options.limits, click_options.trusted_proxies.clone()));
         let mut threads = Vec::new();
         let mut logs = click_logs.into_iter();
         for (index, sockets) in self.sockets.into_iter().enumerate() {
@@ -162,9 +166,18 @@ impl Bound {
                 thread::Listening { socket, tls }
             });
             let sockets: Vec<_> = sockets.collect();
-            let (deadlines, phase) = (self.options.deadlines.clone(), phase.subscribe());
+            let (deadlines, limits) = (self.options.deadlines.clone(), self.options.limits.clone());
+            let (admissions, phase) = (Arc::clone(&admissions), phase.subscribe());
             threads.push(Builder::new().name(format!("edge-{index}")).spawn(move || {
-                runtime.block_on(thread::run(sockets, worker, postbacks, &deadlines, phase));
+                runtime.block_on(thread::run(
+                    sockets,
+                    worker,
+                    postbacks,
+                    &deadlines,
+                    &limits,
+                    &admissions,
+                    phase,
+                ));
             })?);
         }
         Ok(Edge { phase, threads })

@@ -12,6 +12,7 @@ mod conversion;
 mod deadlines;
 mod head;
 mod last_word;
+mod limits;
 mod listener;
 mod plain;
 mod query;
@@ -26,6 +27,7 @@ pub use click::{decide_and_charge, handle};
 pub use click_ids::ClickIds;
 pub use conversion::ConversionOptions;
 pub use deadlines::Deadlines;
+pub use limits::ConnectionLimits;
 pub use listener::{
     BindError, Bound, ClickAddress, Drained, Edge, Options, Supplies, bind, draw_node_identity,
 };

@@ -108,13 +108,16 @@ impl Plain {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        if let Some(reason) = self.watched.is_overdue() {
-            return Poll::Ready(Left::Ended(reason));
-        }
         // What has already arrived is read before an idle connection is closed.
         let mut left = self.go_on(stream, context);
-        // A connection that has asked for nothing yet has a request on its way.
-        if left.is_pending() && self.phase.get() == Phase::Finishing && self.watched.is_idle() {
+        if left.is_pending()
+            && let Some(reason) = self.watched.is_overdue()
+        {
+            return Poll::Ready(Left::Ended(reason));
+        }
+        // What was accepted a moment ago has a request on its way, which the system has not told of yet.
+        let is_done = || self.watched.is_idle() || (self.unread.is_empty() && self.watched.is_unused());
+        if left.is_pending() && self.phase.get() == Phase::Finishing && is_done() {
             self.next = Next::Close;
             left = self.go_on(stream, context);
         }
@@ -210,7 +213,10 @@ impl Plain {
                     rest = &rest[bytes..];
                     let at = now();
                     let answer = click::handle(worker, &request, self.peer, at);
-                    let closes = is_last || answer.closes() || self.phase.get() != Phase::Serving;
+                    let closes = self.watched.is_last_answer()
+                        || is_last
+                        || answer.closes()
+                        || self.phase.get() != Phase::Serving;
                     answer.write(closes, dates.text(at), output);
                     if closes {
                         break Next::Close;

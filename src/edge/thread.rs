@@ -15,6 +15,7 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 
 use super::acceptor::Acceptor;
@@ -22,6 +23,7 @@ use super::click;
 use super::connection::Phase;
 use super::conversion::Postbacks;
 use super::deadlines::{Connections, Deadlines, Watched};
+use super::limits::{Admission, Admissions, ConnectionLimits};
 use super::plain::Buffers;
 use super::reply::Reply;
 use super::request::Request;
@@ -56,6 +58,11 @@ pub(super) fn handle(parts: &Parts, peer: IpAddr) -> Reply {
     with(|thread| click::handle(&mut thread.worker, &Request::from(parts), peer, now()).into_reply())
 }
 
+/// Makes room: of the connections that wait for nothing but a further request, those that have done so for longest end.
+pub(super) fn close_idle() {
+    with(|thread| thread.connections.close_idle());
+}
+
 /// How far the thread is on its way out, as its connections see it.
 #[derive(Clone, Default)]
 pub(super) struct SharedPhase(Arc<AtomicU8>);
@@ -88,10 +95,12 @@ pub(super) async fn run(
     worker: Worker,
     postbacks: Postbacks,
     deadlines: &Deadlines,
+    limits: &ConnectionLimits,
+    admissions: &Arc<Admissions>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let counters = Arc::clone(worker.counters());
-    let connections = Connections::new(deadlines);
+    let connections = Connections::new(deadlines, limits);
     let buffers = Buffers::default();
     THREAD.set(Some(Thread { worker, buffers, connections, waits_for_the_last: None }));
     let (postbacks, shared) = (Arc::new(postbacks), SharedPhase::default());
@@ -100,6 +109,7 @@ pub(super) async fn run(
         let acceptor = Acceptor {
             postbacks: Arc::clone(&postbacks),
             counters: Arc::clone(&counters),
+            admissions: Arc::clone(admissions),
             phase: phase.clone(),
             shared: shared.clone(),
             tls,
@@ -111,6 +121,9 @@ pub(super) async fn run(
         wait_for_the_last().await;
     });
     let mut sweep = tokio::time::interval(deadlines.sweep_every());
+    // A thread that could not run for a while does not make up for it: sweeps are a clock, and what has come in the meantime is
+    // looked at before the next.
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut keep_up = tokio::time::interval(KEEP_UP_EVERY);
     loop {
         tokio::select! {
@@ -124,7 +137,12 @@ pub(super) async fn run(
                     break;
                 }
             }
-            _ = sweep.tick() => with(|thread| thread.connections.sweep()),
+            _ = sweep.tick() => with(|thread| {
+                thread.connections.sweep();
+                if shared.get() >= Phase::Finishing {
+                    thread.connections.wake_all();
+                }
+            }),
             // A thread that has no clicks must not keep an old table alive.
             _ = keep_up.tick() => with(|thread| thread.worker.keep_up()),
         }
@@ -151,6 +169,8 @@ pub(super) struct Open {
     key: usize,
     pub watched: Arc<Watched>,
     counters: Arc<Counters>,
+    /// From the end of its first turn on.
+    pub admission: Option<Admission>,
     pub ends_by: CloseReason,
 }
 
@@ -159,7 +179,7 @@ impl Open {
         counters.connection_opened();
         let (key, watched) = with(|thread| thread.connections.open());
         // Unless it is told otherwise, the task has panicked.
-        Self { key, watched, counters: Arc::clone(counters), ends_by: CloseReason::Broken }
+        Self { key, watched, counters: Arc::clone(counters), admission: None, ends_by: CloseReason::Broken }
     }
 }
 
@@ -169,7 +189,7 @@ impl Drop for Open {
             // hyper refused it by itself: no HTTP/1.x, a head that cannot be read, or one that is too large.
             self.counters.click(ClickCount::Invalid, None, None);
         }
-        self.counters.connection_closed(self.ends_by);
+        self.counters.connection_closed(self.watched.why_it_ended(self.ends_by));
         // A runtime that ends drops its tasks when the thread's share is gone already.
         THREAD.with_borrow_mut(|thread| {
             let Some(thread) = thread else { return };

@@ -70,6 +70,7 @@ impl Collector for WorkerCollector {
             vec![gauge_value(active as f64)],
             closed.into(),
             vec![counter(&[], sum(&|worker| worker.accept_errors.read()))],
+            vec![counter(&[], sum(&|worker| worker.accept_pauses.read()))],
             vec![counter(&[], sum(&|worker| worker.log_records.read()))],
             vec![counter(&[], sum(&|worker| worker.log_dropped.read()))],
         ];
@@ -274,7 +275,7 @@ type Family = (&'static str, &'static str, MetricType);
 
 pub(super) const PREFIX: &str = "smartlink";
 
-const WORKER_FAMILIES: [Family; 11] = [
+const WORKER_FAMILIES: [Family; 12] = [
     ("clicks_total", "Requests to /sl by outcome.", MetricType::COUNTER),
     ("link_clicks_total", "Clicks on links of the table, by link and outcome.", MetricType::COUNTER),
     ("offer_clicks_total", "Clicks of persons that went to an offer.", MetricType::COUNTER),
@@ -288,6 +289,11 @@ const WORKER_FAMILIES: [Family; 11] = [
     ("connections_active", "Open connections on the click listeners.", MetricType::GAUGE),
     ("connections_closed_total", "Closed connections by reason.", MetricType::COUNTER),
     ("accept_errors_total", "Connections that could not be accepted.", MetricType::COUNTER),
+    (
+        "accept_pauses_total",
+        "Times that a thread stopped to accept, because as many connections were open as may be.",
+        MetricType::COUNTER,
+    ),
     ("click_log_records_total", "Clicks written to the click log.", MetricType::COUNTER),
     (
         "click_log_dropped_total",

@@ -25,6 +25,7 @@ pub struct Counters {
     pub(super) opened: Cell,
     pub(super) closed: [Cell; CloseReason::ALL.len()],
     pub(super) accept_errors: Cell,
+    pub(super) accept_pauses: Cell,
     pub(super) duration: Durations,
     /// Locked by the worker for a few nanoseconds a click, and by a scrape while it copies.
     pub(super) by_id: Mutex<ById>,
@@ -64,6 +65,12 @@ pub enum CloseReason {
     Broken,
     /// Still open at the end of the drain.
     DrainDeadline,
+    /// Its address has as many as one may have.
+    AddressLimit,
+    /// It has had as many answers as one may have.
+    RequestLimit,
+    /// It was open for as long as one may be.
+    AgeLimit,
 }
 
 impl Counters {
@@ -121,6 +128,11 @@ impl Counters {
         self.accept_errors.add_one();
     }
 
+    /// Counts that a thread stopped to accept, because as many connections were open as may be.
+    pub fn accept_paused(&self) {
+        self.accept_pauses.add_one();
+    }
+
     /// Notes how long a click took from its parsed head to its answer.
     pub fn took(&self, duration: Duration) {
         self.duration.observe(duration);
@@ -159,7 +171,7 @@ impl ClickCount {
 }
 
 impl CloseReason {
-    pub(super) const ALL: [CloseReason; 8] = [
+    pub(super) const ALL: [CloseReason; 11] = [
         CloseReason::Done,
         CloseReason::HeaderTimeout,
         CloseReason::IdleTimeout,
@@ -168,6 +180,9 @@ impl CloseReason {
         CloseReason::TlsHandshake,
         CloseReason::Broken,
         CloseReason::DrainDeadline,
+        CloseReason::AddressLimit,
+        CloseReason::RequestLimit,
+        CloseReason::AgeLimit,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -180,6 +195,9 @@ impl CloseReason {
             CloseReason::TlsHandshake => "tls_handshake",
             CloseReason::Broken => "broken",
             CloseReason::DrainDeadline => "drain_deadline",
+            CloseReason::AddressLimit => "address_limit",
+            CloseReason::RequestLimit => "request_limit",
+            CloseReason::AgeLimit => "age_limit",
         }
     }
 }
