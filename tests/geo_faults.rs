@@ -143,23 +143,27 @@ fn a_database_that_is_overwritten_in_place_is_taken_whole_or_not_at_all() {
     let (node, file) = start(&old, None);
     let mut connection = node.connect();
     let mut seen = || ADDRESSES.map(|address| click(&mut connection, address));
-    let half_is_written = AtomicBool::new(false);
+    let half = Load::default();
+    let mut writing = OpenOptions::new().write(true).open(&file).unwrap();
+    writing.write_all(&new[..middle]).unwrap();
+    // Nothing changes while it is looked at: only that it was written to.
+    node.refresh();
+    assert_eq!(seen(), before);
     thread::scope(|scope| {
+        let half_is_enough = Ending(&half);
         scope.spawn(|| {
-            let mut writing = OpenOptions::new().write(true).open(&file).unwrap();
-            while !half_is_written.load(Ordering::Relaxed) {
+            while !half.done.load(Ordering::Relaxed) {
                 writing.rewind().unwrap();
                 writing.write_all(&new[..middle]).unwrap();
                 thread::sleep(Duration::from_millis(5));
             }
             writing.write_all(&new[middle..]).unwrap();
         });
-        wait::until("the first half", || (fs::read(&file).unwrap()[..middle] == new[..middle]).then_some(()));
         for _ in 0..20 {
             node.refresh();
             assert_eq!(seen(), before);
         }
-        half_is_written.store(true, Ordering::Relaxed);
+        drop(half_is_enough);
     });
     wait::until("the new database", || {
         let seen = seen();
