@@ -240,7 +240,7 @@ fn worker(caps: Arc<CapBook>, log: Option<ClickLog>) -> (Worker, Metrics) {
             .expect("SMARTLINK_BENCH_GEO is a Country or City database"),
         Err(_) => GeoDb::demo(),
     };
-    let geo = LiveGeo::new(Geo { places: Some(places), networks: None });
+    let geo = LiveGeo::new(Geo { places: Some(places.into()), networks: None });
     let metrics = Metrics::new(LINKS as usize, Arc::clone(&live));
     let click = ClickOptions {
         trusted_proxies: NetSet::new([]),

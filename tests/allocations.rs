@@ -72,7 +72,7 @@ fn a_click_allocates_nothing() {
     let (table, warnings) = compile(&snapshot, &CompileOptions::default());
     assert_eq!(warnings, []);
     live.publish(table, Arc::default(), "a".to_owned(), now());
-    let geo = LiveGeo::new(Geo { places: Some(GeoDb::demo()), networks: None });
+    let geo = LiveGeo::new(Geo { places: Some(GeoDb::demo().into()), networks: None });
     let metrics = Metrics::new(10, Arc::clone(&live));
     let click = ClickOptions {
         trusted_proxies: NetSet::new([]),

@@ -190,7 +190,7 @@ impl Edge {
         let live = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
         let cells = CapCells::default();
         live.publish(table, Arc::new(cells.book(caps)), "a".to_owned(), UnixMillis(1));
-        let geo = LiveGeo::new(Geo { places: Some(GeoDb::demo()), networks: None });
+        let geo = LiveGeo::new(Geo { places: Some(GeoDb::demo().into()), networks: None });
         let metrics = Metrics::new(10, Arc::clone(&live));
         Self { live, cells, geo, metrics }
     }

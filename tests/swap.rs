@@ -47,7 +47,7 @@ struct Load {
 #[test]
 fn every_answer_is_of_one_generation_and_generations_never_go_back() {
     let live = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
-    let geo = Arc::new(LiveGeo::new(Geo { places: Some(GeoDb::demo()), networks: None }));
+    let geo = Arc::new(LiveGeo::new(Geo { places: Some(GeoDb::demo().into()), networks: None }));
     let metrics = Arc::new(Metrics::new(100, Arc::clone(&live)));
     publish(&live, 1);
     let keys = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
@@ -83,7 +83,7 @@ fn every_answer_is_of_one_generation_and_generations_never_go_back() {
         publish(&live, generation);
         // Places are swapped apart from tables; a click that meets both swaps is right all the same.
         if generation.is_multiple_of(40) {
-            geo.replace(Geo { places: Some(GeoDb::demo()), networks: None });
+            geo.replace(Geo { places: Some(GeoDb::demo().into()), networks: None });
         }
     }
     let took = begun.elapsed();

@@ -26,7 +26,7 @@ pub struct Store {
 /// Why a file cannot be the store, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("cannot open the store `{}`: {source}; check that its directory exists and may be written", path.display())]
+    #[error("cannot open the store `{}`: {source}; check that its directory exists, may be written and has room", path.display())]
     Unusable { path: PathBuf, source: rusqlite::Error },
     #[error(
         "`{}` is not a smartlink store but {found}; move it away, or choose another data directory",
@@ -304,8 +304,11 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0)) {
         transaction.execute_batch(migration)?;
     }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    // A store that needs nothing is opened without a write, so that a node starts on a disk that is full.
+    if version < MIGRATIONS.len() as i64 {
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    }
     transaction.commit()
 }
 

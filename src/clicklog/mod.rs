@@ -16,6 +16,7 @@
 //!
 //! What it does not do, deliberately: order the lines of several workers. Each has its time.
 
+mod calendar;
 mod files;
 mod mapped;
 mod read;

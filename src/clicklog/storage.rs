@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use super::calendar::Calendar;
 use super::files;
 use super::mapped::Mapped;
 use super::record::{AddressDetail, AddressKey, Lines};
@@ -194,12 +195,14 @@ struct Archive {
     /// Sealed since the last sync.
     sealed: Vec<File>,
     sync_at: Instant,
+    calendar: Calendar,
 }
 
 impl Archive {
     fn new(options: StorageOptions) -> Self {
         let sync_at = Instant::now() + options.sync_every;
-        Self { options, live: HashMap::new(), sealed: Vec::new(), sync_at }
+        let calendar = Calendar::new(SystemTime::now(), Instant::now());
+        Self { options, live: HashMap::new(), sealed: Vec::new(), sync_at, calendar }
     }
 
     fn keep(mut self, news: &Receiver<News>) {
@@ -240,14 +243,17 @@ impl Archive {
         self.sync_at = Instant::now() + self.options.sync_every;
     }
 
-    fn delete_old(&self) {
+    fn delete_old(&mut self) {
         let Ok(sealed) = files::segments(&self.options.directory) else { return };
+        let now = SystemTime::now();
+        let is_believed = self.calendar.is_believed(now, Instant::now());
         let mut kept_bytes: u64 = 0;
         // The newest first: the oldest are those that have no room.
         for segment in sealed.iter().rev().filter(|segment| !segment.is_live) {
             kept_bytes = kept_bytes.saturating_add(segment.bytes);
-            let age = SystemTime::now().duration_since(segment.changed_at).unwrap_or_default();
-            if kept_bytes <= self.options.keep_bytes && age <= self.options.keep_for {
+            let age = now.duration_since(segment.changed_at).unwrap_or_default();
+            let is_old = is_believed && age > self.options.keep_for;
+            if kept_bytes <= self.options.keep_bytes && !is_old {
                 continue;
             }
             let path = segment.path.display();

@@ -12,7 +12,7 @@ pub enum LedgerError {
         path.display()
     )]
     Damaged { path: PathBuf, reason: String },
-    #[error("cannot open the ledger `{}`: {reason}; check that its directory exists and may be written", path.display())]
+    #[error("cannot open the ledger `{}`: {reason}; check that its directory exists, may be written and has room", path.display())]
     Unusable { path: PathBuf, reason: String },
     /// An answer to it could only be of what is long settled.
     #[error("request {sequence} of node `{node}` comes after its request {last} was answered")]

@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -25,7 +26,8 @@ pub struct LocalLedger {
 
 impl LocalLedger {
     /// Opens the file, or makes it. If it cannot be used, that is logged, and every call is answered with it: clicks are
-    /// still routed, to whatever has no cap.
+    /// still routed, to whatever has no cap. What is wrong with the disk may pass, and is looked at again; a damaged file
+    /// is somebody's to mend.
     pub fn start(path: &Path) -> Self {
         let (calls, waiting) = mpsc::channel(CALLS_WAITING_MAX);
         let path = PathBuf::from(path);
@@ -105,15 +107,23 @@ where
 
 fn serve(path: &Path, mut waiting: mpsc::Receiver<Box<dyn Call>>) {
     let clock = Clock::new();
-    let is_new = !path.exists();
-    let mut ledger = SqliteLedger::open(path);
-    match &ledger {
-        Ok(_) if is_new => tracing::info!("a new ledger in {}: every cap begins at 0", path.display()),
-        Ok(_) => {}
-        Err(error) => tracing::error!("{error}"),
+    let mut ledger = open(path);
+    if let Err(error) = &ledger {
+        tracing::error!("{error}");
     }
+    let mut tried_at = Instant::now();
     let mut calls = Vec::with_capacity(BATCH_MAX);
     while waiting.blocking_recv_many(&mut calls, BATCH_MAX) > 0 {
+        if matches!(ledger, Err(LedgerError::Unusable { .. })) && tried_at.elapsed() >= OPEN_AGAIN {
+            ledger = open(path);
+            match &ledger {
+                Ok(_) => tracing::info!("the ledger {} can be used now", path.display()),
+                // It is another trouble than the one that was told.
+                Err(error @ LedgerError::Damaged { .. }) => tracing::error!("{error}"),
+                Err(_) => {}
+            }
+            tried_at = Instant::now();
+        }
         let made_to_last = match &mut ledger {
             Ok(ledger) => commit_whatever_comes(ledger, &mut calls, &clock),
             Err(error) => Err(error.clone()),
@@ -122,6 +132,15 @@ fn serve(path: &Path, mut waiting: mpsc::Receiver<Box<dyn Call>>) {
             call.answer(made_to_last.clone());
         }
     }
+}
+
+fn open(path: &Path) -> Result<SqliteLedger, LedgerError> {
+    let is_new = !path.exists();
+    let ledger = SqliteLedger::open(path)?;
+    if is_new {
+        tracing::info!("a new ledger in {}: every cap begins at 0", path.display());
+    }
+    Ok(ledger)
 }
 
 /// A call that panics undoes all that came with it, and the thread lives on: without it, no cap would ever be granted again.
@@ -160,6 +179,9 @@ fn commit_together(
     }
     Ok(transaction.commit()?)
 }
+
+/// How often a file that could not be opened is tried again, while somebody calls.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Callers beyond these wait before they are in line.
 const CALLS_WAITING_MAX: usize = 1024;
@@ -303,6 +325,38 @@ mod tests {
         }
         assert_eq!(granted, 100);
         assert_eq!(ledger.state().await.unwrap()[0].leased, 100);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_could_not_be_opened_is_tried_again_and_loses_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, aside) = (directory.path().join("ledger.db"), directory.path().join("aside.db"));
+        {
+            let ledger = LocalLedger::start(&path);
+            ledger.define(vec![cap(10)]).await.unwrap();
+            assert_eq!(ledger.lease(request("a", 1, 4)).await.unwrap().grants[0].granted, 4);
+        }
+        // Until its thread has closed the file, which ends the write-ahead log.
+        while directory.path().join("ledger.db-wal").exists() {
+            tokio::task::yield_now().await;
+        }
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let ledger = LocalLedger::start(&path);
+        let refused = ledger.lease(request("b", 1, 4)).await;
+        assert!(matches!(refused, Err(LedgerError::Unusable { .. })), "{refused:?}");
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        let begun = Instant::now();
+        let granted = loop {
+            match ledger.lease(request("b", 1, 9)).await {
+                Ok(reply) => break reply.grants[0].granted,
+                Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert!((1..=6).contains(&granted), "{granted}");
+        assert_eq!(ledger.state().await.unwrap()[0].leased, 4 + granted);
     }
 
     #[tokio::test]

@@ -1,15 +1,16 @@
 //! The geo databases in use, asked as one.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::lookup::{AsnDb, Found, GeoDb};
 use crate::types::Place;
 
-/// The geo databases in use. Either may be absent.
+/// The geo databases in use. Either may be absent; each is replaced by itself.
 #[derive(Debug, Default)]
 pub struct Geo {
-    pub places: Option<GeoDb>,
-    pub networks: Option<AsnDb>,
+    pub places: Option<Arc<GeoDb>>,
+    pub networks: Option<Arc<AsnDb>>,
 }
 
 /// What a geo lookup found.

@@ -1,14 +1,20 @@
-//! The geo databases on disk: read at start, and again when a file has changed.
+//! The geo databases on disk: read at start, and each again when its file has changed.
 //!
 //! A file is read into memory and checked before it is swapped in; it is never mapped, because somebody may
-//! overwrite it in place.
+//! overwrite it in place. The format has no checksum, so that a file of which one half is the old one and one half the new
+//! may well pass: one that is overwritten in place is read when it has been left alone for a moment. One that is renamed into
+//! its place is whole, and read at once.
 
 use std::fs;
+use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::stamp::{Stamp, stamp};
+use tokio::time::Instant;
+
+use super::stamp::{Stamp, is_same_file, stamp};
 use crate::lookup::{AsnDb, GeoDb, GeoDbError};
 use crate::state::{Geo, LiveGeo, Metrics};
 
@@ -30,14 +36,22 @@ pub enum GeoLoadError {
     Unusable { path: PathBuf, source: GeoDbError },
 }
 
-/// Watches the files and replaces the live databases.
+/// Watches the files and replaces the live databases, each by itself: one that cannot be used keeps no other from being
+/// replaced.
 pub struct GeoReload {
-    files: GeoFiles,
+    places: Option<GeoFile>,
+    networks: Option<GeoFile>,
     live: Arc<LiveGeo>,
-    seen: Stamps,
 }
 
-type Stamps = (Stamp, Stamp);
+/// A file that is looked at.
+struct GeoFile {
+    path: PathBuf,
+    /// As it was when it was read.
+    seen: Stamp,
+    /// As it was when somebody was found writing to it, and when it was found so.
+    unsettled: Option<(Stamp, Instant)>,
+}
 
 impl GeoFiles {
     /// Reads and checks the databases. Takes up to seconds for a large file.
@@ -47,11 +61,7 @@ impl GeoFiles {
             None => GeoDb::demo(),
         };
         let networks = self.networks.as_deref().map(|path| load(path, AsnDb::from_bytes)).transpose()?;
-        Ok(Geo { places: Some(places), networks })
-    }
-
-    fn stamps(&self) -> Stamps {
-        (self.places.as_deref().and_then(stamp), self.networks.as_deref().and_then(stamp))
+        Ok(Geo { places: Some(places.into()), networks: networks.map(Arc::new) })
     }
 }
 
@@ -62,38 +72,115 @@ impl GeoReload {
 
     /// Loads the databases for the first time; an operator who named a file wants that file or an error.
     pub fn start(files: GeoFiles, metrics: &Metrics) -> Result<(Self, Arc<LiveGeo>), GeoLoadError> {
-        let seen = files.stamps();
+        // Before they are read: what is written to one meanwhile is seen by the next look.
+        let places = files.places.clone().map(GeoFile::new);
+        let networks = files.networks.clone().map(GeoFile::new);
         let geo = files.load()?;
-        report(&files, &geo, metrics);
+        if let Some(database) = &geo.places {
+            report_places(files.places.as_deref(), database, metrics);
+        }
+        if let (Some(database), Some(path)) = (&geo.networks, &files.networks) {
+            report_networks(path, database);
+        }
         let live = Arc::new(LiveGeo::new(geo));
-        Ok((Self { files, live: Arc::clone(&live), seen }, live))
+        Ok((Self { places, networks, live: Arc::clone(&live) }, live))
     }
 
-    /// Loads the databases again if a file has changed. What cannot be used is reported, and the old one stays.
+    /// Loads each database again if its file has changed. What cannot be used is reported, and the old one stays.
     pub async fn reload_if_changed(&mut self, metrics: &Metrics) {
-        let stamps = self.files.stamps();
-        if stamps == self.seen {
-            return;
+        if let Some(file) = &mut self.places
+            && let Some(database) = file.reload(GeoDb::from_bytes, metrics).await
+        {
+            report_places(Some(&file.path), &database, metrics);
+            let networks = self.live.current().networks.clone();
+            self.live.replace(Geo { places: Some(database.into()), networks });
+        }
+        if let Some(file) = &mut self.networks
+            && let Some(database) = file.reload(AsnDb::from_bytes, metrics).await
+        {
+            report_networks(&file.path, &database);
+            let places = self.live.current().places.clone();
+            self.live.replace(Geo { places, networks: Some(database.into()) });
+        }
+    }
+
+    /// Until a file that somebody was writing to may be read, if it is left alone. Never, if there is none.
+    pub async fn settles(&self) {
+        let unsettled =
+            [&self.places, &self.networks].into_iter().flatten().filter_map(|file| file.unsettled);
+        match unsettled.map(|(_, since)| since).min() {
+            Some(since) => tokio::time::sleep_until(since + SETTLES_IN).await,
+            None => pending().await,
+        }
+    }
+}
+
+impl GeoFile {
+    fn new(path: PathBuf) -> Self {
+        Self { seen: stamp(&path), path, unsettled: None }
+    }
+
+    /// Reads the file if it has changed. `None`: it has not, or it is not to be used.
+    async fn reload<D: Send + 'static>(
+        &mut self,
+        from_bytes: fn(Vec<u8>) -> Result<D, GeoDbError>,
+        metrics: &Metrics,
+    ) -> Option<D> {
+        let changed = self.changed()?;
+        let path = self.path.clone();
+        let loaded = tokio::task::spawn_blocking(move || load(&path, from_bytes)).await;
+        if stamp(&self.path) != changed {
+            // What was read may be of two files.
+            self.is_written_to(stamp(&self.path));
+            return None;
         }
         // Also after a failure: the same bad file is reported once, not at every refresh.
-        self.seen = stamps;
-        let files = self.files.clone();
-        let loaded = tokio::task::spawn_blocking(move || files.load()).await;
-        match loaded {
-            Ok(Ok(geo)) => {
-                report(&self.files, &geo, metrics);
-                self.live.replace(geo);
+        self.seen = changed;
+        let problem = match loaded {
+            Ok(Ok(database)) => {
                 metrics.geo_reloaded(true);
+                return Some(database);
             }
-            Ok(Err(error)) => {
-                tracing::error!("{error}; the database in use stays");
-                metrics.geo_reloaded(false);
-            }
-            Err(error) => {
-                tracing::error!("loading the geo database broke off: {error}; the one in use stays");
-                metrics.geo_reloaded(false);
-            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("loading the geo database {} broke off: {error}", self.path.display()),
+        };
+        tracing::error!("{problem}; the database in use stays");
+        metrics.geo_reloaded(false);
+        None
+    }
+
+    /// What the file is now, if that is to be read.
+    fn changed(&mut self) -> Option<Stamp> {
+        let now = stamp(&self.path);
+        if now == self.seen {
+            self.unsettled = None;
+            return None;
         }
+        match self.unsettled {
+            None if !is_same_file(&self.seen, &now) => return Some(now),
+            Some((before, since)) if before == now => {
+                if since.elapsed() < SETTLES_IN {
+                    return None;
+                }
+                self.unsettled = None;
+                return Some(now);
+            }
+            _ => {}
+        }
+        self.is_written_to(now);
+        None
+    }
+
+    fn is_written_to(&mut self, now: Stamp) {
+        if self.unsettled.is_none() {
+            tracing::info!(
+                "the geo database {} is being overwritten in place: it is read when nobody has written to it for {} s (one \
+                 that is renamed into its place is read at once)",
+                self.path.display(),
+                SETTLES_IN.as_secs()
+            );
+        }
+        self.unsettled = Some((now, Instant::now()));
     }
 }
 
@@ -102,30 +189,32 @@ fn load<D>(path: &Path, from_bytes: impl Fn(Vec<u8>) -> Result<D, GeoDbError>) -
     from_bytes(bytes).map_err(|source| GeoLoadError::Unusable { path: path.to_owned(), source })
 }
 
-fn report(files: &GeoFiles, geo: &Geo, metrics: &Metrics) {
-    if let Some(places) = &geo.places {
-        metrics.geo_database_build.set(places.build_epoch() as i64);
-        match &files.places {
-            Some(path) => tracing::info!(
-                database = places.database_type(),
-                records = places.record_count(),
-                broken = places.broken_count(),
-                "geo database {}",
-                path.display()
-            ),
-            None => tracing::warn!(
-                "DEMONSTRATION geo database in use: it knows only documentation addresses such as 192.0.2.1, so \
-                 real visitors have no country; give a GeoLite2 or GeoIP2 file with --geo"
-            ),
-        }
-    }
-    if let (Some(networks), Some(path)) = (&geo.networks, &files.networks) {
-        tracing::info!(
-            database = networks.database_type(),
-            records = networks.record_count(),
-            broken = networks.broken_count(),
-            "ASN database {}",
+fn report_places(path: Option<&Path>, places: &GeoDb, metrics: &Metrics) {
+    metrics.geo_database_build.set(places.build_epoch() as i64);
+    match path {
+        Some(path) => tracing::info!(
+            database = places.database_type(),
+            records = places.record_count(),
+            broken = places.broken_count(),
+            "geo database {}",
             path.display()
-        );
+        ),
+        None => tracing::warn!(
+            "DEMONSTRATION geo database in use: it knows only documentation addresses such as 192.0.2.1, so that real \
+             visitors have no country; give a GeoLite2 or GeoIP2 file with --geo"
+        ),
     }
 }
+
+fn report_networks(path: &Path, networks: &AsnDb) {
+    tracing::info!(
+        database = networks.database_type(),
+        records = networks.record_count(),
+        broken = networks.broken_count(),
+        "ASN database {}",
+        path.display()
+    );
+}
+
+/// Whoever copies a file does not rest for so long in the middle of it.
+const SETTLES_IN: Duration = Duration::from_secs(1);

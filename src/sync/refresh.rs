@@ -180,6 +180,12 @@ impl Refresh {
                 () = changed(&self.client, self.revision.as_ref()), if self.failures == 0 => {}
                 // But where nothing came, the next answer is worth a look at once.
                 () = back(&self.client, self.revision.as_ref()), if self.is_away => {}
+                // The upstream has nothing to do with it.
+                () = self.geo.settles() => {
+                    self.geo.reload_if_changed(&self.metrics).await;
+                    self.free_replaced();
+                    continue;
+                }
             }
             while let Some(asked) = self.asked.waiting() {
                 waiting.push(asked);

@@ -12,6 +12,11 @@ pub(super) fn stamp(path: &Path) -> Stamp {
     Some((metadata.len(), metadata.modified().ok(), inode(&metadata)))
 }
 
+/// Whether a file that has changed is still the same one, so that somebody has written to it.
+pub(super) fn is_same_file(before: &Stamp, now: &Stamp) -> bool {
+    matches!((before, now), (Some((_, _, before)), Some((_, _, now))) if before == now)
+}
+
 #[cfg(unix)]
 fn inode(metadata: &fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)

@@ -7,6 +7,7 @@
 
 pub mod cake;
 pub mod certificate;
+pub mod disk;
 pub mod http;
 pub mod mmdb;
 pub mod node;

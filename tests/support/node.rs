@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::disk::Disk;
 use super::http::{Answer, Connection, Request};
 use super::wait;
 
@@ -21,6 +22,8 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     /// Clicks, and admin.
     listen: [SocketAddr; 2],
+    /// Where the data are, if not on everybody's.
+    disk: Option<Disk>,
 }
 
 /// A running node. Dropping it kills it.
@@ -51,6 +54,7 @@ impl Setup {
             flags: Vec::new(),
             environment: Vec::new(),
             listen: [SocketAddr::from(([127, 0, 0, 1], 0)); 2],
+            disk: None,
         }
         .setting("upstream.refresh_interval_seconds = 3600.0")
         // Many nodes at once, each with two segments a thread.
@@ -64,7 +68,7 @@ impl Setup {
 
     /// Another node's API is the upstream.
     pub fn following(node: &Node) -> Self {
-        let key = node.directory().join("data/api-key");
+        let key = node.data().join("api-key");
         Self::of_upstream(&format!("http://{}", node.admin), &std::fs::read_to_string(key).unwrap())
     }
 
@@ -107,18 +111,53 @@ impl Setup {
         self
     }
 
+    /// With a disk of so many bytes for its data. `None`, with the reason printed, where that cannot be.
+    pub fn on_a_disk_of(self, bytes: u64) -> Option<Self> {
+        let disk = Some(Disk::mount(&self.path().join("data"), bytes)?);
+        Some(Self { disk, ..self })
+    }
+
+    /// The disk of its data.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("it has a disk of its own")
+    }
+
     /// Where the node lives; the test may put files beside its data.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
+    /// The data directory, as the test sees it.
+    pub fn data(&self) -> PathBuf {
+        let data = self.path().join("data");
+        self.disk.as_ref().map_or_else(|| data.clone(), |disk| disk.seen_from_outside(&data))
+    }
+
     /// Starts the program and waits until it has said where it listens.
     #[track_caller]
     pub fn start(self) -> Node {
+        let mut node = self.start_and_fail();
+        node.clicks = node.wait_for_address("clicks on http://");
+        node.admin = node.wait_for_address("admin on http://");
+        node
+    }
+
+    /// Starts the program, which is not expected to listen.
+    #[track_caller]
+    pub fn start_and_fail(self) -> Node {
         let configuration = self.path().join("smartlink.toml");
         std::fs::write(&configuration, self.settings.join("\n")).unwrap();
         let [clicks, admin] = self.listen.map(|address| address.to_string());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_smartlink"))
+        let program = env!("CARGO_BIN_EXE_smartlink");
+        let mut command = match &self.disk {
+            None => Command::new(program),
+            Some(disk) => {
+                let mut command = disk.command(self.path());
+                command.arg(program);
+                command
+            }
+        };
+        let mut child = command
             .args(["serve", "--listen", &clicks, "--admin", &admin, "--data-dir", "data", "--config"])
             .arg(&configuration)
             .args(&self.flags)
@@ -142,10 +181,7 @@ impl Setup {
         });
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let setup = Some(self);
-        let mut node = Node { setup, child, log, reader: Some(reader), clicks: unknown, admin: unknown };
-        node.clicks = node.wait_for_address("clicks on http://");
-        node.admin = node.wait_for_address("admin on http://");
-        node
+        Node { setup, child, log, reader: Some(reader), clicks: unknown, admin: unknown }
     }
 
     /// Starts the program and waits until it is ready.
@@ -162,9 +198,19 @@ impl Node {
         self.setup.as_ref().expect("the node still has its directory").path()
     }
 
+    /// The disk of its data.
+    pub fn disk(&self) -> &Disk {
+        self.setup.as_ref().expect("the node still has its directory").disk()
+    }
+
+    /// The data directory, as the test sees it.
+    pub fn data(&self) -> PathBuf {
+        self.setup.as_ref().expect("the node still has its directory").data()
+    }
+
     /// The file that this node starts from when its upstream is away.
     pub fn last_good(&self) -> PathBuf {
-        self.directory().join("data/snapshot.last-good")
+        self.data().join("snapshot.last-good")
     }
 
     /// The process.
@@ -174,7 +220,7 @@ impl Node {
 
     /// The key of the embedded API.
     pub fn key(&self) -> String {
-        std::fs::read_to_string(self.directory().join("data/api-key")).unwrap().trim().to_owned()
+        std::fs::read_to_string(self.data().join("api-key")).unwrap().trim().to_owned()
     }
 
     pub fn log(&self) -> String {
@@ -259,15 +305,21 @@ impl Node {
 
     /// A call of the embedded API that succeeds.
     #[track_caller]
-    pub fn post(&self, call: &str, mut fields: Value) -> Value {
+    pub fn post(&self, call: &str, fields: Value) -> Value {
+        let answer = self.try_post(call, fields);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// A call of the embedded API, whatever comes of it.
+    #[track_caller]
+    pub fn try_post(&self, call: &str, mut fields: Value) -> Answer {
         fields["api_key"] = self.key().into();
         let request = Request::new("POST", &format!("/api/2/{call}"))
             .with("Host", &self.admin.to_string())
             .with("Content-Type", "application/json")
             .body(fields.to_string());
-        let answer = Connection::to(self.admin).ask(&request);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()
+        Connection::to(self.admin).ask(&request)
     }
 
     /// Creates an offer and answers its id.
@@ -322,6 +374,21 @@ impl Node {
         let status =
             Command::new("/bin/sh").arg("-c").arg(format!("kill -s {name} {}", self.child.id())).status();
         assert!(status.unwrap().success(), "cannot send {name}");
+    }
+
+    /// SIGSTOP. When this returns, no thread of it runs any more.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.signal("STOP");
+        wait::until("every thread to have stopped", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+            let is_stopped = |task: std::fs::DirEntry| {
+                // One that has just ended has none.
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+            };
+            tasks.map(Result::unwrap).all(is_stopped).then_some(())
+        });
     }
 
     /// Waits until the process has ended by itself and all its log is here.
