@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -19,6 +19,7 @@ pub struct Setup {
     settings: Vec<String>,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
+    program: PathBuf,
     /// Clicks, and admin.
     listen: [SocketAddr; 2],
 }
@@ -50,6 +51,7 @@ impl Setup {
             settings: Vec::new(),
             flags: Vec::new(),
             environment: Vec::new(),
+            program: PathBuf::from(env!("CARGO_BIN_EXE_smartlink")),
             listen: [SocketAddr::from(([127, 0, 0, 1], 0)); 2],
         }
         .setting("upstream.refresh_interval_seconds = 3600.0")
@@ -107,6 +109,11 @@ impl Setup {
         self
     }
 
+    /// Another build than the tests' own.
+    pub fn program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
+    }
+
     /// Where the node lives; the test may put files beside its data.
     pub fn path(&self) -> &Path {
         self.directory.path()
@@ -118,7 +125,7 @@ impl Setup {
         let configuration = self.path().join("smartlink.toml");
         std::fs::write(&configuration, self.settings.join("\n")).unwrap();
         let [clicks, admin] = self.listen.map(|address| address.to_string());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_smartlink"))
+        let mut child = Command::new(&self.program)
             .args(["serve", "--listen", &clicks, "--admin", &admin, "--data-dir", "data", "--config"])
             .arg(&configuration)
             .args(&self.flags)
@@ -170,6 +177,23 @@ impl Node {
     /// The process.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The program that it runs, on its data directory: `log cat`.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let setup = self.setup.as_ref().expect("the node still has its directory");
+        let mut command = Command::new(&setup.program);
+        command.env_clear().args(arguments).arg("--data-dir").arg(setup.path().join("data"));
+        command.output().unwrap()
+    }
+
+    /// Every line of the click log.
+    #[track_caller]
+    pub fn click_log(&self) -> Vec<Value> {
+        let said = self.command(&["log", "cat"]);
+        assert!(said.status.success(), "{said:?}");
+        let text = String::from_utf8(said.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The key of the embedded API.
