@@ -15,6 +15,7 @@
 mod kills;
 mod load;
 mod network;
+mod publishes;
 mod run;
 
 #[path = "../support/mod.rs"]
