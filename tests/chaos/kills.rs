@@ -7,13 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use serde_json::Value;
 
 use crate::load::Load;
 use crate::network::Network;
 use crate::run::{Run, lengths, millis, of_this_build};
 use crate::support::node::Setup;
-use crate::support::wait;
 
 #[test]
 fn nothing_that_was_read_is_lost_and_no_cap_is_exceeded() {
@@ -28,9 +26,8 @@ fn nothing_that_was_read_is_lost_and_no_cap_is_exceeded() {
     let network = Arc::new(Network::make(&node, 6, &caps));
     let load = Load { clicks_a_second: 600.0, connections: 16, seed: run.random.random() }
         .start(node.clicks, &network);
-    let begun = Instant::now();
-    let enough = lengths(500, 3_000, 6_000);
-    wait::until("clicks without a kill", || (load.answered() > enough).then_some(()));
+    let begun = load.warm_up();
+    load.wait_for(lengths(200, 3_000, 6_000));
     let mut starts = vec![];
     for _ in 0..kills {
         if run.random.random() {
@@ -48,24 +45,19 @@ fn nothing_that_was_read_is_lost_and_no_cap_is_exceeded() {
         starts.push(Instant::now());
         node = setup.start();
     }
-    let before = load.answered();
-    wait::until("clicks after the last start", || (load.answered() > before + 100).then_some(()));
+    load.wait_for(100);
     node.wait_ready();
     node.refresh();
     network.settle();
-    let (settled, before) = (Instant::now(), load.answered());
-    wait::until("clicks on what the API was told last", || (load.answered() > before + 200).then_some(()));
+    let settled = Instant::now();
+    // On what the API was told last.
+    load.wait_for(200);
     let seen = load.stop();
 
     let written = node.click_log();
     let ids: HashSet<&str> = written.iter().map(|line| line["click_id"].as_str().unwrap()).collect();
     let missing = seen.click_ids.iter().filter(|id| !ids.contains(id.as_str())).count();
-    let spent = |offer: i64| {
-        let is_charged =
-            |line: &&Value| line["offer_id"] == offer && line["bot"] == false && line["probe"] == false;
-        written.iter().filter(is_charged).count() as u64
-    };
-    let spent: Vec<u64> = network.capped().into_iter().map(spent).collect();
+    let spent: Vec<u64> = network.capped().into_iter().map(|offer| node.clicks_logged(offer)).collect();
     let first: Vec<Duration> = starts.iter().filter_map(|&start| seen.first_after(start)).collect();
     run.tell(&[
         ("kills", &kills),

@@ -22,7 +22,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::network::{Click, Network};
 use crate::support::http::Answer;
-use crate::support::wait::DEADLINE;
+use crate::support::wait::{self, DEADLINE};
 
 pub struct Load {
     pub clicks_a_second: f64,
@@ -33,6 +33,7 @@ pub struct Load {
 
 /// Visitors on their way. They are sent home when this goes.
 pub struct Running {
+    connections: usize,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Seen>>,
 }
@@ -55,6 +56,7 @@ pub struct Seen {
     pub refused: u64,
     /// Connections that ended while a click was on its way, before the first byte of its answer.
     pub unanswered: u64,
+    pub lost: Vec<Lost>,
     /// The same in the middle of an answer.
     pub torn: u64,
     /// Answers that were the last on their connection.
@@ -83,12 +85,24 @@ impl Load {
             seen: Seen::default(),
         };
         let thread = thread::spawn(move || visitors.click(self.clicks_a_second));
-        Running { shared, thread: Some(thread) }
+        Running { connections: self.connections, shared, thread: Some(thread) }
     }
 }
 
 impl Running {
-    pub fn answered(&self) -> u64 {
+    /// Waits until its connections are open and the server has met its clicks, and says when that was.
+    pub fn warm_up(&self) -> Instant {
+        self.wait_for(self.connections as u64 * 2);
+        Instant::now()
+    }
+
+    /// Waits for so many further answers.
+    pub fn wait_for(&self, answers: u64) {
+        let enough = self.answered() + answers;
+        wait::until("answers", || (self.answered() >= enough).then_some(()));
+    }
+
+    fn answered(&self) -> u64 {
         let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
         assert!(!ended, "the load ended before it was told to");
         self.shared.answered.load(Relaxed)
@@ -140,6 +154,15 @@ impl Seen {
     }
 }
 
+/// A click that was sent and not answered.
+#[derive(Clone, Copy)]
+pub struct Lost {
+    pub sent: Instant,
+    pub ended: Instant,
+    /// Of its connection, before it.
+    pub answers: u64,
+}
+
 struct Visitors {
     address: SocketAddr,
     network: Arc<Network>,
@@ -162,6 +185,7 @@ struct Visitor {
     is_connected: bool,
     pending: Option<Pending>,
     unread: Vec<u8>,
+    answers: u64,
 }
 
 struct Pending {
@@ -226,6 +250,7 @@ impl Visitors {
                         is_connected,
                         pending: Some(pending),
                         unread: Vec::new(),
+                        answers: 0,
                     });
                     if is_connected {
                         self.write(place);
@@ -284,10 +309,12 @@ impl Visitors {
             Err(_) => true,
         };
         if ended {
-            match visitor.pending {
-                Some(_) if visitor.unread.is_empty() => self.seen.unanswered += 1,
-                Some(_) => self.seen.torn += 1,
-                None => {}
+            if let Some(pending) = &visitor.pending {
+                let count =
+                    if visitor.unread.is_empty() { &mut self.seen.unanswered } else { &mut self.seen.torn };
+                *count += 1;
+                let lost = Lost { sent: pending.sent, ended: Instant::now(), answers: visitor.answers };
+                self.seen.lost.push(lost);
             }
             return self.leave(place);
         }
@@ -298,6 +325,7 @@ impl Visitors {
         };
         let Some((answer, bytes)) = Answer::parse(&visitor.unread, pending.click.is_probe()) else { return };
         visitor.unread.drain(..bytes);
+        visitor.answers += 1;
         let (now, pending) = (Instant::now(), visitor.pending.take().expect("it was looked at"));
         match self.network.check(pending.click, pending.sent, now, &answer) {
             Ok(click_id) => {

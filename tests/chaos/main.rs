@@ -15,6 +15,7 @@
 mod kills;
 mod load;
 mod network;
+mod outages;
 mod publishes;
 mod run;
 

@@ -10,13 +10,12 @@ use crate::load::Load;
 use crate::network::Network;
 use crate::run::{Run, lengths, millis, of_this_build};
 use crate::support::node::Setup;
-use crate::support::wait;
 
 #[test]
 fn every_redirect_is_of_a_table_that_was_live() {
     let mut run = Run::begin("publishes");
     // Ten a second.
-    let publishes = lengths(30, 200, 1_000);
+    let publishes = lengths(20, 200, 1_000);
     let node = of_this_build(Network::configure(Setup::new())).setting("edge.threads = 2").start_ready();
     let network = Arc::new(Network::make(&node, 20, &[]));
     let before = node.metrics().generation();
@@ -26,9 +25,8 @@ fn every_redirect_is_of_a_table_that_was_live() {
         seed: run.random.random(),
     };
     let load = load.start(node.clicks, &network);
-    let begun = Instant::now();
-    let enough = lengths(600, 10_000, 40_000);
-    wait::until("clicks without a publish", || (load.answered() > enough).then_some(()));
+    let begun = load.warm_up();
+    load.wait_for(lengths(200, 10_000, 40_000));
     let first = Instant::now();
     for nth in 0..publishes {
         // Where publishing takes longer, they come later.

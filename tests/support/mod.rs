@@ -10,6 +10,7 @@ pub mod certificate;
 pub mod http;
 pub mod mmdb;
 pub mod node;
+pub mod redis_server;
 pub mod store;
 pub mod stub;
 pub mod wait;

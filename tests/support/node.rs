@@ -196,6 +196,13 @@ impl Node {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// How many clicks its log has that were charged to the caps of this offer.
+    pub fn clicks_logged(&self, offer: i64) -> u64 {
+        let is_charged =
+            |line: &&Value| line["offer_id"] == offer && line["bot"] == false && line["probe"] == false;
+        self.click_log().iter().filter(is_charged).count() as u64
+    }
+
     /// The key of the embedded API.
     pub fn key(&self) -> String {
         std::fs::read_to_string(self.directory().join("data/api-key")).unwrap().trim().to_owned()
@@ -342,10 +349,7 @@ impl Node {
 
     /// SIGTERM, SIGHUP … by name.
     pub fn signal(&self, name: &str) {
-        // A shell's own `kill` is on every system; its only argument is a process that this test has started.
-        let status =
-            Command::new("/bin/sh").arg("-c").arg(format!("kill -s {name} {}", self.child.id())).status();
-        assert!(status.unwrap().success(), "cannot send {name}");
+        signal(self.child.id(), name);
     }
 
     /// Waits until the process has ended by itself and all its log is here.
@@ -385,6 +389,13 @@ impl Node {
             reader.join().unwrap();
         }
     }
+}
+
+/// To a process that this test has started.
+pub fn signal(process: u32, name: &str) {
+    // A shell's own `kill` is on every system.
+    let status = Command::new("/bin/sh").arg("-c").arg(format!("kill -s {name} {process}")).status();
+    assert!(status.unwrap().success(), "cannot send {name}");
 }
 
 impl Drop for Node {
