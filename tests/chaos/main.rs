@@ -12,6 +12,7 @@
 //!
 //! `SMARTLINK_CHAOS_PROGRAM` names another build of smartlink, `CHAOS_SEED` repeats what was drawn at random.
 
+mod drains;
 mod kills;
 mod load;
 mod network;
