@@ -12,13 +12,16 @@
 //!
 //! `SMARTLINK_CHAOS_PROGRAM` names another build of smartlink, `CHAOS_SEED` repeats what was drawn at random.
 
+mod crowd;
 mod drains;
 mod kills;
 mod load;
 mod network;
 mod outages;
 mod publishes;
+mod readers;
 mod run;
+mod slow_heads;
 
 #[path = "../support/mod.rs"]
 mod support;
