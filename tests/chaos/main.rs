@@ -22,6 +22,7 @@ mod publishes;
 mod readers;
 mod run;
 mod slow_heads;
+mod soak;
 
 #[path = "../support/mod.rs"]
 mod support;
