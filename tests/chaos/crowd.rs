@@ -50,14 +50,15 @@ impl Crowd {
         }
     }
 
-    /// Each sends the next of these bytes now and after each such time. Until all are closed.
-    pub fn drip(&mut self, bytes: &[u8], every: Duration) {
+    /// Each sends the next of these bytes now and after each such time. Until all are closed. Looks around each time.
+    pub fn drip(&mut self, bytes: &[u8], every: Duration, mut look_around: impl FnMut()) {
         let begun = Instant::now();
         let mut due = begun;
         while self.is_there() {
             assert!(begun.elapsed() < DEADLINE + self.patience(), "{} are never closed", self.left());
             if due <= Instant::now() {
                 due += every;
+                look_around();
                 for person in self.people.iter_mut().filter(|person| person.ended.is_none()) {
                     let sent = person.bytes_sent;
                     person.send(&bytes[sent..=sent], usize::MAX);

@@ -41,7 +41,7 @@ fn memory_and_descriptors_stay_what_they_were() {
         publishes += 1;
         samples.push(Sample {
             at: begun.elapsed(),
-            resident: node.memory().0,
+            own_memory: node.own_memory(),
             open_files: open_files(&node),
         });
         if begun.elapsed() >= time {
@@ -65,7 +65,7 @@ fn memory_and_descriptors_stay_what_they_were() {
         ("reloads", &reloads),
         ("wrong", &seen.wrong_count),
         ("reset", &(seen.unanswered + seen.torn)),
-        ("resident", &format!("{:.1}MiB", last.resident as f64 / f64::from(1 << 20))),
+        ("own_memory", &format!("{:.1}MiB", last.own_memory as f64 / f64::from(1 << 20))),
         // Of the second half: before, it still grows into its work.
         ("slope", &format!("{:.1}KiB/min", slope(&samples[samples.len() / 2..]) * 60.0 / 1024.0)),
         ("open_files", &format!("{}..{}", least_late.unwrap_or_default(), last.open_files)),
@@ -81,7 +81,7 @@ const GEO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lookup/demo.mmdb");
 
 struct Sample {
     at: Duration,
-    resident: u64,
+    own_memory: u64,
     open_files: usize,
 }
 
@@ -114,7 +114,7 @@ fn open_files(node: &Node) -> usize {
 /// Bytes a second by which it grows, as the straight line has it that fits best.
 fn slope(samples: &[Sample]) -> f64 {
     let count = samples.len() as f64;
-    let points = || samples.iter().map(|sample| (sample.at.as_secs_f64(), sample.resident as f64));
+    let points = || samples.iter().map(|sample| (sample.at.as_secs_f64(), sample.own_memory as f64));
     let (x, y) =
         points().fold((0.0, 0.0), |sums, point| (sums.0 + point.0 / count, sums.1 + point.1 / count));
     let (above, below) = points().fold((0.0, 0.0), |sums, point| {

@@ -330,12 +330,18 @@ impl Node {
 
     /// Bytes of memory that are resident, and that were at the most.
     pub fn memory(&self) -> (u64, u64) {
+        (self.status_bytes("VmRSS:"), self.status_bytes("VmHWM:"))
+    }
+
+    /// Bytes of memory that are resident and its own: without what is mapped of files, as the click log is.
+    pub fn own_memory(&self) -> u64 {
+        self.status_bytes("RssAnon:")
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let bytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-        };
-        (bytes("VmRSS:"), bytes("VmHWM:"))
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// What the process has had of the processors, to a hundredth of a second.
