@@ -61,5 +61,4 @@ fn who_takes_too_long_for_a_head_is_closed_and_all_others_are_served() {
     seen.assert_none_is_wrong();
     assert_eq!(seen.unanswered + seen.torn + seen.refused, 0, "clicks without an answer");
     assert_eq!(closed() - before, clients as u64, "connections that were closed by the deadline of a head");
-    assert!(shortest >= Some(deadline), "closed after {shortest:?}, before the deadline");
 }
