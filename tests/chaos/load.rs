@@ -28,6 +28,7 @@ pub struct Load {
     pub clicks_a_second: f64,
     /// That are kept. All of them are used, in turn.
     pub connections: usize,
+    pub keeps_click_ids: bool,
     pub seed: u64,
 }
 
@@ -48,6 +49,7 @@ struct Shared {
 #[derive(Default)]
 pub struct Seen {
     pub answers: Vec<Waited>,
+    /// Of all answers, where they are kept.
     pub click_ids: Vec<String>,
     /// Answers that are none of the network's, and why; the first of them.
     pub wrong: Vec<String>,
@@ -81,6 +83,7 @@ impl Load {
             empty: (0..self.connections).rev().collect(),
             idle: VecDeque::new(),
             opened: 0,
+            keeps_click_ids: self.keeps_click_ids,
             shared: Arc::clone(&shared),
             seen: Seen::default(),
         };
@@ -173,6 +176,7 @@ struct Visitors {
     /// Places of connections that wait for a click; the one that waits for the longest time comes first.
     idle: VecDeque<usize>,
     opened: u32,
+    keeps_click_ids: bool,
     shared: Arc<Shared>,
     seen: Seen,
 }
@@ -329,7 +333,9 @@ impl Visitors {
         let (now, pending) = (Instant::now(), visitor.pending.take().expect("it was looked at"));
         match self.network.check(pending.click, pending.sent, now, &answer) {
             Ok(click_id) => {
-                self.seen.click_ids.push(click_id);
+                if self.keeps_click_ids {
+                    self.seen.click_ids.push(click_id);
+                }
                 self.seen.answers.push(Waited { due: pending.due, answered: now });
                 self.shared.answered.fetch_add(1, Relaxed);
             }

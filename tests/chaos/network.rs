@@ -62,12 +62,12 @@ enum Visitor {
 }
 
 impl Network {
-    /// As many links as that, with two offers each that they share with others. Where caps are given, further links: each with
-    /// one offer that takes so many clicks, ever.
+    /// As many links as that, two or more, each with its own offer and that of the next. Where caps are given, further links: each
+    /// with one offer that takes so many clicks, ever.
     pub fn make(node: &Node, links: usize, caps: &[u64]) -> Self {
         let since = Instant::now();
-        let offers = vec![Offer { version: 0, has_cap: false }; links + 1];
-        let plain = (0..links).map(|nth| Link { is_active: true, offers: vec![nth, nth + 1] });
+        let offers = vec![Offer { version: 0, has_cap: false }; links];
+        let plain = (0..links).map(|nth| Link { is_active: true, offers: vec![nth, (nth + 1) % links] });
         let mut state = State { offers, links: plain.collect(), since, until: None };
         for _ in caps {
             state.links.push(Link { is_active: true, offers: vec![state.offers.len()] });

@@ -78,6 +78,7 @@ fn load(run: &mut Run, edge: &Node, network: &Arc<Network>) -> Running {
     let load = Load {
         clicks_a_second: lengths(600.0, 2_000.0, 2_000.0),
         connections: 32,
+        keeps_click_ids: false,
         seed: run.random.random(),
     };
     load.start(edge.clicks, network)

@@ -22,6 +22,7 @@ fn every_redirect_is_of_a_table_that_was_live() {
     let load = Load {
         clicks_a_second: lengths(600.0, 2_000.0, 2_000.0),
         connections: 32,
+        keeps_click_ids: false,
         seed: run.random.random(),
     };
     let load = load.start(node.clicks, &network);
@@ -48,6 +49,6 @@ fn every_redirect_is_of_a_table_that_was_live() {
     ]);
     seen.assert_none_is_wrong();
     assert_eq!(seen.unanswered + seen.torn + seen.refused, 0, "clicks without an answer");
-    // Each change was published by itself: it is another content than that before.
+    // Each change was published by itself: it is another content than that before, and of an offer that some link has.
     assert_eq!(published, u64::from(publishes));
 }

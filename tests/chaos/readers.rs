@@ -31,8 +31,12 @@ fn who_never_reads_is_closed_and_costs_little() {
     let long = Request::click(&format!("/sl/{link}?aff_id=7&s1={}", "+".repeat(255))).to_bytes();
     let short = Request::click("/sl?id=1&aff_id=7").to_bytes();
 
-    let load =
-        Load { clicks_a_second: lengths(300.0, 500.0, 1_000.0), connections: 16, seed: run.random.random() };
+    let load = Load {
+        clicks_a_second: lengths(300.0, 500.0, 1_000.0),
+        connections: 16,
+        keeps_click_ids: false,
+        seed: run.random.random(),
+    };
     let load = load.start(node.clicks, &network);
     let begun = load.warm_up();
     load.wait_for(lengths(100, 2_000, 10_000));

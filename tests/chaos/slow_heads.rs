@@ -26,8 +26,12 @@ fn who_takes_too_long_for_a_head_is_closed_and_all_others_are_served() {
         .setting(&format!("edge.header_read_timeout_seconds = {:.1}", deadline.as_secs_f64()))
         .start_ready();
     let network = Arc::new(Network::make(&node, 10, &[]));
-    let load =
-        Load { clicks_a_second: lengths(300.0, 500.0, 1_000.0), connections: 16, seed: run.random.random() };
+    let load = Load {
+        clicks_a_second: lengths(300.0, 500.0, 1_000.0),
+        connections: 16,
+        keeps_click_ids: false,
+        seed: run.random.random(),
+    };
     let load = load.start(node.clicks, &network);
     let begun = load.warm_up();
     load.wait_for(lengths(100, 2_000, 10_000));
