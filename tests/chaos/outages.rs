@@ -1,5 +1,6 @@
 //! The upstream, or the ledger, is away: killed, or stopped so that it takes connections and says nothing. Clicks go where they
-//! went before, caps are kept to, and the node is ready all the time; what comes back is followed again.
+//! went before, caps are kept to, and the node is ready all the time; what comes back is followed again. `CHAOS_SECONDS` says how long
+//! each of the two is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use rand::RngExt;
 
 use crate::load::{Load, Running};
 use crate::network::Network;
-use crate::run::{Run, lengths, millis, of_this_build};
+use crate::run::{Run, lengths, millis, number, of_this_build};
 use crate::support::node::{Node, Setup};
 use crate::support::redis_server::Server;
 use crate::support::wait;
@@ -110,6 +111,7 @@ impl Phases {
     fn last(&mut self, fault: &'static str, edge: &Node, is_felt: impl Fn() -> bool) {
         let begun = Instant::now();
         let time = lengths(Duration::from_millis(500), Duration::from_secs(10), Duration::from_secs(300));
+        let time = number("CHAOS_SECONDS").map_or(time, Duration::from_secs);
         wait::until("the fault to be felt", || {
             assert_eq!(edge.readyz(), 200, "{fault}");
             is_felt().then_some(())
