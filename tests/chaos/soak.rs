@@ -19,7 +19,10 @@ use crate::support::wait;
 fn memory_and_descriptors_stay_what_they_were() {
     let mut run = Run::begin("soak");
     let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(lengths(3, 40, 600)));
-    let setup = of_this_build(Network::configure(Setup::new())).setting("edge.threads = 2");
+    let setup = of_this_build(Network::configure(Setup::new()))
+        .setting("edge.threads = 2")
+        // The disk is others' too: old clicks go, and their files with them.
+        .setting("click_log.keep_bytes = 268435456");
     let (geo, renewed) = (setup.path().join("geo.mmdb"), setup.path().join("geo.new"));
     std::fs::copy(GEO, &geo).unwrap();
     let node = setup.flag("--geo").flag(geo.to_str().unwrap()).start_ready();
