@@ -1,17 +1,10 @@
-//! Clicks and their records over the real program: whoever has read a redirect finds it in the click log, however the node
-//! ended.
+//! Clicks and their records over the real program. That no redirect that was read is missing after a kill is in
+//! tests/chaos/kills.rs.
 
 mod support;
 
-use std::collections::HashSet;
-use std::process::{Command, Output};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::Duration;
-
 use serde_json::Value;
-use support::http::{Connection, Request};
+use support::http::Request;
 use support::node::Setup;
 use support::wait;
 
@@ -28,7 +21,7 @@ fn a_click_is_told_as_it_was() {
     let probe = node.ask(&Request::click(CLICK).method("HEAD"));
     node.ask(&Request::click("/sl?id=9&aff_id=67890"));
     node.ask(&Request::click("/sl?id=x&aff_id=67890"));
-    let lines = lines(&node.directory().join("data"));
+    let lines = node.click_log();
     let [click, probe_line, unknown] = &lines[..] else { panic!("{lines:?}") };
     assert!(answer.location().contains(click["click_id"].as_str().unwrap()), "{click}");
     assert!(probe.location().contains(probe_line["click_id"].as_str().unwrap()), "{probe_line}");
@@ -59,47 +52,6 @@ fn a_click_is_told_as_it_was() {
     );
     let told = node.admin("GET", &ask).json();
     assert_eq!((&told["offer_id"], &told["snapshot"]), (&click["offer_id"], &click["snapshot"]), "{told}");
-}
-
-/// `KILLS=50 cargo test --release --test recorded` kills more often.
-#[test]
-fn no_redirect_that_was_read_is_missing_after_a_kill() {
-    let kills: u64 = std::env::var("KILLS").map_or(5, |kills| kills.parse().expect("KILLS is a number"));
-    // Small segments, so that some kills come while one is traded for the next.
-    let mut node = Some(Setup::demo().setting("edge.threads = 2").start_ready());
-    let (seen, port) = (Seen::default(), AtomicU64::new(0));
-    let mut answered_before = 0;
-    thread::scope(|scope| {
-        let ending = Ending(&seen);
-        for _ in 0..4 {
-            scope.spawn(|| seen.click(&port));
-        }
-        for _ in 0..kills {
-            let alive = node.take().unwrap();
-            port.store(alive.clicks.port().into(), Ordering::Relaxed);
-            wait::until("clicks", || (seen.answered() > answered_before + 500).then_some(()));
-            let setup = alive.kill();
-            answered_before = seen.answered();
-            node = Some(setup.start_ready());
-        }
-        drop(ending);
-    });
-    let node = node.unwrap();
-    let data = node.directory().join("data");
-    let written: Vec<String> =
-        lines(&data).iter().map(|line| line["click_id"].as_str().unwrap().to_owned()).collect();
-    let distinct: HashSet<&str> = written.iter().map(String::as_str).collect();
-    assert_eq!(distinct.len(), written.len(), "a click is there twice");
-    let read = seen.ids.lock().unwrap();
-    let missing = read.iter().filter(|id| !distinct.contains(id.as_str())).count();
-    println!(
-        "{kills} kills, {} redirects read, {} clicks written, {missing} missing",
-        read.len(),
-        written.len()
-    );
-    assert_eq!(missing, 0, "of {}", read.len());
-    let verified = log(&data, &["verify"]);
-    assert!(verified.status.success(), "{verified:?}");
 }
 
 #[test]
@@ -158,7 +110,7 @@ fn the_log_is_counted_and_verified_while_it_is_written() {
     }
     node.ask(&Request::click(CLICK).method("HEAD"));
     node.click("/sl?id=9&aff_id=67890");
-    let told = text(&log(&data, &["stats"]).stdout);
+    let told = text(&node.command(&["log", "stats"]).stdout);
     let row = |name: &str| {
         let line =
             told.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {told}"));
@@ -166,13 +118,13 @@ fn the_log_is_counted_and_verified_while_it_is_written() {
     };
     assert_eq!(row("offer "), ["offer", "20", "95.2 %", "20", "100.0 %", "1", "0"]);
     assert_eq!(row("all "), ["all", "21", "100.0 %", "20", "95.2 %", "1", "0"]);
-    let by_link = text(&log(&data, &["stats", "--by", "link", "--json"]).stdout);
+    let by_link = text(&node.command(&["log", "stats", "--by", "link", "--json"]).stdout);
     let rows: Vec<Value> = by_link.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows[0]["smart_link_id"], "301");
     assert_eq!((&rows[0]["clicks"], &rows[1]["clicks"]), (&20.into(), &1.into()));
 
     // Forged, damaged, twice: each is found, and told by its line.
-    let whole = text(&log(&data, &["cat"]).stdout);
+    let whole = text(&node.command(&["log", "cat"]).stdout);
     let first = whole.lines().next().unwrap();
     for (case, line, problem) in [
         (
@@ -185,67 +137,15 @@ fn the_log_is_counted_and_verified_while_it_is_written() {
     ] {
         let path = data.join(format!("{case}.ndjson"));
         std::fs::write(&path, format!("{whole}{line}\n")).unwrap();
-        let said = log(&data, &["verify", path.to_str().unwrap()]);
+        let said = node.command(&["log", "verify", path.to_str().unwrap()]);
         let (error, number) = (text(&said.stderr), format!("line {}: ", whole.lines().count() + 1));
         assert_eq!(said.status.code(), Some(1), "{case}: {error}");
         assert!(error.contains(problem) && error.contains(&number), "{case}: {error}");
     }
-    let said = log(&data, &["stats", data.join("damaged.ndjson").to_str().unwrap()]);
+    let said = node.command(&["log", "stats", data.join("damaged.ndjson").to_str().unwrap()]);
     assert!(said.status.code() == Some(1) && text(&said.stdout) == told, "{said:?}");
-    let said = log(&data, &["cat", "absent.ndjson"]);
+    let said = node.command(&["log", "cat", "absent.ndjson"]);
     assert!(said.status.code() == Some(2) && text(&said.stderr).contains("absent.ndjson"), "{said:?}");
-}
-
-/// What visitors have read.
-#[derive(Default)]
-struct Seen {
-    ids: Mutex<Vec<String>>,
-    done: AtomicBool,
-}
-
-/// Sends the visitors home, also when an assertion fails.
-struct Ending<'a>(&'a Seen);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.done.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Seen {
-    fn answered(&self) -> usize {
-        self.ids.lock().unwrap().len()
-    }
-
-    fn click(&self, port: &AtomicU64) {
-        let request = Request::click(CLICK).to_bytes();
-        while !self.done.load(Ordering::Relaxed) {
-            let address = ([127, 0, 0, 1], port.load(Ordering::Relaxed) as u16).into();
-            let Ok(mut connection) = Connection::try_to(address) else {
-                thread::yield_now();
-                continue;
-            };
-            while !self.done.load(Ordering::Relaxed) && connection.send(&request).is_ok() {
-                let Ok(answer) = connection.read() else { break };
-                let (_, id) = answer.location().split_once("r=").expect("the destination has the click id");
-                self.ids.lock().unwrap().push(id.to_owned());
-                // Clients that never rest take a small machine from everybody else on it.
-                thread::sleep(Duration::from_micros(200));
-            }
-        }
-    }
-}
-
-fn lines(data: &std::path::Path) -> Vec<Value> {
-    let said = log(data, &["cat"]);
-    assert!(said.status.success(), "{said:?}");
-    text(&said.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn log(data: &std::path::Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_smartlink"));
-    command.env_clear().arg("log").args(arguments).arg("--data-dir").arg(data);
-    command.output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

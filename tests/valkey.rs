@@ -5,8 +5,7 @@
 
 mod support;
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,97 +18,12 @@ use smartlink::ledger::{
 use smartlink::routing::{Cap, Zone};
 use smartlink::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId};
 use support::node::Setup;
+use support::redis_server::Server;
 use support::wait;
-use tempfile::TempDir;
 
 // ---- servers --------------------------------------------------------------------------------------------------------
 
-/// A server of the test's own; it ends with it.
-struct Server {
-    port: u16,
-    arguments: Vec<String>,
-    directory: TempDir,
-    process: Child,
-}
-
 impl Server {
-    /// `None`: there is none to start.
-    fn start(arguments: &[&str]) -> Option<Self> {
-        if !is_installed() {
-            return None;
-        }
-        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        for _ in 0..20 {
-            // A cluster has a second port, 10,000 above.
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if port > 55_000 {
-                continue;
-            }
-            let directory = TempDir::new().unwrap();
-            let process = spawn(port, &arguments, &directory);
-            let mut server = Self { port, arguments: arguments.clone(), directory, process };
-            if server.answers() {
-                return Some(server);
-            }
-        }
-        panic!("no redis-server could be started");
-    }
-
-    /// Whether it comes up; another may have taken the port.
-    fn answers(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < deadline {
-            if self.process.try_wait().unwrap().is_some() {
-                return false;
-            }
-            if let Ok(text) = self.try_command(&["PING"])
-                && text.contains("PONG")
-            {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        false
-    }
-
-    /// kill -9
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    fn start_again(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            self.process = spawn(self.port, &self.arguments, &self.directory);
-            if self.answers() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the server does not come up again");
-        }
-    }
-
-    fn try_command(&self, words: &[&str]) -> redis::RedisResult<String> {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
-        let mut connection = client.get_connection_with_timeout(Duration::from_millis(500))?;
-        connection.set_read_timeout(Some(Duration::from_secs(2)))?;
-        if let Some(place) = self.arguments.iter().position(|word| word == "--requirepass") {
-            redis::cmd("AUTH").arg(&self.arguments[place + 1]).exec(&mut connection)?;
-        }
-        let mut command = redis::cmd(words[0]);
-        command.arg(&words[1..]);
-        let answer: redis::Value = command.query(&mut connection)?;
-        Ok(match answer {
-            redis::Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            redis::Value::SimpleString(text) => text,
-            other => format!("{other:?}"),
-        })
-    }
-
-    fn command(&self, words: &[&str]) -> String {
-        self.try_command(words).unwrap()
-    }
-
     fn ledger(&self) -> ValkeyLedger {
         self.ledger_with("")
     }
@@ -118,33 +32,6 @@ impl Server {
         let address = format!("redis://127.0.0.1:{}?{settings}", self.port);
         ValkeyLedger::new(ValkeyOptions::parse(&address).unwrap())
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn spawn(port: u16, arguments: &[String], directory: &TempDir) -> Child {
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
-        .args(["--dir", directory.path().to_str().unwrap()])
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-fn is_installed() -> bool {
-    let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
-    if !found {
-        assert!(std::env::var_os("SMARTLINK_NEED_REDIS").is_none(), "there is no redis-server in the path");
-        println!("skipped: there is no redis-server in the path");
-    }
-    found
 }
 
 const SYNCED: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];

@@ -232,6 +232,9 @@ fn listen(address: SocketAddr) -> io::Result<StdListener> {
     // An answer is one small write; waiting to fill a packet would only delay it. Linux gives what it accepts the same setting,
     // which saves each connection a system call.
     socket.set_tcp_nodelay(true)?;
+    // What it accepts has these from it, too.
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -263,9 +266,24 @@ fn explain_bind(error: &io::Error) -> String {
 /// Connections that wait while the thread is busy; the system may cap it (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
+/// What the system keeps of requests, and of answers, that one side has sent and the other has not taken; the system doubles it for
+/// what it needs itself. Left to itself it goes up to 4 MB (net.ipv4.tcp_wmem) for a client that never reads, and a few thousand of
+/// those take a machine's memory. The longest answer has some 8 KB.
+const SOCKET_BUFFER_BYTES: usize = 64 << 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_that_does_not_read_holds_little_of_the_system() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = Socket::from(listener.accept().unwrap().0);
+        assert!(accepted.send_buffer_size().unwrap() <= 2 * SOCKET_BUFFER_BYTES);
+        assert!(accepted.recv_buffer_size().unwrap() <= 2 * SOCKET_BUFFER_BYTES);
+    }
 
     #[test]
     fn what_is_accepted_sends_small_writes_at_once() {

@@ -143,28 +143,17 @@ impl Connection {
 
     /// Reads exactly one answer.
     pub fn read(&mut self) -> Result<Answer, NoAnswer> {
-        let head_bytes = loop {
-            if let Some(at) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
-                break at + 4;
+        let is_head = self.heads.first().copied().unwrap_or(false);
+        loop {
+            if let Some((answer, bytes)) = Answer::parse(&self.unread, is_head) {
+                if !self.heads.is_empty() {
+                    self.heads.remove(0);
+                }
+                self.unread.drain(..bytes);
+                return Ok(answer);
             }
-            self.read_more("the head of an answer")?;
-        };
-        let head = String::from_utf8(self.unread[..head_bytes].to_vec()).expect("a head in UTF-8");
-        let mut answer = Answer::from_head(&head);
-        let no_body = !self.heads.is_empty() && self.heads.remove(0);
-        let length = match answer.header("content-length") {
-            _ if no_body => 0,
-            Some(length) => length.parse().expect("a Content-Length"),
-            None => panic!("an answer without Content-Length: {head}"),
-        };
-        while self.unread.len() < head_bytes + length {
-            self.read_more("the body of an answer")?;
+            self.read_more("the rest of an answer")?;
         }
-        let body = self.unread[head_bytes..head_bytes + length].to_vec();
-        answer.body = String::from_utf8_lossy(&body).into_owned();
-        answer.bytes = body;
-        self.unread.drain(..head_bytes + length);
-        Ok(answer)
     }
 
     /// Waits until the other side closes, and asserts that it says nothing more before.
@@ -198,6 +187,22 @@ impl Connection {
 }
 
 impl Answer {
+    /// The answer that these bytes begin with, and how many of them it has; `None` if some are still to come.
+    pub fn parse(bytes: &[u8], is_to_head: bool) -> Option<(Self, usize)> {
+        let head_bytes = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
+        let head = std::str::from_utf8(&bytes[..head_bytes]).expect("a head in UTF-8");
+        let mut answer = Self::from_head(head);
+        let length = match answer.header("content-length") {
+            _ if is_to_head => 0,
+            Some(length) => length.parse().expect("a Content-Length"),
+            None => panic!("an answer without Content-Length: {head}"),
+        };
+        let body = bytes.get(head_bytes..head_bytes + length)?;
+        answer.body = String::from_utf8_lossy(body).into_owned();
+        answer.bytes = body.to_vec();
+        Some((answer, head_bytes + length))
+    }
+
     fn from_head(head: &str) -> Self {
         let mut lines = head.trim_end().split("\r\n");
         let status_line = lines.next().expect("a status line").to_owned();

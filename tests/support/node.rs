@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub struct Setup {
     settings: Vec<String>,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
+    program: PathBuf,
     /// Clicks, and admin.
     listen: [SocketAddr; 2],
     /// Where the data are, if not on everybody's.
@@ -53,6 +54,7 @@ impl Setup {
             settings: Vec::new(),
             flags: Vec::new(),
             environment: Vec::new(),
+            program: PathBuf::from(env!("CARGO_BIN_EXE_smartlink")),
             listen: [SocketAddr::from(([127, 0, 0, 1], 0)); 2],
             disk: None,
         }
@@ -122,6 +124,11 @@ impl Setup {
         self.disk.as_ref().expect("it has a disk of its own")
     }
 
+    /// Another build than the tests' own.
+    pub fn program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
+    }
+
     /// Where the node lives; the test may put files beside its data.
     pub fn path(&self) -> &Path {
         self.directory.path()
@@ -148,12 +155,11 @@ impl Setup {
         let configuration = self.path().join("smartlink.toml");
         std::fs::write(&configuration, self.settings.join("\n")).unwrap();
         let [clicks, admin] = self.listen.map(|address| address.to_string());
-        let program = env!("CARGO_BIN_EXE_smartlink");
         let mut command = match &self.disk {
-            None => Command::new(program),
+            None => Command::new(&self.program),
             Some(disk) => {
                 let mut command = disk.command(self.path());
-                command.arg(program);
+                command.arg(&self.program);
                 command
             }
         };
@@ -216,6 +222,30 @@ impl Node {
     /// The process.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The program that it runs, on its data directory: `log cat`.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let setup = self.setup.as_ref().expect("the node still has its directory");
+        let mut command = Command::new(&setup.program);
+        command.env_clear().args(arguments).arg("--data-dir").arg(setup.path().join("data"));
+        command.output().unwrap()
+    }
+
+    /// Every line of the click log.
+    #[track_caller]
+    pub fn click_log(&self) -> Vec<Value> {
+        let said = self.command(&["log", "cat"]);
+        assert!(said.status.success(), "{said:?}");
+        let text = String::from_utf8(said.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// How many clicks its log has that were charged to the caps of this offer.
+    pub fn clicks_logged(&self, offer: i64) -> u64 {
+        let is_charged =
+            |line: &&Value| line["offer_id"] == offer && line["bot"] == false && line["probe"] == false;
+        self.click_log().iter().filter(is_charged).count() as u64
     }
 
     /// The key of the embedded API.
@@ -351,12 +381,18 @@ impl Node {
 
     /// Bytes of memory that are resident, and that were at the most.
     pub fn memory(&self) -> (u64, u64) {
+        (self.status_bytes("VmRSS:"), self.status_bytes("VmHWM:"))
+    }
+
+    /// Bytes of memory that are resident and its own: without what is mapped of files, as the click log is.
+    pub fn own_memory(&self) -> u64 {
+        self.status_bytes("RssAnon:")
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let bytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-        };
-        (bytes("VmRSS:"), bytes("VmHWM:"))
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// What the process has had of the processors, to a hundredth of a second.
@@ -370,10 +406,7 @@ impl Node {
 
     /// SIGTERM, SIGHUP … by name.
     pub fn signal(&self, name: &str) {
-        // A shell's own `kill` is on every system; its only argument is a process that this test has started.
-        let status =
-            Command::new("/bin/sh").arg("-c").arg(format!("kill -s {name} {}", self.child.id())).status();
-        assert!(status.unwrap().success(), "cannot send {name}");
+        signal(self.child.id(), name);
     }
 
     /// SIGSTOP. When this returns, no thread of it runs any more.
@@ -428,6 +461,13 @@ impl Node {
             reader.join().unwrap();
         }
     }
+}
+
+/// To a process that this test has started.
+pub fn signal(process: u32, name: &str) {
+    // A shell's own `kill` is on every system.
+    let status = Command::new("/bin/sh").arg("-c").arg(format!("kill -s {name} {process}")).status();
+    assert!(status.unwrap().success(), "cannot send {name}");
 }
 
 impl Drop for Node {
