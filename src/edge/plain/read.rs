@@ -15,6 +15,10 @@ use crate::edge::request_line::{HEAD_BYTES_MAX, is_legal_target};
 
 /// What the bytes begin with.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, and a click is to allocate nothing"
+)]
 pub(super) enum Read<'r> {
     /// A plain request, in so many bytes.
     Plain { request: Request<'r>, bytes: usize, is_last: bool },
