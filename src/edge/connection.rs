@@ -85,24 +85,15 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     });
     match plain.await {
         Left::Ended(reason) => reason,
-        Left::ForHyper(bytes) => serve_by_hyper(stream, bytes, peer, watched, postbacks, phase).await,
+        // On the heap, so that a connection without it has not to make room for it.
+        Left::ForHyper(bytes) => {
+            Box::pin(serve_by_hyper(stream, bytes, peer, watched, postbacks, phase)).await
+        }
     }
 }
 
 /// The same for a connection that has ceased to be plain, with these bytes.
 pub(super) async fn serve_by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    bytes: Vec<u8>,
-    peer: IpAddr,
-    watched: Arc<Watched>,
-    postbacks: &Postbacks,
-    phase: &SharedPhase,
-) -> CloseReason {
-    // On the heap, so that a connection without it has not to make room for it.
-    Box::pin(with_hyper(stream, bytes, peer, watched, postbacks, phase)).await
-}
-
-async fn with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     bytes: Vec<u8>,
     peer: IpAddr,
