@@ -51,7 +51,7 @@ fn every_answer_is_of_one_generation_and_generations_never_go_back() {
     let metrics = Arc::new(Metrics::new(100, Arc::clone(&live)));
     publish(&live, 1);
     let keys = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
-    let bound = edge::bind(options()).unwrap();
+    let bound = edge::bind(options(), Vec::new()).unwrap();
     let address = bound.addresses()[0].address;
     let supplies = Supplies {
         click_id_keys: &keys,

@@ -39,8 +39,8 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts until the drain, and then what is left in the queue.
-    pub async fn run(mut self, socket: TcpListener) {
+    /// Accepts until the drain, and then what is left in the queue; or until another process does.
+    pub async fn run(mut self, socket: Arc<TcpListener>) {
         #[expect(
             deprecated,
             reason = "what follows it is unsafe for types that lie about their descriptor; a socket of std does not"
@@ -113,6 +113,10 @@ impl Acceptor {
         // To close the socket alone would reset what waits in its queue. A connection that is completed between the last look
         // and the close is reset all the same, before it was answered.
         let socket = listener.into_inner();
+        if *self.phase.borrow() == Phase::HandedOver {
+            // Another process has it too, and takes them.
+            return;
+        }
         while let Ok((stream, peer)) = accept(&socket) {
             self.begin(stream, peer);
         }

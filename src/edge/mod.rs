@@ -29,7 +29,7 @@ pub use conversion::ConversionOptions;
 pub use deadlines::Deadlines;
 pub use limits::ConnectionLimits;
 pub use listener::{
-    BindError, Bound, ClickAddress, Drained, Edge, Options, Supplies, bind, draw_node_identity,
+    BindError, Bound, ClickAddress, ClickSockets, Drained, Edge, Options, Supplies, bind, draw_node_identity,
 };
 pub use reply::{Answer, Sentence};
 pub use request::Request;

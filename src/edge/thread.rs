@@ -72,8 +72,9 @@ impl SharedPhase {
         // Relaxed: it is written and read by one thread.
         match self.0.load(Relaxed) {
             0 => Phase::Serving,
-            1 => Phase::LastAnswers,
-            2 => Phase::Finishing,
+            1 => Phase::HandedOver,
+            2 => Phase::LastAnswers,
+            3 => Phase::Finishing,
             _ => Phase::Closing,
         }
     }
@@ -85,7 +86,7 @@ impl SharedPhase {
 
 /// A socket that listens, and what its connections begin with.
 pub(super) struct Listening {
-    pub socket: TcpListener,
+    pub socket: Arc<TcpListener>,
     pub tls: Option<TlsAcceptor>,
 }
 
