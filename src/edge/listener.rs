@@ -43,6 +43,15 @@ pub struct Options {
 pub struct ClickAddress {
     pub address: SocketAddr,
     pub tls: bool,
+    /// Trusted proxies alone connect, and say by a PROXY header in whose name.
+    pub proxy_protocol: bool,
+}
+
+impl ClickAddress {
+    /// What is to be said behind it.
+    pub fn remark(&self) -> &'static str {
+        if self.proxy_protocol { ", behind the PROXY protocol" } else { "" }
+    }
 }
 
 /// As a URL, without a path.
@@ -111,7 +120,7 @@ pub fn draw_node_identity() -> io::Result<NodeIdentity> {
 pub fn bind(options: Options) -> Result<Bound, BindError> {
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<StdListener>> = (0..options.threads.max(1)).map(|_| Vec::new()).collect();
-    for &ClickAddress { address: wanted, tls } in &options.listen {
+    for &ClickAddress { address: wanted, tls, proxy_protocol } in &options.listen {
         let in_words = |source| BindError { address: wanted, source };
         refuse_if_taken(wanted).map_err(in_words)?;
         let mut address = wanted;
@@ -121,7 +130,7 @@ pub fn bind(options: Options) -> Result<Bound, BindError> {
             address = socket.local_addr().map_err(in_words)?;
             of_thread.push(socket);
         }
-        addresses.push(ClickAddress { address, tls });
+        addresses.push(ClickAddress { address, tls, proxy_protocol });
     }
     Ok(Bound { addresses, sockets, options })
 }
@@ -163,7 +172,7 @@ impl Bound {
             );
             let sockets = self.addresses.iter().zip(sockets).map(|(address, socket)| {
                 let tls = acceptor.clone().filter(|_| address.tls);
-                thread::Listening { socket, tls }
+                thread::Listening { socket, tls, proxy_protocol: address.proxy_protocol }
             });
             let sockets: Vec<_> = sockets.collect();
             let (deadlines, limits) = (self.options.deadlines.clone(), self.options.limits.clone());
