@@ -34,6 +34,7 @@
 //!
 //! ```text
 //! edge::acceptor     accept, on the thread that will answer; its deadlines are looked at by a sweep
+//! edge::proxy_protocol where the address is behind it, the header that says whose connection it is
 //! edge::tls          where the address has it, a session
 //! edge::plain        the head, if it is a GET that leaves nothing to wonder about, as nearly all are
 //! edge::click        query → address → place → device → Click

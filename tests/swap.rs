@@ -204,7 +204,11 @@ fn location_of(generation: u64, link: u32, offer: &str) -> String {
 
 fn options() -> edge::Options {
     edge::Options {
-        listen: vec![ClickAddress { address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: false }],
+        listen: vec![ClickAddress {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: false,
+            proxy_protocol: false,
+        }],
         threads: 2,
         click: ClickOptions {
             trusted_proxies: NetSet::new([]),

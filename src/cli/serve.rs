@@ -223,7 +223,7 @@ async fn serve(config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
     }
     // Only now, when the start cannot fail any more.
     for address in click_addresses {
-        tracing::info!("clicks on {address}/sl");
+        tracing::info!("clicks on {address}/sl{}", address.remark());
     }
     tracing::info!("admin on http://{admin_address}/");
 

@@ -43,6 +43,15 @@ pub struct Options {
 pub struct ClickAddress {
     pub address: SocketAddr,
     pub tls: bool,
+    /// Trusted proxies alone connect, and say by a PROXY header in whose name.
+    pub proxy_protocol: bool,
+}
+
+impl ClickAddress {
+    /// What is to be said behind it.
+    pub fn remark(&self) -> &'static str {
+        if self.proxy_protocol { ", behind the PROXY protocol" } else { "" }
+    }
 }
 
 /// As a URL, without a path.
@@ -122,7 +131,8 @@ pub fn bind(options: Options, mut inherited: Vec<StdListener>) -> Result<Bound, 
     let threads = options.threads.max(1);
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
-    for &ClickAddress { address: wanted, tls } in &options.listen {
+    for listener in &options.listen {
+        let wanted = listener.address;
         let in_words = |source| BindError::Refused { address: wanted, source };
         let mut of_address = take_those_on(wanted, &mut inherited).map_err(in_words)?;
         let mut address = match of_address.first() {
@@ -138,7 +148,7 @@ pub fn bind(options: Options, mut inherited: Vec<StdListener>) -> Result<Bound, 
             address = socket.local_addr().map_err(in_words)?;
             of_address.push(socket);
         }
-        let address = ClickAddress { address, tls };
+        let address = ClickAddress { address, ..*listener };
         for (nth, socket) in of_address.into_iter().enumerate() {
             sockets[nth % threads].push((address, Arc::new(socket)));
         }
@@ -203,7 +213,7 @@ impl Bound {
             );
             let sockets = sockets.into_iter().map(|(address, socket)| {
                 let tls = acceptor.clone().filter(|_| address.tls);
-                thread::Listening { socket, tls }
+                thread::Listening { socket, tls, proxy_protocol: address.proxy_protocol }
             });
             let sockets: Vec<_> = sockets.collect();
             let (deadlines, limits) = (self.options.deadlines.clone(), self.options.limits.clone());

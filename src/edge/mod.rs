@@ -15,6 +15,7 @@ mod last_word;
 mod limits;
 mod listener;
 mod plain;
+mod proxy_protocol;
 mod query;
 mod reply;
 mod request;

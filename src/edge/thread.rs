@@ -88,6 +88,8 @@ impl SharedPhase {
 pub(super) struct Listening {
     pub socket: Arc<TcpListener>,
     pub tls: Option<TlsAcceptor>,
+    /// Whether its connections begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 /// From the first connection to the last.
@@ -106,7 +108,7 @@ pub(super) async fn run(
     THREAD.set(Some(Thread { worker, buffers, connections, waits_for_the_last: None }));
     let (postbacks, shared) = (Arc::new(postbacks), SharedPhase::default());
     let mut accepting = JoinSet::new();
-    for Listening { socket, tls } in sockets {
+    for Listening { socket, tls, proxy_protocol } in sockets {
         let acceptor = Acceptor {
             postbacks: Arc::clone(&postbacks),
             counters: Arc::clone(&counters),
@@ -114,6 +116,7 @@ pub(super) async fn run(
             phase: phase.clone(),
             shared: shared.clone(),
             tls,
+            proxy_protocol,
         };
         accepting.spawn(acceptor.run(socket));
     }
