@@ -160,7 +160,7 @@ pub fn decide_and_charge<'p>(
 fn refuse(request: &Request<'_>) -> Option<Sentence> {
     let head = &request.head;
     if let Some(refusal) = Refusal::from_path(request.path) {
-        return Some(Sentence::bad_request(refusal.sentence()).closing());
+        return Some(Sentence::new(refusal.status(), refusal.sentence()).closing());
     }
     if request.method != Method::GET && request.method != Method::HEAD {
         let refusal = Sentence::METHOD_NOT_ALLOWED;

@@ -27,7 +27,7 @@ pub use click::{decide_and_charge, handle};
 pub use click_ids::ClickIds;
 pub use conversion::ConversionOptions;
 pub use deadlines::Deadlines;
-pub use limits::ConnectionLimits;
+pub use limits::{ConnectionLimits, HeadLimits};
 pub use listener::{
     BindError, Bound, ClickAddress, Drained, Edge, Options, Supplies, bind, draw_node_identity,
 };

@@ -71,6 +71,10 @@ pub enum CloseReason {
     RequestLimit,
     /// It was open for as long as one may be.
     AgeLimit,
+    /// A head was larger than one may be, or had more lines: 431.
+    HeadLimit,
+    /// A request target was longer than one may be: 414.
+    UriLimit,
 }
 
 impl Counters {
@@ -171,7 +175,7 @@ impl ClickCount {
 }
 
 impl CloseReason {
-    pub(super) const ALL: [CloseReason; 11] = [
+    pub(super) const ALL: [CloseReason; 13] = [
         CloseReason::Done,
         CloseReason::HeaderTimeout,
         CloseReason::IdleTimeout,
@@ -183,6 +187,8 @@ impl CloseReason {
         CloseReason::AddressLimit,
         CloseReason::RequestLimit,
         CloseReason::AgeLimit,
+        CloseReason::HeadLimit,
+        CloseReason::UriLimit,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -198,6 +204,8 @@ impl CloseReason {
             CloseReason::AddressLimit => "address_limit",
             CloseReason::RequestLimit => "request_limit",
             CloseReason::AgeLimit => "age_limit",
+            CloseReason::HeadLimit => "head_limit",
+            CloseReason::UriLimit => "uri_limit",
         }
     }
 }
