@@ -164,7 +164,9 @@ fn refuse(request: &Request<'_>) -> Option<Sentence> {
     }
     if request.method != Method::GET && request.method != Method::HEAD {
         let refusal = Sentence::METHOD_NOT_ALLOWED;
-        return Some(if head.has_body { refusal.closing() } else { refusal });
+        // What follows it may be meant for a tunnel that there is not.
+        let is_last = head.has_body || request.method == Method::CONNECT;
+        return Some(if is_last { refusal.closing() } else { refusal });
     }
     if head.has_body {
         return Some(Sentence::bad_request("A click has no body and no Transfer-Encoding.\n").closing());

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::future::Either;
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::request::Parts;
+use http::uri::Scheme;
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -113,9 +115,8 @@ pub(super) async fn serve_by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     let service = service_fn(move |request: Request<Incoming>| {
         answering.is_being_answered();
         let (mut parts, body) = request.into_parts();
-        // As it is in front of a body, after which nobody but hyper looks at request lines.
-        if target_bytes(&parts.uri) > limits.uri_bytes {
-            parts.uri = Uri::from_static(Refusal::TargetTooLong.path());
+        if let Some(refusal) = refusal_of_target(&parts, limits.uri_bytes) {
+            parts.uri = Uri::from_static(refusal.path());
         }
         if let Some(call) = Call::of_path(parts.uri.path()) {
             let answer = async move { finish(postbacks.answer(call, parts, body).await) };
@@ -169,6 +170,27 @@ fn reason(ended: Result<(), hyper::Error>) -> CloseReason {
         Err(error) if error.is_parse() => CloseReason::BadRequest,
         Err(_) => CloseReason::Broken,
     }
+}
+
+/// What hyper lets pass, and `RequestLines` too, because it knows no method, or has not looked any more since there was a body.
+fn refusal_of_target(parts: &Parts, bytes_max: usize) -> Option<Refusal> {
+    let uri = &parts.uri;
+    if target_bytes(uri) > bytes_max {
+        return Some(Refusal::TargetTooLong);
+    }
+    // RFC 9112, 3.2: an authority alone is for CONNECT, and an asterisk for OPTIONS. They are refused by their names.
+    if matches!(parts.method, Method::CONNECT | Method::OPTIONS) {
+        return None;
+    }
+    let is_in_form = match uri.scheme() {
+        None => uri.path().starts_with('/'),
+        // RFC 9110, 4.2.4: somebody in front of the host is an error.
+        Some(scheme) => {
+            (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        }
+    };
+    (!is_in_form).then_some(Refusal::TargetForm)
 }
 
 /// How long a target is, but for a fragment.
