@@ -21,6 +21,8 @@ use super::worker::{WhenLogIsFull, Worker};
 
 /// Answers one request of the click listener, at this moment.
 pub fn handle<'w>(worker: &'w mut Worker, request: &Request<'_>, peer: IpAddr, at: UnixMillis) -> Answer<'w> {
+    #[cfg(test)]
+    super::panics::on_request(request.path);
     let measured = worker.measures_this_click().then(|| (Instant::now(), Arc::clone(&worker.counters)));
     let answer = match refuse(request) {
         Some(refusal) => {

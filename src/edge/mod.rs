@@ -14,6 +14,8 @@ mod head;
 mod last_word;
 mod limits;
 mod listener;
+#[cfg(test)]
+mod panics;
 mod plain;
 mod query;
 mod reply;

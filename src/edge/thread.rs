@@ -184,8 +184,8 @@ impl Open {
     pub fn begin(counters: &Arc<Counters>) -> Self {
         counters.connection_opened();
         let (key, watched) = with(|thread| thread.connections.open());
-        // Unless it is told otherwise, the task has panicked.
-        Self { key, watched, counters: Arc::clone(counters), admission: None, ends_by: CloseReason::Broken }
+        // Unless it is told otherwise, who served it has panicked.
+        Self { key, watched, counters: Arc::clone(counters), admission: None, ends_by: CloseReason::Panic }
     }
 }
 

@@ -75,6 +75,8 @@ pub enum CloseReason {
     HeadLimit,
     /// A request target was longer than one may be: 414.
     UriLimit,
+    /// Who served it has panicked. That is a mistake of ours; standard error has more.
+    Panic,
 }
 
 impl Counters {
@@ -175,7 +177,7 @@ impl ClickCount {
 }
 
 impl CloseReason {
-    pub(super) const ALL: [CloseReason; 13] = [
+    pub(super) const ALL: [CloseReason; 14] = [
         CloseReason::Done,
         CloseReason::HeaderTimeout,
         CloseReason::IdleTimeout,
@@ -189,6 +191,7 @@ impl CloseReason {
         CloseReason::AgeLimit,
         CloseReason::HeadLimit,
         CloseReason::UriLimit,
+        CloseReason::Panic,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -206,6 +209,7 @@ impl CloseReason {
             CloseReason::AgeLimit => "age_limit",
             CloseReason::HeadLimit => "head_limit",
             CloseReason::UriLimit => "uri_limit",
+            CloseReason::Panic => "panic",
         }
     }
 }
