@@ -216,7 +216,13 @@ fn options() -> edge::Options {
             when_log_is_full: WhenLogIsFull::Serve,
         },
         deadlines: Deadlines { header: LONG, idle: LONG, write: LONG },
-        limits: edge::ConnectionLimits { connections: 1_000, per_address: None, requests: None, age: None },
+        limits: edge::ConnectionLimits {
+            connections: 1_000,
+            per_address: None,
+            requests: None,
+            age: None,
+            head: edge::HeadLimits::DEFAULT,
+        },
         conversion: ConversionOptions { click_age_max: Duration::from_secs(86_400) },
     }
 }

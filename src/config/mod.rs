@@ -20,7 +20,8 @@ use crate::cake::{ClientOptions, Key, KeyError, KeySource, parse_upstream};
 use crate::click_id::WORKERS_MAX;
 use crate::clicklog::{AddressDetail, StorageOptions};
 use crate::edge::{
-    self, ClickAddress, ClickOptions, ConnectionLimits, ConversionOptions, Deadlines, WhenLogIsFull,
+    self, ClickAddress, ClickOptions, ConnectionLimits, ConversionOptions, Deadlines, HeadLimits,
+    WhenLogIsFull,
 };
 use crate::ledger::ValkeyOptions;
 use crate::routing::{
@@ -413,7 +414,21 @@ fn connection_limits(raw: &raw::Edge) -> Result<ConnectionLimits, ConfigError> {
         per_address: Some(raw.connections_per_address_max).filter(|&most| most > 0),
         requests: Some(raw.requests_per_connection_max).filter(|&most| most > 0),
         age: (age != 0.0).then(|| seconds("edge.connection_age_max_seconds", age, 1.0)).transpose()?,
+        head: head_limits(raw)?,
     })
+}
+
+fn head_limits(raw: &raw::Edge) -> Result<HeadLimits, ConfigError> {
+    let (bytes, uri_bytes) = (raw.head_bytes_max, raw.uri_bytes_max);
+    if !(HEAD_BYTES_LEAST..=HEAD_BYTES_MOST).contains(&bytes) {
+        let expected = format!("bytes from {HEAD_BYTES_LEAST} to {HEAD_BYTES_MOST}");
+        return Err(value("edge.head_bytes_max", bytes, &expected));
+    }
+    if !(URI_BYTES_LEAST..=bytes).contains(&uri_bytes) {
+        let expected = format!("bytes from {URI_BYTES_LEAST} to the {bytes} of edge.head_bytes_max");
+        return Err(value("edge.uri_bytes_max", uri_bytes, &expected));
+    }
+    Ok(HeadLimits { bytes, uri_bytes })
 }
 
 fn certificate(raw: &Raw) -> Result<Option<CertificateFiles>, ConfigError> {
@@ -724,6 +739,15 @@ const SEGMENT_BYTES_MOST: usize = 1024 * 1024 * 1024;
 
 const KEEP_DAYS_MAX: f64 = 3650.0;
 
+/// Less has no room for what browsers send.
+const HEAD_BYTES_LEAST: usize = 1024;
+
+/// As much is kept of each connection whose client takes its time.
+const HEAD_BYTES_MOST: usize = 64 * 1024;
+
+/// Less has no room for a click with its sub ids.
+const URI_BYTES_LEAST: usize = 256;
+
 /// More than one node answers; a higher one is a mistake in units.
 const RATE_MAX: f64 = 1_000_000.0;
 
@@ -774,6 +798,19 @@ mod tests {
             ("[edge]\nlisten = [\"8080\"]", "edge.listen is \"8080\"; expected an address and port"),
             ("[edge]\ntrusted_proxies = [\"10.0.0.0/33\"]", "edge.trusted_proxies"),
             ("[edge]\nreferrer_policy = \"none\"", "edge.referrer_policy"),
+            (
+                "[edge]\nhead_bytes_max = 1000",
+                "edge.head_bytes_max is \"1000\"; expected bytes from 1024 to 65536",
+            ),
+            ("[edge]\nhead_bytes_max = 65537", "edge.head_bytes_max"),
+            (
+                "[edge]\nuri_bytes_max = 255",
+                "edge.uri_bytes_max is \"255\"; expected bytes from 256 to the 16384",
+            ),
+            (
+                "[edge]\nhead_bytes_max = 8191",
+                "edge.uri_bytes_max is \"8192\"; expected bytes from 256 to the 8191",
+            ),
             ("[edge]\ndrain_timeout_seconds = -1.0", "edge.drain_timeout_seconds"),
             ("[edge]\nthreads = 5000", "edge.threads"),
             ("data_dir = \"\"", "data_dir is \"\""),

@@ -47,6 +47,8 @@ pub struct Edge {
     pub connections_per_address_max: usize,
     pub requests_per_connection_max: u32,
     pub connection_age_max_seconds: f64,
+    pub head_bytes_max: usize,
+    pub uri_bytes_max: usize,
     pub goodbye_seconds: f64,
     pub drain_timeout_seconds: f64,
 }
@@ -173,6 +175,8 @@ impl Default for Edge {
             connections_per_address_max: 1000,
             requests_per_connection_max: 0,
             connection_age_max_seconds: 3600.0,
+            head_bytes_max: 16 * 1024,
+            uri_bytes_max: 8 * 1024,
             goodbye_seconds: 5.0,
             drain_timeout_seconds: 30.0,
         }

@@ -161,6 +161,7 @@ impl Acceptor {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be registered");
+                open.ends_by = CloseReason::Broken;
                 return;
             }
         };

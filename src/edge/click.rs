@@ -21,6 +21,8 @@ use super::worker::{WhenLogIsFull, Worker};
 
 /// Answers one request of the click listener, at this moment.
 pub fn handle<'w>(worker: &'w mut Worker, request: &Request<'_>, peer: IpAddr, at: UnixMillis) -> Answer<'w> {
+    #[cfg(test)]
+    super::panics::on_request(request.path);
     let measured = worker.measures_this_click().then(|| (Instant::now(), Arc::clone(&worker.counters)));
     let answer = match refuse(request) {
         Some(refusal) => {
@@ -160,11 +162,13 @@ pub fn decide_and_charge<'p>(
 fn refuse(request: &Request<'_>) -> Option<Sentence> {
     let head = &request.head;
     if let Some(refusal) = Refusal::from_path(request.path) {
-        return Some(Sentence::bad_request(refusal.sentence()).closing());
+        return Some(Sentence::new(refusal.status(), refusal.sentence()).closing());
     }
     if request.method != Method::GET && request.method != Method::HEAD {
         let refusal = Sentence::METHOD_NOT_ALLOWED;
-        return Some(if head.has_body { refusal.closing() } else { refusal });
+        // What follows it may be meant for a tunnel that there is not.
+        let is_last = head.has_body || request.method == Method::CONNECT;
+        return Some(if is_last { refusal.closing() } else { refusal });
     }
     if head.has_body {
         return Some(Sentence::bad_request("A click has no body and no Transfer-Encoding.\n").closing());

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::future::Either;
-use http::{HeaderValue, Request, header};
+use http::request::Parts;
+use http::uri::Scheme;
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,7 +30,7 @@ use super::deadlines::{Watched, WatchedStream};
 use super::last_word::LastWord;
 use super::plain::{Left, Plain};
 use super::reply::Reply;
-use super::request_line::{HEAD_BYTES_MAX, RequestLines};
+use super::request_line::{Refusal, RequestLines};
 use super::thread::{self, SharedPhase};
 
 /// How far the edge is on its way out.
@@ -105,6 +107,7 @@ pub(super) async fn serve_by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> CloseReason {
     let stream = WatchedStream::new(stream, Arc::clone(&watched));
     let answering = &*watched;
+    let limits = thread::head_limits();
     let finish = |mut reply: Reply| {
         if answering.is_last_answer() || phase.get() != Phase::Serving {
             reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -113,17 +116,25 @@ pub(super) async fn serve_by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let service = service_fn(move |request: Request<Incoming>| {
         answering.is_being_answered();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if let Some(refusal) = refusal_of_target(&parts, limits.uri_bytes) {
+            parts.uri = Uri::from_static(refusal.path());
+        }
         if let Some(call) = Call::of_path(parts.uri.path()) {
             let answer = async move { finish(postbacks.answer(call, parts, body).await) };
             return Either::Right(Box::pin(answer));
         }
-        Either::Left(ready(finish(thread::handle(&parts, peer))))
+        let reply = thread::handle(&parts, peer);
+        if reply.status() == StatusCode::URI_TOO_LONG {
+            answering.had_too_long_a_target();
+        }
+        Either::Left(ready(finish(reply)))
     });
-    let lines = RequestLines::after(LastWord::new(stream), &bytes);
+    let lines = RequestLines::after(LastWord::new(stream), &bytes, limits);
     drop(bytes);
     let connection = http1::Builder::new()
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(limits.bytes)
+        .max_buf_size(limits.bytes.max(BUFFER_BYTES_LEAST))
         // Who has said all that it wants to say still listens.
         .half_close(true)
         .serve_connection(TokioIo::new(lines), service);
@@ -157,7 +168,41 @@ pub(super) async fn serve_by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
 fn reason(ended: Result<(), hyper::Error>) -> CloseReason {
     match ended {
         Ok(()) => CloseReason::Done,
+        Err(error) if error.is_parse_too_large() => CloseReason::HeadLimit,
         Err(error) if error.is_parse() => CloseReason::BadRequest,
         Err(_) => CloseReason::Broken,
     }
 }
+
+/// What hyper lets pass, and `RequestLines` too, because it knows no method, or has not looked any more since there was a body.
+fn refusal_of_target(parts: &Parts, bytes_max: usize) -> Option<Refusal> {
+    let uri = &parts.uri;
+    if target_bytes(uri) > bytes_max {
+        return Some(Refusal::TargetTooLong);
+    }
+    // RFC 9112, 3.2: an authority alone is for CONNECT, and an asterisk for OPTIONS. They are refused by their names.
+    if matches!(parts.method, Method::CONNECT | Method::OPTIONS) {
+        return None;
+    }
+    let is_in_form = match uri.scheme() {
+        None => uri.path().starts_with('/'),
+        // RFC 9110, 4.2.4: somebody in front of the host is an error.
+        Some(scheme) => {
+            (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        }
+    };
+    (!is_in_form).then_some(Refusal::TargetForm)
+}
+
+/// How long a target is, but for a fragment.
+fn target_bytes(uri: &Uri) -> usize {
+    let before_the_path = match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => scheme.len() + "://".len() + authority.as_str().len(),
+        (_, authority) => authority.map_or(0, |authority| authority.as_str().len()),
+    };
+    before_the_path + uri.path_and_query().map_or(0, |path| path.as_str().len())
+}
+
+/// hyper takes no smaller buffer.
+const BUFFER_BYTES_LEAST: usize = 8 * 1024;

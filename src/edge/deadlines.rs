@@ -136,11 +136,17 @@ impl Watched {
         true
     }
 
+    /// Its last answer is that a target was too long.
+    pub fn had_too_long_a_target(&self) {
+        self.had_enough.store(OF_BYTES, Relaxed);
+    }
+
     /// Why a connection ended, as far as it knows better than who served it.
     pub fn why_it_ended(&self, reason: CloseReason) -> CloseReason {
         match (reason, self.had_enough.load(Relaxed)) {
             (CloseReason::Done, OF_REQUESTS) => CloseReason::RequestLimit,
             (CloseReason::Done, OF_TIME) => CloseReason::AgeLimit,
+            (CloseReason::Done, OF_BYTES) => CloseReason::UriLimit,
             (reason, _) => reason,
         }
     }
@@ -338,6 +344,7 @@ const CLOSED_AT_ONCE: usize = 64;
 const NOT_YET: u8 = 0;
 const OF_REQUESTS: u8 = 1;
 const OF_TIME: u8 = 2;
+const OF_BYTES: u8 = 3;
 
 const SWEEP_LEAST: Duration = Duration::from_millis(10);
 
@@ -345,6 +352,7 @@ const SWEEP_MOST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::HeadLimits;
     use super::*;
 
     fn connections() -> Connections {
@@ -355,7 +363,7 @@ mod tests {
     }
 
     fn limits(requests: Option<u32>, age: Option<Duration>) -> ConnectionLimits {
-        ConnectionLimits { connections: 1, per_address: None, requests, age }
+        ConnectionLimits { connections: 1, per_address: None, requests, age, head: HeadLimits::DEFAULT }
     }
 
     #[test]

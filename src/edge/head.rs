@@ -159,10 +159,14 @@ fn is_host(host: &[u8]) -> bool {
         None => host.find(':').map_or((host, ""), |colon| host.split_at(colon)),
     };
     let port_is_valid = port.is_empty()
-        || port.strip_prefix(':').is_some_and(|digits| digits.is_empty() || digits.parse::<u16>().is_ok());
+        || port.strip_prefix(':').is_some_and(|digits| {
+            let are_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+            are_digits && (digits.is_empty() || digits.parse::<u16>().is_ok())
+        });
     !name.is_empty()
         && port_is_valid
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
+        && name.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
 }
 
 const USER_AGENT: u8 = 1;
@@ -256,10 +260,15 @@ mod tests {
 
     #[test]
     fn host_headers() {
-        for good in ["example.com", "example.com:8080", "127.0.0.1", "[::1]:80", "[::1]", "a_b:"] {
+        for good in
+            ["example.com", "example.com:8080", "127.0.0.1", "[::1]:80", "[::1]", "a_b:", "a%2db", "%41%42"]
+        {
             assert!(is_host(good.as_bytes()), "{good}");
         }
-        for bad in ["", ":80", "a b", "a/b", "a@b", "a:b", "a:99999", "[::1", "[zz]", "é"] {
+        for bad in [
+            "", ":80", "a b", "a/b", "a@b", "a:b", "a:99999", "[::1", "[zz]", "é", "a:+80", "a:-1",
+            "a:80:80", "a%", "a%4", "a%zz", "a%%20",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
     }

@@ -1,13 +1,13 @@
 //! The last word on a connection: what hyper refuses by itself is answered with a sentence, too.
 //!
-//! A head that hyper cannot read never reaches the click path. hyper answers it with an empty 400 or 431 that nobody can
+//! A head that hyper cannot read never reaches the click path. hyper answers it with an empty 400, 414 or 431 that nobody can
 //! act on, has no setting for another answer, and closes. [`LastWord`] stands between hyper and the socket and promises:
 //!
 //! - A write that is such an answer goes out with its status and date, one sentence as its body, and the headers of our
 //!   other refusals. hyper hears that its own bytes were written once all of it is.
 //! - Every other write goes straight through, after one byte of it was compared.
 //!
-//! Such an answer is known by what none of ours has: status 400 or 431, and no body. It is a write of its own, because
+//! Such an answer is known by what none of ours has: status 400, 414 or 431, and no body. It is a write of its own, because
 //! hyper reads a head only after the answer before it has been flushed. Were that to change, it would go out as empty as
 //! it is; the tests in `tests/click.rs` would tell.
 //!
@@ -21,6 +21,8 @@ use std::task::{Context, Poll, ready};
 
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::request_line::Refusal;
 
 /// A connection on which no refusal is without a sentence. Reads go straight through.
 #[derive(Debug)]
@@ -129,7 +131,7 @@ fn with_a_sentence(answer: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// By the rest of the status line, what is said.
-const SENTENCES: [(&[u8], &str); 2] = [
+const SENTENCES: [(&[u8], &str); 3] = [
     (
         b"400 Bad Request\r\n",
         "The request is not HTTP/1.1 that can be read: its request line, a header line, Content-Length or \
@@ -137,8 +139,9 @@ const SENTENCES: [(&[u8], &str); 2] = [
     ),
     (
         b"431 Request Header Fields Too Large\r\n",
-        "The head of the request is over 16 KiB or has more than 100 header lines; shorten it.\n",
+        "The head of the request is longer than this server takes, or has more than 100 header lines; shorten it.\n",
     ),
+    (b"414 URI Too Long\r\n", Refusal::TargetTooLong.sentence()),
 ];
 
 /// What every answer that hyper gives by itself has, and none of ours but redirects.

@@ -1,4 +1,4 @@
-//! How many connections there may be at once, in all and of one address.
+//! How many connections there may be at once, in all and of one address; and how large a head may be.
 //!
 //! A connection counts from the end of its first turn: one that was answered and closed in it holds nothing that could run
 //! out. Trusted proxies speak for many visitors, so that they have no limit of their own. One whose visitor is known by a PROXY header counts among its visitor's.
@@ -30,6 +30,21 @@ pub struct ConnectionLimits {
     /// The first answer after it is the last on its connection. It is up to a tenth shorter, by chance, so that not all that began
     /// together end together.
     pub age: Option<Duration>,
+    pub head: HeadLimits,
+}
+
+/// How large a head may be, whoever reads it. What has to be percent-encoded in a target counts as it is then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// From the first byte of the request to the empty line, and with it. A longer head is answered 431.
+    pub bytes: usize,
+    /// Of the request target. A longer one is answered 414.
+    pub uri_bytes: usize,
+}
+
+impl HeadLimits {
+    /// What is not configured otherwise.
+    pub const DEFAULT: Self = Self { bytes: 16 * 1024, uri_bytes: 8 * 1024 };
 }
 
 impl ConnectionLimits {
@@ -165,7 +180,13 @@ mod tests {
     use crate::routing::parse_net;
 
     fn admissions(connections: usize, per_address: Option<usize>) -> Arc<Admissions> {
-        let limits = ConnectionLimits { connections, per_address, requests: None, age: None };
+        let limits = ConnectionLimits {
+            connections,
+            per_address,
+            requests: None,
+            age: None,
+            head: HeadLimits::DEFAULT,
+        };
         Arc::new(Admissions::new(&limits, NetSet::new([parse_net("10.0.0.0/8").unwrap()])))
     }
 

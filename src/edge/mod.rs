@@ -14,6 +14,8 @@ mod head;
 mod last_word;
 mod limits;
 mod listener;
+#[cfg(test)]
+mod panics;
 mod plain;
 mod proxy_protocol;
 mod query;
@@ -28,7 +30,7 @@ pub use click::{decide_and_charge, handle};
 pub use click_ids::ClickIds;
 pub use conversion::ConversionOptions;
 pub use deadlines::Deadlines;
-pub use limits::ConnectionLimits;
+pub use limits::{ConnectionLimits, HeadLimits};
 pub use listener::{
     BindError, Bound, ClickAddress, ClickSockets, Drained, Edge, Options, Supplies, bind, draw_node_identity,
 };

@@ -27,8 +27,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::click;
 use super::connection::Phase;
 use super::deadlines::Watched;
+use super::limits::HeadLimits;
 use super::reply::Dates;
-use super::request_line::HEAD_BYTES_MAX;
 use super::thread::{self, SharedPhase};
 use super::worker::Worker;
 use crate::state::{CloseReason, now};
@@ -74,14 +74,17 @@ pub(super) struct Buffers {
     input: Box<[u8]>,
     output: Vec<u8>,
     dates: Dates,
+    limits: HeadLimits,
 }
 
-impl Default for Buffers {
-    fn default() -> Self {
+impl Buffers {
+    /// For heads that are no larger than this.
+    pub fn new(limits: HeadLimits) -> Self {
         Self {
             input: vec![0; INPUT_BYTES].into(),
             output: Vec::with_capacity(OUTPUT_BYTES_MAX * 2),
             dates: Dates::default(),
+            limits,
         }
     }
 }
@@ -154,8 +157,9 @@ impl Plain {
                 Next::Answer => {
                     let bytes = mem::take(&mut self.unread);
                     thread::with_buffers(|worker, buffers| {
-                        self.answer(&bytes, worker, &mut buffers.output, &mut buffers.dates);
-                        self.write(stream, &buffers.output, context)
+                        let Buffers { output, dates, limits, .. } = buffers;
+                        self.answer(&bytes, *limits, worker, output, dates);
+                        self.write(stream, output, context)
                     })?;
                 }
                 Next::HandOver => {
@@ -180,7 +184,7 @@ impl Plain {
         buffers: &mut Buffers,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let Buffers { input, output, dates } = buffers;
+        let Buffers { input, output, dates, limits } = buffers;
         let mut space = ReadBuf::new(input);
         ready!(Pin::new(&mut *stream).poll_read(context, &mut space))?;
         let fresh = space.filled();
@@ -188,11 +192,11 @@ impl Plain {
             return Poll::Ready(Ok(0));
         }
         if self.unread.is_empty() {
-            self.answer(fresh, worker, output, dates);
+            self.answer(fresh, *limits, worker, output, dates);
         } else {
             let mut bytes = mem::take(&mut self.unread);
             bytes.extend_from_slice(fresh);
-            self.answer(&bytes, worker, output, dates);
+            self.answer(&bytes, *limits, worker, output, dates);
         }
         let count = fresh.len();
         self.write(stream, output, context)?;
@@ -200,7 +204,14 @@ impl Plain {
     }
 
     /// Answers what is plain of these bytes, and keeps the rest of them.
-    fn answer(&mut self, bytes: &[u8], worker: &mut Worker, output: &mut Vec<u8>, dates: &mut Dates) {
+    fn answer(
+        &mut self,
+        bytes: &[u8],
+        limits: HeadLimits,
+        worker: &mut Worker,
+        output: &mut Vec<u8>,
+        dates: &mut Dates,
+    ) {
         // A connection that panicked may have left something.
         output.clear();
         let mut rest = bytes;
@@ -208,7 +219,7 @@ impl Plain {
             if output.len() >= OUTPUT_BYTES_MAX {
                 break Next::Answer;
             }
-            match read(rest) {
+            match read(rest, limits) {
                 Read::Plain { request, bytes, is_last } => {
                     rest = &rest[bytes..];
                     let at = now();
@@ -290,7 +301,7 @@ impl Plain {
 }
 
 /// As much as is read at once.
-const INPUT_BYTES: usize = HEAD_BYTES_MAX;
+const INPUT_BYTES: usize = 16 * 1024;
 
 /// Of answers to requests that came together, so many bytes are collected before they go out.
 const OUTPUT_BYTES_MAX: usize = 16 * 1024;

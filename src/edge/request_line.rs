@@ -12,8 +12,10 @@
 //!   closes. That is a raw space, a control character, a target that is neither a path nor a URL, and a line that ends
 //!   in something like `HTTP/1.1` and not in `HTTP/1.1` or `HTTP/1.0`. A client that asks for such a path by itself
 //!   hears the same.
+//! - A target that is longer than one may be is replaced in the same way, as soon as that is seen: 414. What follows it on the
+//!   connection is thrown away.
 //! - Everything else reaches hyper byte by byte as it came, whichever way the bytes were cut into reads.
-//! - A connection keeps at most the request line that has not ended, up to [`HELD_BYTES_MAX`], and what one read
+//! - A connection keeps at most the request line that has not ended, as long as one may be, and what one read
 //!   became. Where every byte is legal and the line comes in one read, nothing is copied or allocated: a head of 600
 //!   bytes is followed in about 85 ns (`benches/click.rs`).
 //!
@@ -29,14 +31,17 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::Uri;
+use http::{StatusCode, Uri};
 use memchr::{memchr, memchr_iter};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::limits::HeadLimits;
 
 /// A connection whose request targets can be read by hyper. Writes go straight through.
 #[derive(Debug)]
 pub struct RequestLines<S> {
     stream: S,
+    limits: HeadLimits,
     place: Place,
     /// From the target on, a request line of which the end has not come.
     held: Vec<u8>,
@@ -54,6 +59,7 @@ pub enum Refusal {
     ControlCharacter,
     TargetForm,
     HttpVersion,
+    TargetTooLong,
 }
 
 /// Where the next byte belongs.
@@ -67,6 +73,8 @@ enum Place {
     Headers,
     /// To hyper alone, until the connection ends.
     Unwatched,
+    /// To nobody: a target was too long, and the connection is about to be closed.
+    Behind,
 }
 
 /// What a header line means for the lines after it.
@@ -78,13 +86,14 @@ enum HeaderLine {
 
 impl<S> RequestLines<S> {
     pub fn new(stream: S) -> Self {
-        Self::after(stream, &[])
+        Self::after(stream, &[], HeadLimits::DEFAULT)
     }
 
     /// Of a stream from which these bytes have been read already. They begin with a request.
-    pub fn after(stream: S, bytes: &[u8]) -> Self {
+    pub(super) fn after(stream: S, bytes: &[u8], limits: HeadLimits) -> Self {
         let mut lines = Self {
             stream,
+            limits,
             place: Place::BeforeMethod,
             held: Vec::new(),
             ready: Vec::new(),
@@ -105,7 +114,7 @@ impl<S> RequestLines<S> {
                 Place::BeforeMethod => self.follow_empty_lines(rest),
                 Place::Method => self.follow_method(rest),
                 Place::Target => match memchr(b'\n', rest) {
-                    Some(end) if self.held.is_empty() && is_usual(&rest[..=end]) => {
+                    Some(end) if self.held.is_empty() && is_usual(&rest[..=end], self.limits.uri_bytes) => {
                         self.place = Place::Headers;
                         end + 1
                     }
@@ -113,6 +122,7 @@ impl<S> RequestLines<S> {
                 },
                 Place::Headers => self.follow_headers(rest),
                 Place::Unwatched => rest.len(),
+                Place::Behind => return at,
             };
         }
         at
@@ -181,19 +191,45 @@ impl<S> RequestLines<S> {
             let unchanged = self.follow(rest);
             self.ready.extend_from_slice(&rest[..unchanged]);
             rest = &rest[unchanged..];
+            if self.place == Place::Behind || rest.is_empty() {
+                return;
+            }
             let Some(end) = memchr(b'\n', rest) else {
                 self.held.extend_from_slice(rest);
-                if self.held.len() > HELD_BYTES_MAX {
-                    self.let_go();
+                if self.has_too_long_a_target() {
+                    self.refuse_the_rest();
                 }
                 return;
             };
             let (line, after) = rest.split_at(end + 1);
             self.held.extend_from_slice(line);
             rest = after;
-            let recognised = rewrite(&mem::take(&mut self.held), &mut self.ready);
+            if self.has_too_long_a_target() {
+                return self.refuse_the_rest();
+            }
+            let recognised = rewrite(&mem::take(&mut self.held), self.limits.uri_bytes, &mut self.ready);
             self.place = if recognised { Place::Headers } else { Place::Unwatched };
         }
+    }
+
+    /// Whether a target is held that is longer than one may be, however the line goes on. Blanks count where there are more of
+    /// them than a line has.
+    fn has_too_long_a_target(&self) -> bool {
+        let target = self.limits.uri_bytes + 1;
+        let line = self.limits.uri_bytes + b" HTTP/1.1\r\n".len();
+        let has_none = |bytes: usize, ends: fn(&u8) -> bool| {
+            self.held.get(..bytes).is_some_and(|held| !held.iter().any(ends))
+        };
+        has_none(target, |byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
+            || has_none(line, |&byte| byte == b'\n')
+    }
+
+    /// In place of the target and of all that comes after it.
+    fn refuse_the_rest(&mut self) {
+        let refusal = [Refusal::TargetTooLong.path(), " HTTP/1.1\r\n\r\n"].concat();
+        self.ready.extend_from_slice(refusal.as_bytes());
+        self.held = Vec::new();
+        self.place = Place::Behind;
     }
 
     /// Gives what is held to the reader as it came, and looks no further.
@@ -290,9 +326,16 @@ impl Refusal {
         if !path.starts_with("/sl/!") {
             return None;
         }
-        [Self::RawSpace, Self::ControlCharacter, Self::TargetForm, Self::HttpVersion]
+        [Self::RawSpace, Self::ControlCharacter, Self::TargetForm, Self::HttpVersion, Self::TargetTooLong]
             .into_iter()
             .find(|refusal| refusal.path() == path)
+    }
+
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            Refusal::TargetTooLong => StatusCode::URI_TOO_LONG,
+            _ => StatusCode::BAD_REQUEST,
+        }
     }
 
     /// One sentence for the visitor: what is wrong, and what to do.
@@ -306,24 +349,27 @@ impl Refusal {
                 "The request target must be a path that begins with a slash, such as /sl?id=…&aff_id=….\n"
             }
             Refusal::HttpVersion => "The request line must end in HTTP/1.1 or HTTP/1.0.\n",
+            Refusal::TargetTooLong => "The request target is longer than this server takes; shorten it.\n",
         }
     }
 
     /// Under `/sl/`, so that it counts as a malformed click; no link has such an id.
-    const fn path(self) -> &'static str {
+    pub(super) const fn path(self) -> &'static str {
         match self {
             Refusal::RawSpace => "/sl/!raw-space",
             Refusal::ControlCharacter => "/sl/!control-character",
             Refusal::TargetForm => "/sl/!target-form",
             Refusal::HttpVersion => "/sl/!http-version",
+            Refusal::TargetTooLong => "/sl/!target-too-long",
         }
     }
 }
 
-/// Whether the rest of a line after the method is a path in legal bytes and a version that hyper knows.
-fn is_usual(line: &[u8]) -> bool {
+/// Whether the rest of a line after the method is a path in legal bytes, no more of them than that, and a version that hyper
+/// knows.
+fn is_usual(line: &[u8], target_bytes_max: usize) -> bool {
     let Some((target, b" HTTP/1.1\r\n" | b" HTTP/1.0\r\n")) = line.split_last_chunk() else { return false };
-    is_legal_target(target)
+    target.len() <= target_bytes_max && is_legal_target(target)
 }
 
 /// Whether it is a path, perhaps with a query, in bytes that a URI may have.
@@ -335,7 +381,7 @@ pub(super) fn is_legal_target(target: &[u8]) -> bool {
 
 /// Writes the rest of a line after the method so that hyper can read it. One that is not recognisably HTTP/1.x is
 /// written as it came, and `false` is answered.
-fn rewrite(line: &[u8], out: &mut Vec<u8>) -> bool {
+fn rewrite(line: &[u8], target_bytes_max: usize, out: &mut Vec<u8>) -> bool {
     let content = line.trim_ascii_end();
     // A missing target is recognised too.
     let (target, separator, version) = match content.iter().rposition(|byte| matches!(byte, b' ' | b'\t')) {
@@ -350,7 +396,7 @@ fn rewrite(line: &[u8], out: &mut Vec<u8>) -> bool {
     }
     let ending = &line[content.len()..];
     let is_known = matches!(version, b"HTTP/1.1" | b"HTTP/1.0") && matches!(ending, b"\r\n" | b"\n");
-    match encoded(target) {
+    match encoded(target, target_bytes_max) {
         Err(refusal) => out.extend_from_slice(refusal.path().as_bytes()),
         Ok(_) if separator != b' ' => out.extend_from_slice(Refusal::ControlCharacter.path().as_bytes()),
         Ok(_) if !is_known => out.extend_from_slice(Refusal::HttpVersion.path().as_bytes()),
@@ -364,7 +410,7 @@ fn rewrite(line: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 /// A target in bytes that a URI may have.
-fn encoded(target: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn encoded(target: &[u8], bytes_max: usize) -> Result<Vec<u8>, Refusal> {
     if target.iter().any(|byte| byte.is_ascii_control()) {
         return Err(Refusal::ControlCharacter);
     }
@@ -378,6 +424,9 @@ fn encoded(target: &[u8]) -> Result<Vec<u8>, Refusal> {
         } else {
             encoded.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes());
         }
+    }
+    if encoded.len() > bytes_max {
+        return Err(Refusal::TargetTooLong);
     }
     // hyper takes every path in these bytes; for the other forms its own reader is asked.
     if encoded.starts_with(b"/") || Uri::try_from(encoded.as_slice()).is_ok() {
@@ -444,12 +493,6 @@ const IN_TARGET: u8 = 1;
 
 /// RFC 9110, 5.6.2: a token.
 const IN_METHOD: u8 = 2;
-
-/// A longer line is hyper's, which refuses a head of this size.
-const HELD_BYTES_MAX: usize = HEAD_BYTES_MAX;
-
-/// A longer head is answered with 431 by hyper.
-pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Enough for `Content-Length: 0` with blanks around it.
 const HEADER_BYTES_MAX: usize = 64;
@@ -631,9 +674,18 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_is_not_held_for_ever() {
-        let endless = format!("GET /{}", "<".repeat(HELD_BYTES_MAX));
-        let (before_the_end, _) = read(endless.as_bytes().chunks(1000), 4096);
-        assert_eq!(before_the_end, endless.as_bytes());
+        let refused = b"GET /sl/!target-too-long HTTP/1.1\r\n\r\n";
+        for (begin, byte) in [("/", "<"), ("/sl ", "<"), ("/sl", " ")] {
+            let endless = format!("GET {begin}{}", byte.repeat(HeadLimits::DEFAULT.uri_bytes + 11));
+            for behind in ["", "<< HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n"] {
+                let stream = format!("{endless}{behind}");
+                for size in [1, 1_000, 100_000] {
+                    let (before_the_end, got) = read(stream.as_bytes().chunks(size), 4096);
+                    let got = [before_the_end, got].map(|got| String::from_utf8(got).unwrap());
+                    assert_eq!(got, [std::str::from_utf8(refused).unwrap(); 2], "{begin}{byte}, {size}");
+                }
+            }
+        }
     }
 
     /// Requests drawn at random, whole and broken, cut into reads at random.

@@ -23,7 +23,7 @@ use super::click;
 use super::connection::Phase;
 use super::conversion::Postbacks;
 use super::deadlines::{Connections, Deadlines, Watched};
-use super::limits::{Admission, Admissions, ConnectionLimits};
+use super::limits::{Admission, Admissions, ConnectionLimits, HeadLimits};
 use super::plain::Buffers;
 use super::reply::Reply;
 use super::request::Request;
@@ -35,6 +35,7 @@ struct Thread {
     worker: Worker,
     buffers: Buffers,
     connections: Connections,
+    heads: HeadLimits,
     /// Of whoever waits for the last connection to end.
     waits_for_the_last: Option<Waker>,
 }
@@ -56,6 +57,11 @@ pub(super) fn with_buffers<T>(work: impl FnOnce(&mut Worker, &mut Buffers) -> T)
 /// Answers a request that is no postback.
 pub(super) fn handle(parts: &Parts, peer: IpAddr) -> Reply {
     with(|thread| click::handle(&mut thread.worker, &Request::from(parts), peer, now()).into_reply())
+}
+
+/// How large a head may be.
+pub(super) fn head_limits() -> HeadLimits {
+    with(|thread| thread.heads)
 }
 
 /// Makes room: of the connections that wait for nothing but a further request, those that have done so for longest end.
@@ -104,8 +110,8 @@ pub(super) async fn run(
 ) {
     let counters = Arc::clone(worker.counters());
     let connections = Connections::new(deadlines, limits);
-    let buffers = Buffers::default();
-    THREAD.set(Some(Thread { worker, buffers, connections, waits_for_the_last: None }));
+    let (buffers, heads) = (Buffers::new(limits.head), limits.head);
+    THREAD.set(Some(Thread { worker, buffers, connections, heads, waits_for_the_last: None }));
     let (postbacks, shared) = (Arc::new(postbacks), SharedPhase::default());
     let mut accepting = JoinSet::new();
     for Listening { socket, tls, proxy_protocol } in sockets {
@@ -182,14 +188,14 @@ impl Open {
     pub fn begin(counters: &Arc<Counters>) -> Self {
         counters.connection_opened();
         let (key, watched) = with(|thread| thread.connections.open());
-        // Unless it is told otherwise, the task has panicked.
-        Self { key, watched, counters: Arc::clone(counters), admission: None, ends_by: CloseReason::Broken }
+        // Unless it is told otherwise, who served it has panicked.
+        Self { key, watched, counters: Arc::clone(counters), admission: None, ends_by: CloseReason::Panic }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.ends_by == CloseReason::BadRequest {
+        if matches!(self.ends_by, CloseReason::BadRequest | CloseReason::HeadLimit) {
             // hyper refused it by itself: no HTTP/1.x, a head that cannot be read, or one that is too large.
             self.counters.click(ClickCount::Invalid, None, None);
         }

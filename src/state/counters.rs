@@ -75,6 +75,12 @@ pub enum CloseReason {
     RequestLimit,
     /// It was open for as long as one may be.
     AgeLimit,
+    /// A head was larger than one may be, or had more lines: 431.
+    HeadLimit,
+    /// A request target was longer than one may be: 414.
+    UriLimit,
+    /// Who served it has panicked. That is a mistake of ours; standard error has more.
+    Panic,
 }
 
 impl Counters {
@@ -175,7 +181,7 @@ impl ClickCount {
 }
 
 impl CloseReason {
-    pub(super) const ALL: [CloseReason; 13] = [
+    pub(super) const ALL: [CloseReason; 16] = [
         CloseReason::Done,
         CloseReason::HeaderTimeout,
         CloseReason::IdleTimeout,
@@ -189,6 +195,9 @@ impl CloseReason {
         CloseReason::AddressLimit,
         CloseReason::RequestLimit,
         CloseReason::AgeLimit,
+        CloseReason::HeadLimit,
+        CloseReason::UriLimit,
+        CloseReason::Panic,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -206,6 +215,9 @@ impl CloseReason {
             CloseReason::AddressLimit => "address_limit",
             CloseReason::RequestLimit => "request_limit",
             CloseReason::AgeLimit => "age_limit",
+            CloseReason::HeadLimit => "head_limit",
+            CloseReason::UriLimit => "uri_limit",
+            CloseReason::Panic => "panic",
         }
     }
 }

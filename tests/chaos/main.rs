@@ -16,6 +16,7 @@ mod crowd;
 mod drains;
 mod kills;
 mod load;
+mod mutants;
 mod network;
 mod outages;
 mod publishes;

@@ -10,8 +10,9 @@ use memchr::memchr;
 
 use crate::edge::conversion::Call;
 use crate::edge::head::{Connection, Head};
+use crate::edge::limits::HeadLimits;
 use crate::edge::request::Request;
-use crate::edge::request_line::{HEAD_BYTES_MAX, is_legal_target};
+use crate::edge::request_line::is_legal_target;
 
 /// What the bytes begin with.
 #[derive(Debug)]
@@ -28,17 +29,24 @@ pub(super) enum Read<'r> {
     Other,
 }
 
-pub(super) fn read(bytes: &[u8]) -> Read<'_> {
+pub(super) fn read(bytes: &[u8], limits: HeadLimits) -> Read<'_> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADER_LINES_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let length = match parsed.parse_with_uninit_headers(bytes, &mut lines) {
-        Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES_MAX => length,
-        Ok(httparse::Status::Partial) if bytes.len() < HEAD_BYTES_MAX => return Read::Unfinished,
+        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+        Ok(httparse::Status::Partial)
+            if bytes.len() < limits.bytes && (parsed.path.is_some() || bytes.len() <= limits.uri_bytes) =>
+        {
+            return Read::Unfinished;
+        }
         _ => return Read::Other,
     };
     let (Some("GET"), Some(target), Some(1)) = (parsed.method, parsed.path, parsed.version) else {
         return Read::Other;
     };
+    if target.len() > limits.uri_bytes {
+        return Read::Other;
+    }
     // A fragment is legal, and no part of what is asked for; it is left to hyper to cut it off.
     if !is_legal_target(target.as_bytes()) || memchr(b'#', target.as_bytes()).is_some() {
         return Read::Other;
@@ -72,20 +80,23 @@ const HEADER_LINES_MAX: usize = 64;
 mod tests {
     use super::*;
 
+    const LIMITS: HeadLimits = HeadLimits::DEFAULT;
     const HEAD: &str = "GET /sl?id=301&aff_id=7 HTTP/1.1\r\nHost: a\r\nUSER-Agent: b\r\n\r\n";
 
     fn is_other(head: &str) -> bool {
-        matches!(read(head.as_bytes()), Read::Other)
+        matches!(read(head.as_bytes(), LIMITS), Read::Other)
     }
 
     #[test]
     fn a_plain_request_ends_where_its_head_ends() {
         let two = format!("\r\n{HEAD}{HEAD}");
-        let Read::Plain { request, bytes, is_last: false } = read(two.as_bytes()) else { panic!("{two}") };
+        let Read::Plain { request, bytes, is_last: false } = read(two.as_bytes(), LIMITS) else {
+            panic!("{two}")
+        };
         assert_eq!((request.path, request.query), ("/sl", Some("id=301&aff_id=7")));
         assert_eq!((request.head.user_agent, bytes), (Some("b"), HEAD.len() + 2));
         for length in 0..HEAD.len() {
-            assert!(matches!(read(&HEAD.as_bytes()[..length]), Read::Unfinished), "{length}");
+            assert!(matches!(read(&HEAD.as_bytes()[..length], LIMITS), Read::Unfinished), "{length}");
         }
     }
 
@@ -94,7 +105,7 @@ mod tests {
         for (value, last) in [("close", true), ("Close", true), ("keep-alive", false), ("Keep-Alive", false)]
         {
             let head = HEAD.replace("Host", &format!("Connection: {value}\r\nHost"));
-            let Read::Plain { is_last, .. } = read(head.as_bytes()) else { panic!("{head}") };
+            let Read::Plain { is_last, .. } = read(head.as_bytes(), LIMITS) else { panic!("{head}") };
             assert_eq!(is_last, last, "{head}");
         }
     }
@@ -134,8 +145,12 @@ mod tests {
             assert!(is_other(&head), "{head:?}");
         }
         assert!(is_other(&HEAD.replace("Host", &"A: b\r\n".repeat(HEADER_LINES_MAX))), "many lines");
-        assert!(is_other(&HEAD.replace('b', &"b".repeat(HEAD_BYTES_MAX))), "whole, and too large");
-        assert!(is_other(&format!("GET /{}", "b".repeat(HEAD_BYTES_MAX))), "unfinished, and too large");
+        assert!(is_other(&HEAD.replace('b', &"b".repeat(LIMITS.bytes))), "whole, and too large");
+        assert!(is_other(&format!("GET /{}", "b".repeat(LIMITS.bytes))), "unfinished, and too large");
+        let target = |bytes: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "b".repeat(bytes - 1));
+        assert!(!is_other(&target(LIMITS.uri_bytes)), "as long as a target may be");
+        assert!(is_other(&target(LIMITS.uri_bytes + 1)), "longer");
+        assert!(is_other(&format!("GET /{}", "b".repeat(LIMITS.uri_bytes))), "unfinished, and too long");
         assert!(is_other("\u{16}\u{3}\u{1}"), "the beginning of a TLS session");
         assert!(is_other("PRI * HTTP/2.0\r\n"), "the beginning of HTTP/2");
     }
