@@ -4,6 +4,7 @@ mod command;
 
 use std::collections::BTreeSet;
 
+use smartlink::config::LIVE_KEYS;
 use smartlink::config::raw::Raw;
 
 use command::Desk;
@@ -38,6 +39,23 @@ fn every_key_of_the_example_is_explained() {
         }
     }
     assert_eq!(keys, names("", &defaults()).len());
+}
+
+#[test]
+fn the_example_says_what_a_running_node_takes_up() {
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let (mut section, mut said) = ("", BTreeSet::new());
+    for (index, line) in lines.iter().enumerate() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        }
+        if let Some((key, _)) = line.split_once(" = ")
+            && lines[index - 1] == "# SIGHUP takes it up."
+        {
+            said.insert(format!("{section}.{key}"));
+        }
+    }
+    assert_eq!(said, LIVE_KEYS.iter().map(ToString::to_string).collect());
 }
 
 #[test]

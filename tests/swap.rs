@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use smartlink::click_id::ClickIdKeys;
 use smartlink::edge::{
-    self, ClickAddress, ClickOptions, ConversionOptions, Deadlines, Drained, Supplies, WhenLogIsFull,
-    draw_node_identity,
+    self, ClickAddress, ClickOptions, ConversionOptions, Deadlines, Drained, Settings, Supplies,
+    WhenLogIsFull, draw_node_identity,
 };
 use smartlink::ledger::conversion_desk;
 use smartlink::lookup::GeoDb;
@@ -210,18 +210,20 @@ fn options() -> edge::Options {
             proxy_protocol: false,
         }],
         threads: 2,
-        click: ClickOptions {
-            trusted_proxies: NetSet::new([]),
-            referrer_policy: HeaderValue::from_static("no-referrer"),
-            when_log_is_full: WhenLogIsFull::Serve,
-        },
-        deadlines: Deadlines { header: LONG, idle: LONG, write: LONG },
-        limits: edge::ConnectionLimits {
-            connections: 1_000,
-            per_address: None,
-            requests: None,
-            age: None,
-            head: edge::HeadLimits::DEFAULT,
+        settings: Settings {
+            click: ClickOptions {
+                trusted_proxies: NetSet::new([]),
+                referrer_policy: HeaderValue::from_static("no-referrer"),
+                when_log_is_full: WhenLogIsFull::Serve,
+            },
+            deadlines: Deadlines { header: LONG, idle: LONG, write: LONG },
+            limits: edge::ConnectionLimits {
+                connections: 1_000,
+                per_address: None,
+                requests: None,
+                age: None,
+                head: edge::HeadLimits::DEFAULT,
+            },
         },
         conversion: ConversionOptions { click_age_max: Duration::from_secs(86_400) },
     }

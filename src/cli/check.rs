@@ -173,7 +173,8 @@ fn show(config: &Config) {
     for address in &config.edge.listen {
         say(format_args!("clicks on        {address}{}, {threads}", address.remark()));
     }
-    let proxies: Vec<String> = config.edge.click.trusted_proxies.iter().map(ToString::to_string).collect();
+    let proxies: Vec<String> =
+        config.edge.settings.click.trusted_proxies.iter().map(ToString::to_string).collect();
     say(format_args!(
         "trusted proxies  {}",
         if proxies.is_empty() { "none".to_owned() } else { proxies.join(", ") }

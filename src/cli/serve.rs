@@ -10,10 +10,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -23,13 +23,14 @@ use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
 use crate::clicklog::{self, ClickLogs};
-use crate::config::{Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
-use crate::edge::{self, ClickAddress, Drained, Supplies};
+use crate::config::{Changed, Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
+use crate::edge::{self, ClickAddress, Drained, Edge, Supplies};
 use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
 use crate::routing::Table;
 use crate::state::{CapCells, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle};
 use crate::sync::{
-    CapKeeper, ConversionCarrier, GeoReload, LedgerAt, Overlay, Refresh, keep_certificate, show_caps,
+    CapKeeper, CertificateFiles, ConversionCarrier, GeoRead, GeoReload, LedgerAt, Overlay, Refresh,
+    RefreshSettings, keep_certificate, show_caps,
 };
 
 /// Serves until told to stop.
@@ -45,7 +46,7 @@ pub fn run(flags: &Flags, takes_over: bool) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the control plane's threads")?;
-    let ended = runtime.block_on(serve(config, takes_over));
+    let ended = runtime.block_on(serve(flags, config, takes_over));
     // A compile that is under way need not be waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -60,7 +61,7 @@ fn yield_to_clicks() {
     let _ = rustix::process::setpriority_process(None, CONTROL_NICENESS);
 }
 
-async fn serve(config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
+async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     // Later a damaged overlay costs a refresh; now somebody is there to mend it.
     if let Some(path) = &config.refresh.overlay {
@@ -175,6 +176,8 @@ async fn serve(config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
     if let Some(predecessor) = &predecessor {
         refresh.keep_nothing_before(predecessor.ended.clone());
     }
+    let (refresh_settings, to_refresh) = mpsc::channel(1);
+    refresh.follow(to_refresh);
     refresh.start_from_last_good();
     let caps = refresh.caps();
     let (desk, conversions) = conversion_desk();
@@ -192,7 +195,7 @@ async fn serve(config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
         catch_up(&refresh_handle, &readiness).await?;
     }
     let click_log_directory = config.click_log.as_ref().map(|log| log.directory.clone());
-    let (click_logs, logs_of_threads) = match config.click_log {
+    let (click_logs, logs_of_threads) = match config.click_log.clone() {
         Some(options) => {
             let directory = options.directory.display().to_string();
             let key = click_ids.keys.address_key();
@@ -229,11 +232,17 @@ async fn serve(config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
 
     // Ends with the process.
     alarm.watch("the one that shows what is left of caps", show_caps(ledger, caps, Arc::clone(&metrics)));
-    if let (Some(files), Some(live)) = (config.certificate, certificate) {
-        let kept = keep_certificate(files, live, Arc::clone(&metrics));
-        alarm.watch("the one that keeps the certificate", kept);
-    }
+    let certificate = match (config.certificate.clone(), certificate) {
+        (Some(files), Some(live)) => {
+            let (files, watched) = watch::channel(files);
+            let kept = keep_certificate(watched, Arc::clone(&live), Arc::clone(&metrics));
+            alarm.watch("the one that keeps the certificate", kept);
+            Some((files, live))
+        }
+        _ => None,
+    };
     let carrying = alarm.watch("the one that carries conversions", carrier.run());
+    let counted = Arc::clone(&metrics);
     let admin = Admin {
         token: config.admin.token.clone(),
         metrics,
@@ -292,8 +301,17 @@ async fn serve(config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
         }
     });
 
+    let mut reload = Reload {
+        flags,
+        config,
+        edge: &edge,
+        certificate,
+        refresh_settings,
+        refresh: refresh_handle.weak(),
+        metrics: counted,
+    };
     let end = tokio::select! {
-        end = signals.wait_for_the_end(&refresh_handle) => end,
+        end = signals.wait_for_the_end(&mut reload) => end,
         Some(task) = alarms.recv() => {
             tracing::error!(
                 "a task panicked, {task}: the node drains and ends with exit code {BROKEN}, so that whoever supervises it \
@@ -313,6 +331,7 @@ async fn serve(config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
             End::TakenOver
         }
     };
+    let config = reload.config;
     if end != End::TakenOver {
         readiness.begin_drain();
     }
@@ -513,6 +532,51 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
+/// Takes up what has changed in the configuration, and the files that it names: all of it, or nothing.
+struct Reload<'a> {
+    flags: &'a Flags,
+    /// By which the node runs.
+    config: Config,
+    edge: &'a Edge,
+    /// The files that are watched, and what was read of them.
+    certificate: Option<(watch::Sender<CertificateFiles>, Arc<LiveCertificate>)>,
+    refresh_settings: mpsc::Sender<RefreshSettings>,
+    refresh: RefreshHandle,
+    metrics: Arc<Metrics>,
+}
+
+impl Reload<'_> {
+    /// The keys that have another value now.
+    async fn run(&mut self) -> anyhow::Result<Vec<&'static str>> {
+        let config = Config::load(self.flags)?;
+        let Changed { live, fixed } = self.config.changed(&config);
+        anyhow::ensure!(
+            fixed.is_empty(),
+            "{} changed, which a running process cannot take up: start one with --takeover, or put the old values back",
+            fixed.join(" and ")
+        );
+        // Everything that may fail comes before the first change.
+        let certificate = match &config.certificate {
+            Some(files) => Some((files.clone(), files.load()?)),
+            None => None,
+        };
+        let files = config.geo.clone();
+        let geo = tokio::task::spawn_blocking(move || GeoRead::of(files)).await??;
+        let recompiles = live.iter().any(|key| TABLE_KEYS.contains(key));
+        let settings = RefreshSettings { options: config.refresh.clone(), geo, recompiles };
+        if self.refresh_settings.try_send(settings).is_err() {
+            bail!("the refresh that takes up what was changed last has not begun; try again");
+        }
+        if let (Some((files, certificate)), Some((watched, in_use))) = (certificate, &self.certificate) {
+            in_use.replace(certificate);
+            watched.send_replace(files);
+        }
+        self.edge.change(config.edge.settings.clone());
+        self.config = config;
+        Ok(live)
+    }
+}
+
 /// The signals that a process of this kind is steered by.
 struct Signals {
     terminate: Signal,
@@ -577,8 +641,8 @@ impl Signals {
         })
     }
 
-    /// Until SIGTERM or SIGINT; meanwhile each SIGHUP asks for a refresh.
-    async fn wait_for_the_end(&mut self, refresh: &RefreshHandle) -> End {
+    /// Until SIGTERM or SIGINT; meanwhile each SIGHUP has the configuration taken up anew, and asks for a refresh.
+    async fn wait_for_the_end(&mut self, reload: &mut Reload<'_>) -> End {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {
@@ -590,8 +654,22 @@ impl Signals {
                     return End::Interrupt;
                 }
                 _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: refreshing the snapshot and the geo databases");
-                    let refresh = refresh.clone();
+                    let done = reload.run().await;
+                    reload.metrics.configuration_reloaded(done.is_ok());
+                    match done {
+                        Ok(changed) if changed.is_empty() => {
+                            tracing::info!("SIGHUP: the configuration is the same; refreshing the snapshot");
+                        }
+                        Ok(changed) => tracing::info!(
+                            "SIGHUP: taken up {}; refreshing the snapshot",
+                            changed.join(", ")
+                        ),
+                        Err(error) => tracing::error!(
+                            "SIGHUP: {}; nothing was changed",
+                            super::in_one_line(&error)
+                        ),
+                    }
+                    let refresh = reload.refresh.clone();
                     tokio::spawn(async move { refresh.refresh(false).await });
                 }
             }
@@ -615,6 +693,9 @@ const CONTROL_NICENESS: i32 = 10;
 
 /// What the ledger takes of a name.
 const NODE_CHARS_MAX: usize = 64;
+
+/// What a table is compiled by.
+const TABLE_KEYS: [&str; 2] = ["edge.bots", "network.default_fallback_url"];
 
 /// How long the first refresh of a process that takes over may take: a million links are some seconds.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);

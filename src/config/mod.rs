@@ -5,6 +5,7 @@ pub mod raw;
 
 mod click_id_key;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,8 @@ pub struct Flags {
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// As it was written.
+    file: Raw,
     pub data_dir: PathBuf,
     pub edge: edge::Options,
     pub click_id_keys: ClickIdKeyFile,
@@ -134,6 +137,44 @@ impl Config {
     }
 }
 
+/// What a file says otherwise than another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Keys that a running process takes up.
+    pub live: Vec<&'static str>,
+    /// Others, by which a process is started.
+    pub fixed: Vec<String>,
+}
+
+impl Config {
+    /// What the file of `new` says otherwise.
+    pub fn changed(&self, new: &Config) -> Changed {
+        let mut changed = Changed::default();
+        let (old, new) = (keys(&self.file), keys(&new.file));
+        for (key, _) in new.iter().filter(|(key, value)| old.get(*key) != Some(value)) {
+            match LIVE_KEYS.iter().find(|live| *live == key) {
+                Some(live) => changed.live.push(live),
+                None => changed.fixed.push(key.clone()),
+            }
+        }
+        changed
+    }
+}
+
+/// Every key in full, with its value.
+fn keys(file: &Raw) -> BTreeMap<String, toml::Value> {
+    let mut keys = BTreeMap::new();
+    for (section, value) in toml::Table::try_from(file).unwrap_or_default() {
+        match value {
+            toml::Value::Table(table) => {
+                keys.extend(table.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+            }
+            value => drop(keys.insert(section, value)),
+        }
+    }
+    keys
+}
+
 /// The data directory alone: for commands that work on it and run nothing, so that a secret which only a node needs
 /// need not be at hand.
 pub fn data_dir(flags: &Flags) -> Result<PathBuf, ConfigError> {
@@ -215,6 +256,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         bots,
     };
     let config = Config {
+        file: raw.clone(),
         edge: edge_options(raw, flags)?,
         click_id_keys: chosen_click_id_keys(raw, &data_dir),
         goodbye: seconds("edge.goodbye_seconds", raw.edge.goodbye_seconds, 0.0)?,
@@ -345,18 +387,24 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
     Ok(edge::Options {
         listen,
         threads,
-        click: ClickOptions {
-            trusted_proxies: NetSet::new(proxies),
-            // Of the program itself: to copy it into an answer is to copy a pointer.
-            referrer_policy: HeaderValue::from_static(policy),
-            when_log_is_full: when_log_is_full(&raw.click_log.when_full)?,
+        settings: edge::Settings {
+            click: ClickOptions {
+                trusted_proxies: NetSet::new(proxies),
+                // Of the program itself: to copy it into an answer is to copy a pointer.
+                referrer_policy: HeaderValue::from_static(policy),
+                when_log_is_full: when_log_is_full(&raw.click_log.when_full)?,
+            },
+            deadlines: Deadlines {
+                header: seconds(
+                    "edge.header_read_timeout_seconds",
+                    raw.edge.header_read_timeout_seconds,
+                    0.1,
+                )?,
+                idle: seconds("edge.idle_timeout_seconds", raw.edge.idle_timeout_seconds, 0.1)?,
+                write: seconds("edge.write_timeout_seconds", raw.edge.write_timeout_seconds, 0.1)?,
+            },
+            limits: connection_limits(&raw.edge)?,
         },
-        deadlines: Deadlines {
-            header: seconds("edge.header_read_timeout_seconds", raw.edge.header_read_timeout_seconds, 0.1)?,
-            idle: seconds("edge.idle_timeout_seconds", raw.edge.idle_timeout_seconds, 0.1)?,
-            write: seconds("edge.write_timeout_seconds", raw.edge.write_timeout_seconds, 0.1)?,
-        },
-        limits: connection_limits(&raw.edge)?,
         conversion: conversion_options(raw)?,
     })
 }
@@ -692,6 +740,32 @@ fn is_loopback(address: IpAddr) -> bool {
 fn value(key: &str, found: impl std::fmt::Display, expected: &str) -> ConfigError {
     ConfigError::Value { key: key.to_owned(), found: found.to_string(), expected: expected.to_owned() }
 }
+
+/// What a running process takes up at SIGHUP; whoever documents a key says whether it is one of these.
+pub const LIVE_KEYS: [&str; 22] = [
+    "click_log.when_full",
+    "edge.bots",
+    "edge.connection_age_max_seconds",
+    "edge.connections_max",
+    "edge.connections_per_address_max",
+    "edge.drain_timeout_seconds",
+    "edge.goodbye_seconds",
+    "edge.header_read_timeout_seconds",
+    "edge.idle_timeout_seconds",
+    "edge.referrer_policy",
+    "edge.requests_per_connection_max",
+    "edge.tls_certificate_file",
+    "edge.tls_key_file",
+    "edge.trusted_proxies",
+    "edge.write_timeout_seconds",
+    "geo.asn_database",
+    "geo.database",
+    "network.default_fallback_url",
+    "upstream.lost_count_min",
+    "upstream.lost_share_max",
+    "upstream.refresh_interval_max_seconds",
+    "upstream.refresh_interval_seconds",
+];
 
 /// The variable that holds the API key.
 pub const API_KEY: &str = "SMARTLINK_API_KEY";

@@ -171,31 +171,40 @@ pub(super) struct Connections {
     lives_for: u32,
     /// Draws by how much less each connection lives.
     jitter: Xoshiro256PlusPlus,
+    /// Between two sweeps.
+    every: Duration,
 }
 
 impl Connections {
     pub fn new(deadlines: &Deadlines, most: &ConnectionLimits) -> Self {
-        let every = deadlines.sweep_every();
-        // What is in the middle between two sweeps when it begins to wait waits for one more.
-        let sweeps = |deadline: Duration| {
-            let sweeps = deadline.as_nanos().div_ceil(every.as_nanos()) + 1;
-            u32::try_from(sweeps).unwrap_or(u32::MAX)
-        };
-        let mut limits = [None; 4];
-        limits[Wait::Head as usize] = Some(sweeps(deadlines.header));
-        limits[Wait::Idle as usize] = Some(sweeps(deadlines.idle));
-        limits[Wait::Write as usize] = Some(sweeps(deadlines.write));
-        // Half of what a counter that wraps can tell apart.
-        let lives_for = most.age.map_or(LIVES_LONGEST, |age| sweeps(age).min(LIVES_LONGEST));
-        Self {
+        let mut connections = Self {
             all: Slab::new(),
             sweeps: Arc::default(),
-            limits,
-            answers: most.requests.unwrap_or(u32::MAX),
-            lives_for,
+            limits: [None; 4],
+            answers: 0,
+            lives_for: 0,
             // Not a secret; and a thread that began at another moment draws no better.
             jitter: Xoshiro256PlusPlus::seed_from_u64(u64::from(std::process::id())),
-        }
+            every: deadlines.sweep_every(),
+        };
+        connections.change(deadlines, most);
+        connections
+    }
+
+    /// From now on; how many answers a connection may have, and how long it lives, is said when it begins. The sweeps come as
+    /// often as before.
+    pub fn change(&mut self, deadlines: &Deadlines, most: &ConnectionLimits) {
+        // What is in the middle between two sweeps when it begins to wait waits for one more.
+        let sweeps = |deadline: Duration| {
+            let sweeps = deadline.as_nanos().div_ceil(self.every.as_nanos()) + 1;
+            u32::try_from(sweeps).unwrap_or(u32::MAX)
+        };
+        self.limits[Wait::Head as usize] = Some(sweeps(deadlines.header));
+        self.limits[Wait::Idle as usize] = Some(sweeps(deadlines.idle));
+        self.limits[Wait::Write as usize] = Some(sweeps(deadlines.write));
+        self.answers = most.requests.unwrap_or(u32::MAX);
+        // Half of what a counter that wraps can tell apart.
+        self.lives_for = most.age.map_or(LIVES_LONGEST, |age| sweeps(age).min(LIVES_LONGEST));
     }
 
     /// A connection that waits for its first head.

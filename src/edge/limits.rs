@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
@@ -58,9 +58,10 @@ impl ConnectionLimits {
 /// The connections of all threads.
 #[derive(Debug)]
 pub(super) struct Admissions {
-    connections_max: usize,
-    per_address_max: Option<usize>,
-    exempt: NetSet,
+    connections_max: AtomicUsize,
+    /// `usize::MAX` is any number.
+    per_address_max: AtomicUsize,
+    exempt: RwLock<NetSet>,
     open: AtomicUsize,
     /// Each network in one of them, so that threads seldom wait for each other.
     by_network: [Mutex<HashMap<Network, usize>>; SHARDS],
@@ -85,19 +86,28 @@ enum Network {
 impl Admissions {
     pub fn new(limits: &ConnectionLimits, exempt: NetSet) -> Self {
         Self {
-            connections_max: limits.connections,
-            per_address_max: limits.per_address,
-            exempt,
+            connections_max: AtomicUsize::new(limits.connections),
+            per_address_max: AtomicUsize::new(limits.per_address.unwrap_or(usize::MAX)),
+            exempt: RwLock::new(exempt),
             open: AtomicUsize::new(0),
             by_network: Default::default(),
             room: Notify::new(),
         }
     }
 
+    /// From now on; those that are open stay.
+    pub fn change(&self, limits: &ConnectionLimits, exempt: NetSet) {
+        // Relaxed: whoever comes at this moment is admitted by one or the other.
+        self.connections_max.store(limits.connections, Relaxed);
+        self.per_address_max.store(limits.per_address.unwrap_or(usize::MAX), Relaxed);
+        *self.exempt.write().unwrap_or_else(PoisonError::into_inner) = exempt;
+        self.room.notify_waiters();
+    }
+
     /// Whether so many more may be accepted.
     pub fn has_room_for(&self, more: usize) -> bool {
         // Relaxed: a number that nothing else depends on; it may be a connection behind.
-        self.open.load(Relaxed) + more <= self.connections_max
+        self.open.load(Relaxed) + more <= self.connections_max.load(Relaxed)
     }
 
     /// Waits until one may be.
@@ -113,13 +123,13 @@ impl Admissions {
 
     /// Whether it speaks for others.
     pub fn is_proxy(&self, peer: IpAddr) -> bool {
-        self.exempt.contains(peer.to_canonical())
+        self.exempt.read().unwrap_or_else(PoisonError::into_inner).contains(peer.to_canonical())
     }
 
     /// `None` if its address has as many as one may have.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Admission> {
-        let network = match self.per_address_max {
-            Some(at_most) if !self.is_proxy(peer) => {
+        let network = match self.per_address_max.load(Relaxed) {
+            at_most if at_most < usize::MAX && !self.is_proxy(peer) => {
                 let network = Network::of(peer);
                 let mut by_network = self.shard(network);
                 let open = by_network.entry(network).or_default();
@@ -156,7 +166,7 @@ impl Drop for Admission {
                 open.remove();
             }
         }
-        if self.to.open.fetch_sub(1, Relaxed) >= self.to.connections_max {
+        if self.to.open.fetch_sub(1, Relaxed) >= self.to.connections_max.load(Relaxed) {
             // All of them: which thread has somebody in its queue, nobody knows.
             self.to.room.notify_waiters();
         }

@@ -32,10 +32,16 @@ pub struct Options {
     pub listen: Vec<ClickAddress>,
     /// Threads that take clicks, at least 1.
     pub threads: usize,
+    pub settings: Settings,
+    pub conversion: ConversionOptions,
+}
+
+/// What may be changed while clicks are taken.
+#[derive(Clone, Debug)]
+pub struct Settings {
     pub click: ClickOptions,
     pub deadlines: Deadlines,
     pub limits: ConnectionLimits,
-    pub conversion: ConversionOptions,
 }
 
 /// Where clicks are taken.
@@ -105,6 +111,8 @@ pub struct Edge {
     phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
     sockets: ClickSockets,
+    settings: watch::Sender<Arc<Settings>>,
+    admissions: Arc<Admissions>,
 }
 
 /// The listening sockets of an edge, for as long as it accepts.
@@ -192,18 +200,19 @@ impl Bound {
             supplies;
         let acceptor = certificate.map(tls::acceptor).transpose().map_err(io::Error::other)?;
         let (phase, _) = watch::channel(Phase::Serving);
-        let click_options = Arc::new(self.options.click);
+        let settings = Arc::new(self.options.settings);
+        let trusted = settings.click.trusted_proxies.clone();
+        let (settings, _) = watch::channel(settings);
         tracing::info!("click ids made by this process carry node {node}");
-        let admissions =
-            Arc::new(Admissions::new(&self.options.limits, click_options.trusted_proxies.clone()));
+        let admissions = Arc::new(Admissions::new(&settings.borrow().limits, trusted));
         let all_sockets = self.sockets.iter().flatten().map(|(_, socket)| Arc::downgrade(socket)).collect();
         let mut threads = Vec::new();
         let mut logs = click_logs.into_iter();
         for (index, sockets) in self.sockets.into_iter().enumerate() {
             let index_of_worker = WorkerIndex::new(index).ok_or_else(too_many_threads)?;
             let click_ids = ClickIds::new(keys.clone(), node, index_of_worker);
-            let worker =
-                Worker::new(Arc::clone(&click_options), click_ids, logs.next(), table, geo, metrics)?;
+            let options = Arc::new(settings.borrow().click.clone());
+            let worker = Worker::new(options, click_ids, logs.next(), table, geo, metrics)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let postbacks = Postbacks::new(
                 keys.clone(),
@@ -216,21 +225,13 @@ impl Bound {
                 thread::Listening { socket, tls, proxy_protocol: address.proxy_protocol }
             });
             let sockets: Vec<_> = sockets.collect();
-            let (deadlines, limits) = (self.options.deadlines.clone(), self.options.limits.clone());
-            let (admissions, phase) = (Arc::clone(&admissions), phase.subscribe());
+            let (admissions, settings, phase) =
+                (Arc::clone(&admissions), settings.subscribe(), phase.subscribe());
             threads.push(Builder::new().name(format!("edge-{index}")).spawn(move || {
-                runtime.block_on(thread::run(
-                    sockets,
-                    worker,
-                    postbacks,
-                    &deadlines,
-                    &limits,
-                    &admissions,
-                    phase,
-                ));
+                runtime.block_on(thread::run(sockets, worker, postbacks, settings, &admissions, phase));
             })?);
         }
-        Ok(Edge { phase, threads, sockets: ClickSockets(all_sockets) })
+        Ok(Edge { phase, threads, sockets: ClickSockets(all_sockets), settings, admissions })
     }
 }
 
@@ -244,6 +245,12 @@ impl ClickSockets {
 }
 
 impl Edge {
+    /// From the next click of each thread on.
+    pub fn change(&self, settings: Settings) {
+        self.admissions.change(&settings.limits, settings.click.trusted_proxies.clone());
+        self.settings.send_replace(Arc::new(settings));
+    }
+
     /// Ends in two steps, so that no request is lost. During the goodbye every answer is the last on its connection,
     /// and connections are still accepted: a load balancer needs a moment to hear that the node is not ready. Then
     /// none is accepted, idle ones are closed, and what has begun finishes. `deadline` after the goodbye the rest is

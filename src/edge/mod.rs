@@ -32,7 +32,8 @@ pub use conversion::ConversionOptions;
 pub use deadlines::Deadlines;
 pub use limits::{ConnectionLimits, HeadLimits};
 pub use listener::{
-    BindError, Bound, ClickAddress, ClickSockets, Drained, Edge, Options, Supplies, bind, draw_node_identity,
+    BindError, Bound, ClickAddress, ClickSockets, Drained, Edge, Options, Settings, Supplies, bind,
+    draw_node_identity,
 };
 pub use reply::{Answer, Sentence};
 pub use request::Request;

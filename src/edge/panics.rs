@@ -12,7 +12,7 @@ use http::HeaderValue;
 
 use super::{
     ClickAddress, ClickOptions, ConnectionLimits, ConversionOptions, Deadlines, Drained, HeadLimits, Options,
-    Supplies, WhenLogIsFull, bind, draw_node_identity,
+    Settings, Supplies, WhenLogIsFull, bind, draw_node_identity,
 };
 use crate::click_id::ClickIdKeys;
 use crate::ledger::conversion_desk;
@@ -176,18 +176,20 @@ fn options() -> Options {
             proxy_protocol: false,
         }],
         threads: 1,
-        click: ClickOptions {
-            trusted_proxies: NetSet::new([]),
-            referrer_policy: HeaderValue::from_static("no-referrer"),
-            when_log_is_full: WhenLogIsFull::Serve,
-        },
-        deadlines: Deadlines { header: PATIENCE * 4, idle: PATIENCE * 4, write: PATIENCE * 4 },
-        limits: ConnectionLimits {
-            connections: 100,
-            per_address: None,
-            requests: None,
-            age: None,
-            head: HeadLimits::DEFAULT,
+        settings: Settings {
+            click: ClickOptions {
+                trusted_proxies: NetSet::new([]),
+                referrer_policy: HeaderValue::from_static("no-referrer"),
+                when_log_is_full: WhenLogIsFull::Serve,
+            },
+            deadlines: Deadlines { header: PATIENCE * 4, idle: PATIENCE * 4, write: PATIENCE * 4 },
+            limits: ConnectionLimits {
+                connections: 100,
+                per_address: None,
+                requests: None,
+                age: None,
+                head: HeadLimits::DEFAULT,
+            },
         },
         conversion: ConversionOptions { click_age_max: Duration::from_secs(86_400) },
     }

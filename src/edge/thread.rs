@@ -22,8 +22,9 @@ use super::acceptor::Acceptor;
 use super::click;
 use super::connection::Phase;
 use super::conversion::Postbacks;
-use super::deadlines::{Connections, Deadlines, Watched};
-use super::limits::{Admission, Admissions, ConnectionLimits, HeadLimits};
+use super::deadlines::{Connections, Watched};
+use super::limits::{Admission, Admissions, HeadLimits};
+use super::listener::Settings;
 use super::plain::Buffers;
 use super::reply::Reply;
 use super::request::Request;
@@ -42,6 +43,13 @@ struct Thread {
 
 thread_local! {
     static THREAD: RefCell<Option<Thread>> = const { RefCell::new(None) };
+}
+
+impl Thread {
+    fn change(&mut self, settings: &Settings) {
+        self.worker.options = Arc::new(settings.click.clone());
+        self.connections.change(&settings.deadlines, &settings.limits);
+    }
 }
 
 /// Runs what needs the thread's share. It must not wait, nor call this again.
@@ -103,13 +111,13 @@ pub(super) async fn run(
     sockets: Vec<Listening>,
     worker: Worker,
     postbacks: Postbacks,
-    deadlines: &Deadlines,
-    limits: &ConnectionLimits,
+    mut settings: watch::Receiver<Arc<Settings>>,
     admissions: &Arc<Admissions>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let counters = Arc::clone(worker.counters());
-    let connections = Connections::new(deadlines, limits);
+    let Settings { deadlines, limits, .. } = Settings::clone(&settings.borrow_and_update());
+    let connections = Connections::new(&deadlines, &limits);
     let (buffers, heads) = (Buffers::new(limits.head), limits.head);
     THREAD.set(Some(Thread { worker, buffers, connections, heads, waits_for_the_last: None }));
     let (postbacks, shared) = (Arc::new(postbacks), SharedPhase::default());
@@ -146,6 +154,10 @@ pub(super) async fn run(
                     ended.as_mut().await;
                     break;
                 }
+            }
+            Ok(()) = settings.changed() => {
+                let settings = Arc::clone(&settings.borrow_and_update());
+                with(|thread| thread.change(&settings));
             }
             _ = sweep.tick() => with(|thread| {
                 thread.connections.sweep();

@@ -17,7 +17,7 @@ use crate::types::Draw;
 
 use super::click_ids::ClickIds;
 
-/// What clicks depend on beside the live values: fixed while the process runs.
+/// What clicks depend on beside the live values.
 #[derive(Clone, Debug)]
 pub struct ClickOptions {
     /// Peers whose `X-Forwarded-For` is believed.

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub geo_database_build: IntGauge,
     /// `geo_reloads_total{result}`: attempts to load a changed geo database.
     geo_reloads: IntCounterVec,
+    /// `configuration_reloads_total{result}`: what SIGHUP came to.
+    configuration_reloads: IntCounterVec,
     /// `certificate_reloads_total{result}`: attempts to load a changed certificate.
     certificate_reloads: IntCounterVec,
 }
@@ -62,6 +64,11 @@ impl Metrics {
                 "Attempts to load a changed geo database.",
                 "result",
             ),
+            configuration_reloads: counter_vec(
+                "configuration_reloads_total",
+                "SIGHUPs, by whether the configuration was taken up.",
+                "result",
+            ),
             certificate_reloads: counter_vec(
                 "certificate_reloads_total",
                 "Attempts to load a changed certificate.",
@@ -78,12 +85,14 @@ impl Metrics {
         for result in ["loaded", "failed"] {
             metrics.geo_reloads.with_label_values(&[result]);
             metrics.certificate_reloads.with_label_values(&[result]);
+            metrics.configuration_reloads.with_label_values(&[result]);
         }
         metrics.register(metrics.refreshes.clone());
         metrics.register(metrics.snapshot_quarantined.clone());
         metrics.register(metrics.geo_database_build.clone());
         metrics.register(metrics.geo_reloads.clone());
         metrics.register(metrics.certificate_reloads.clone());
+        metrics.register(metrics.configuration_reloads.clone());
         metrics.register(metrics.ledger_reachable.clone());
         metrics.register(metrics.conversions.clone());
         metrics.register(CapCollector::new(Arc::clone(&metrics.caps_left)));
@@ -117,6 +126,10 @@ impl Metrics {
 
     pub fn geo_reloaded(&self, loaded: bool) {
         self.geo_reloads.with_label_values(&[if loaded { "loaded" } else { "failed" }]).inc();
+    }
+
+    pub fn configuration_reloaded(&self, loaded: bool) {
+        self.configuration_reloads.with_label_values(&[if loaded { "loaded" } else { "failed" }]).inc();
     }
 
     pub fn certificate_reloaded(&self, loaded: bool) {

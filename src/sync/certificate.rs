@@ -11,6 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use tokio::sync::watch;
+
 use super::stamp::{Stamp, stamp};
 use crate::state::{LiveCertificate, Metrics};
 
@@ -55,17 +57,28 @@ impl CertificateFiles {
     }
 }
 
-/// Watches the files, until it is dropped. What cannot be used is reported once, and the old certificate stays.
-pub async fn keep_certificate(files: CertificateFiles, live: Arc<LiveCertificate>, metrics: Arc<Metrics>) {
-    let mut seen = files.stamps();
+/// Watches the files, which may become others, until it is dropped. What cannot be used is reported once, and the old
+/// certificate stays.
+pub async fn keep_certificate(
+    mut files: watch::Receiver<CertificateFiles>,
+    live: Arc<LiveCertificate>,
+    metrics: Arc<Metrics>,
+) {
+    let stamps = |files: &mut watch::Receiver<CertificateFiles>| files.borrow_and_update().stamps();
+    let mut seen = stamps(&mut files);
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let stamps = files.stamps();
-        if stamps == seen {
+        if files.has_changed().unwrap_or(false) {
+            // Whoever changed them has loaded what they hold.
+            seen = stamps(&mut files);
+            continue;
+        }
+        let (now, files) = (stamps(&mut files), files.borrow().clone());
+        if now == seen {
             continue;
         }
         // Two files are not replaced at once: between the one and the other they do not go together, and it is tried again.
-        seen = stamps;
+        seen = now;
         match files.load() {
             Ok(certificate) => {
                 live.replace(certificate);

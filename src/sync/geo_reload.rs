@@ -65,6 +65,34 @@ impl GeoFiles {
     }
 }
 
+/// Databases that were read and not yet used, with the files to watch.
+pub struct GeoRead {
+    files: GeoFiles,
+    places: Option<GeoFile>,
+    networks: Option<GeoFile>,
+    geo: Geo,
+}
+
+impl GeoRead {
+    /// Reads and checks the databases. Takes up to seconds for a large file.
+    pub fn of(files: GeoFiles) -> Result<Self, GeoLoadError> {
+        // Before they are read: what is written to one meanwhile is seen by the next look.
+        let places = files.places.clone().map(GeoFile::new);
+        let networks = files.networks.clone().map(GeoFile::new);
+        let geo = files.load()?;
+        Ok(Self { files, places, networks, geo })
+    }
+
+    fn report(&self, metrics: &Metrics) {
+        if let Some(database) = &self.geo.places {
+            report_places(self.files.places.as_deref(), database, metrics);
+        }
+        if let (Some(database), Some(path)) = (&self.geo.networks, &self.files.networks) {
+            report_networks(path, database);
+        }
+    }
+}
+
 impl GeoReload {
     pub fn live(&self) -> Arc<LiveGeo> {
         Arc::clone(&self.live)
@@ -72,18 +100,20 @@ impl GeoReload {
 
     /// Loads the databases for the first time; an operator who named a file wants that file or an error.
     pub fn start(files: GeoFiles, metrics: &Metrics) -> Result<(Self, Arc<LiveGeo>), GeoLoadError> {
-        // Before they are read: what is written to one meanwhile is seen by the next look.
-        let places = files.places.clone().map(GeoFile::new);
-        let networks = files.networks.clone().map(GeoFile::new);
-        let geo = files.load()?;
-        if let Some(database) = &geo.places {
-            report_places(files.places.as_deref(), database, metrics);
-        }
-        if let (Some(database), Some(path)) = (&geo.networks, &files.networks) {
-            report_networks(path, database);
-        }
+        let read = GeoRead::of(files)?;
+        read.report(metrics);
+        let GeoRead { places, networks, geo, .. } = read;
         let live = Arc::new(LiveGeo::new(geo));
         Ok((Self { places, networks, live: Arc::clone(&live) }, live))
+    }
+
+    /// Puts these databases in the place of those in use, and watches their files from now on.
+    pub fn replace(&mut self, read: GeoRead, metrics: &Metrics) {
+        read.report(metrics);
+        let GeoRead { places, networks, geo, .. } = read;
+        (self.places, self.networks) = (places, networks);
+        self.live.replace(geo);
+        metrics.geo_reloaded(true);
     }
 
     /// Loads each database again if its file has changed. What cannot be used is reported, and the old one stays.

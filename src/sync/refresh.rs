@@ -16,7 +16,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use rand::TryRng;
 use rand::rngs::SysRng;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::cake::{Changes, Client, FetchError, Fetched, Haste, Update, read_caps};
@@ -27,7 +27,7 @@ use crate::state::{
     RefreshResult, now, refresh_requests,
 };
 
-use super::geo_reload::GeoReload;
+use super::geo_reload::{GeoRead, GeoReload};
 use super::guard::{Guard, GuardOptions, Size, Suspicion};
 use super::keeper::Keeper;
 use super::last_good::{self, Block, Kept};
@@ -53,6 +53,14 @@ pub struct RefreshOptions {
     pub guard: GuardOptions,
 }
 
+/// What a refresh is to go by from now on.
+pub struct RefreshSettings {
+    pub options: RefreshOptions,
+    pub geo: GeoRead,
+    /// The same network is another table now.
+    pub recompiles: bool,
+}
+
 /// The task that owns refreshing.
 pub struct Refresh {
     client: Client,
@@ -64,6 +72,10 @@ pub struct Refresh {
     metrics: Arc<Metrics>,
     geo: GeoReload,
     asked: RefreshRequests,
+    /// Taken up by the next refresh.
+    settings: Option<mpsc::Receiver<RefreshSettings>>,
+    /// The live table was compiled by options that are no longer those.
+    must_recompile: bool,
     /// Of the live table.
     warnings: Vec<Warning>,
     quarantined: usize,
@@ -106,6 +118,8 @@ impl Refresh {
             metrics,
             geo,
             asked,
+            settings: None,
+            must_recompile: false,
             warnings: Vec::new(),
             quarantined: 0,
             failures: 0,
@@ -124,6 +138,11 @@ impl Refresh {
     /// The caps in force, whenever they change, or the upstream confirms what was remembered.
     pub fn caps(&self) -> watch::Receiver<KnownCaps> {
         self.caps.subscribe()
+    }
+
+    /// From where other settings may come.
+    pub fn follow(&mut self, settings: mpsc::Receiver<RefreshSettings>) {
+        self.settings = Some(settings);
     }
 
     /// The last good file is another process's until this is true.
@@ -209,8 +228,14 @@ impl Refresh {
     }
 
     async fn refresh(&mut self, force: bool) -> RefreshReport {
+        while let Some(settings) = self.settings.as_mut().and_then(|settings| settings.try_recv().ok()) {
+            self.take_up(settings);
+        }
         self.geo.reload_if_changed(&self.metrics).await;
         let done = self.fetch_and_publish(force).await;
+        if done.is_err() && self.must_recompile {
+            self.recompile_last_good().await;
+        }
         self.is_away = matches!(&done, Err(Failure::Fetch(error)) if error.is_away());
         let (result, error) = match done {
             Ok(result) => (result, None),
@@ -245,6 +270,41 @@ impl Refresh {
             warnings: self.warnings.clone(),
             quarantined: self.quarantined,
             error,
+        }
+    }
+
+    fn take_up(&mut self, settings: RefreshSettings) {
+        let RefreshSettings { options, geo, recompiles } = settings;
+        self.guard = Guard::new(Some(options.guard));
+        self.options = options;
+        self.geo.replace(geo, &self.metrics);
+        if recompiles {
+            self.must_recompile = true;
+            // The whole is to come, and to be looked at.
+            self.revision = None;
+            self.fetched.clear();
+        }
+    }
+
+    /// Where the upstream is away, the network that is live is to be had from the disk.
+    async fn recompile_last_good(&mut self) {
+        self.keeper.work();
+        self.keeper.done().await;
+        let (path, live) = (self.options.last_good.clone(), self.live.current().snapshot.clone());
+        let (zone, options) = (self.options.zone.clone(), self.options.compile.clone());
+        let work = move || {
+            let kept = last_good::read_newest(&path).ok().flatten().filter(|kept| kept.name == live);
+            Ok(kept.map(|kept| (kept.name, Compiled::new(&kept.network, &zone, &options))))
+        };
+        match blocking(work).await {
+            Ok(Some((name, Compiled { table, caps, warnings }))) => {
+                self.patch = Patch::default();
+                self.publish(table, KnownCaps::Remembered(caps.into()), name, warnings);
+                self.must_recompile = false;
+            }
+            Ok(None) | Err(_) => {
+                tracing::warn!("what was configured is routed by when the upstream answers");
+            }
         }
     }
 
@@ -393,7 +453,7 @@ impl Refresh {
             zone: self.options.zone.clone(),
             compile: self.options.compile.clone(),
             last_good: self.options.last_good.clone(),
-            live: self.live.current().snapshot.clone(),
+            live: if self.must_recompile { String::new() } else { self.live.current().snapshot.clone() },
             fetched: self.fetched.clone(),
         };
         let prepared = blocking(move || preparation.run(fetched.network, &fetched.unreadable)).await?;
@@ -423,6 +483,7 @@ impl Refresh {
         self.patch = Patch::default();
         let Compiled { table, caps, warnings } = *compiled;
         self.publish(table, KnownCaps::Given(caps.into()), last_good::name(&hash), warnings);
+        self.must_recompile = false;
         self.keeper.keep(network, hash);
         Ok(RefreshResult::Published)
     }

@@ -152,8 +152,7 @@ impl Setup {
     /// Starts the program, which is not expected to listen.
     #[track_caller]
     pub fn start_and_fail(self) -> Node {
-        let configuration = self.path().join("smartlink.toml");
-        std::fs::write(&configuration, self.settings.join("\n")).unwrap();
+        let configuration = self.write_configuration();
         let [clicks, admin] = self.listen.map(|address| address.to_string());
         let mut command = match &self.disk {
             None => Command::new(&self.program),
@@ -188,6 +187,12 @@ impl Setup {
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let setup = Some(self);
         Node { setup, child, log, reader: Some(reader), clicks: unknown, admin: unknown }
+    }
+
+    fn write_configuration(&self) -> PathBuf {
+        let path = self.path().join("smartlink.toml");
+        std::fs::write(&path, self.settings.join("\n")).unwrap();
+        path
     }
 
     /// Starts the program and waits until it is ready.
@@ -402,6 +407,28 @@ impl Node {
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks = |nth: usize| fields[nth - 3].parse::<u64>().unwrap();
         Duration::from_millis((ticks(14) + ticks(15)) * 10)
+    }
+
+    /// Has these lines in its configuration, in place of those with the same keys, and is told so by SIGHUP. Answers the line that
+    /// it says of it.
+    #[track_caller]
+    pub fn reload(&mut self, lines: &[&str]) -> String {
+        let setup = self.setup.take().expect("the node still has its directory");
+        let setup = lines.iter().fold(setup, |setup, line| setup.setting(line));
+        setup.write_configuration();
+        self.setup = Some(setup);
+        let said = self.log().len();
+        self.signal("HUP");
+        wait::until("the node to say what SIGHUP came to", || {
+            self.log()[said..].lines().find(|line| line.contains("SIGHUP: ")).map(str::to_owned)
+        })
+    }
+
+    /// Without the line of this key, from the next time that its configuration is written.
+    pub fn forget_setting(mut self, key: &str) -> Self {
+        let setup = self.setup.as_mut().expect("the node still has its directory");
+        setup.settings.retain(|line| line.split(" = ").next() != Some(key));
+        self
     }
 
     /// SIGTERM, SIGHUP … by name.
