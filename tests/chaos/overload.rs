@@ -19,7 +19,7 @@ use crate::network::Network;
 use crate::run::{Run, lengths, millis, of_this_build};
 use crate::support::http::Request;
 use crate::support::node::Setup;
-use crate::support::wait::DEADLINE;
+use crate::support::wait::{self, DEADLINE};
 
 #[test]
 fn more_clicks_than_there_is_time_for_cost_no_answer_of_those_that_are_taken() {
@@ -40,12 +40,12 @@ fn more_clicks_than_there_is_time_for_cost_no_answer_of_those_that_are_taken() {
     let link = node.create_link(json!({"affiliate_id": 7}));
     node.attach(link, offer);
     node.refresh();
-    let paced = 200.0;
+    // As many that none of them waits for another visitor, when each waits for the node.
     let load =
-        Load { clicks_a_second: paced, connections: 16, keeps_click_ids: false, seed: run.random.random() }
+        Load { clicks_a_second: 100.0, connections: 100, keeps_click_ids: false, seed: run.random.random() }
             .start(node.clicks, &network);
     let begun = load.warm_up();
-    load.wait_for(lengths(100, 1_000, 2_000));
+    load.wait_for(lengths(50, 500, 1_000));
 
     let mut crowd = Crowd::come(node.clicks, link, lengths(32, 64, 64));
     let before_peak = Instant::now();
@@ -57,10 +57,10 @@ fn more_clicks_than_there_is_time_for_cost_no_answer_of_those_that_are_taken() {
     let left = Instant::now();
     crowd.hear_the_rest();
     let heard = left.elapsed();
-    // Those who come now, and from then on those who find it as it was.
-    load.wait_for((paced * recovers.as_secs_f64()) as u64);
-    let recovered = Instant::now();
-    load.wait_for(lengths(200, 1_000, 2_000));
+    // From then on, they find it as it was.
+    let recovered = left + recovers;
+    wait::until("the node to recover", || (Instant::now() >= recovered).then_some(()));
+    load.wait_for(lengths(100, 500, 1_000));
     let ended = Instant::now();
     let seen = load.stop();
     run.tell(&[
