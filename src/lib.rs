@@ -34,6 +34,7 @@
 //!
 //! ```text
 //! edge::acceptor     accept, on the thread that will answer; its deadlines are looked at by a sweep
+//! edge::proxy_protocol where the address is behind it, the header that says whose connection it is
 //! edge::tls          where the address has it, a session
 //! edge::plain        the head, if it is a GET that leaves nothing to wonder about, as nearly all are
 //! edge::click        query → address → place → device → Click
@@ -79,6 +80,15 @@
 //! sync::conversions  all that wait → one batch → the ledger that is here, or behind the upstream's API
 //! ledger             each written down once, counted into the caps of its offer, on the disk
 //! edge::conversion   answered, and counted
+//! ```
+//!
+//! # The path of a socket
+//!
+//! ```text
+//! cli::takeover      from the process that runs on the data directory to the next one, with the lock of the directory
+//! edge::listener     the sockets that there are, and new ones for further addresses and threads
+//! sync::CapKeeper    leases from the other process's ledger, until it has ended and the file is this one's
+//! edge::acceptor     accepts no more as soon as the other does; each open connection has one more answer
 //! ```
 //!
 //! # The path of a snapshot

@@ -51,7 +51,7 @@ fn every_answer_is_of_one_generation_and_generations_never_go_back() {
     let metrics = Arc::new(Metrics::new(100, Arc::clone(&live)));
     publish(&live, 1);
     let keys = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
-    let bound = edge::bind(options()).unwrap();
+    let bound = edge::bind(options(), Vec::new()).unwrap();
     let address = bound.addresses()[0].address;
     let supplies = Supplies {
         click_id_keys: &keys,
@@ -204,7 +204,11 @@ fn location_of(generation: u64, link: u32, offer: &str) -> String {
 
 fn options() -> edge::Options {
     edge::Options {
-        listen: vec![ClickAddress { address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: false }],
+        listen: vec![ClickAddress {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: false,
+            proxy_protocol: false,
+        }],
         threads: 2,
         click: ClickOptions {
             trusted_proxies: NetSet::new([]),

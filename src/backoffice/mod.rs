@@ -69,7 +69,7 @@ use crate::routing::{DestinationPolicy, Template, Zone};
 pub struct Backoffice(Arc<Room>);
 
 /// What the room needs to know.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The node's own key, by which its edge refreshes: always valid, and in no table. Other callers have keys of their
     /// own ([`Keys`]).

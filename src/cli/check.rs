@@ -171,7 +171,7 @@ fn show(config: &Config) {
     say(format_args!("data directory   {}", config.data_dir.display()));
     let threads = counted(config.edge.threads, "thread");
     for address in &config.edge.listen {
-        say(format_args!("clicks on        {address}, {threads}"));
+        say(format_args!("clicks on        {address}{}, {threads}", address.remark()));
     }
     let proxies: Vec<String> = config.edge.click.trusted_proxies.iter().map(ToString::to_string).collect();
     say(format_args!(

@@ -15,6 +15,7 @@ mod network_file;
 mod offer;
 mod rule;
 mod serve;
+mod takeover;
 mod when;
 
 use std::io::{self, Write};
@@ -42,7 +43,13 @@ pub struct Command {
 enum Action {
     /// Take clicks and redirect them.
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(ServeArgs),
+    Serve {
+        #[command(flatten)]
+        args: ServeArgs,
+        /// Take over from the process that uses the data directory, if there is one: no connection is refused or reset
+        #[arg(long)]
+        takeover: bool,
+    },
     /// Check what serve would be given, or a snapshot, without serving.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(check::CheckArgs),
@@ -159,7 +166,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command.action {
-        Action::Serve(args) => serve::run(&args.into()),
+        Action::Serve { args, takeover } => serve::run(&args.into(), takeover),
         Action::Check(args) => Ok(check::run(&args)),
         Action::Explain(args) => explain::run(&args),
         Action::Link(args) => link::run(&args),

@@ -4,7 +4,8 @@
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,11 @@ use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use super::takeover::{self, Claim, Estate, Inherited};
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
-use crate::clicklog::ClickLogs;
+use crate::clicklog::{self, ClickLogs};
 use crate::config::{Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
 use crate::edge::{self, ClickAddress, Drained, Supplies};
 use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
@@ -31,7 +33,9 @@ use crate::sync::{
 };
 
 /// Serves until told to stop.
-pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+///
+/// `takes_over`: from the process that uses the data directory, if there is one.
+pub fn run(flags: &Flags, takes_over: bool) -> anyhow::Result<ExitCode> {
     start_logging();
     let config = Config::load(flags)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -41,7 +45,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the control plane's threads")?;
-    let ended = runtime.block_on(serve(config));
+    let ended = runtime.block_on(serve(config, takes_over));
     // A compile that is under way need not be waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -56,7 +60,7 @@ fn yield_to_clicks() {
     let _ = rustix::process::setpriority_process(None, CONTROL_NICENESS);
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     // Later a damaged overlay costs a refresh; now somebody is there to mend it.
     if let Some(path) = &config.refresh.overlay {
@@ -69,7 +73,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .create(&config.data_dir)
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
 
-    let _lock = lock(&config.data_dir)?;
+    let Claim { lock, inherited } = takeover::claim(&config.data_dir, takes_over)?;
+    let (clicks_inherited, admin_inherited, mut predecessor) = match inherited {
+        Some(Inherited { clicks, admin, predecessor }) => (clicks, Some(admin), Some(predecessor)),
+        None => (Vec::new(), None, None),
+    };
+    if let Some(predecessor) = &predecessor {
+        tracing::info!("taking over from process {}", predecessor.process);
+    }
     let click_ids = config.click_id_keys.read_or_make()?;
     if let Some(warning) = &click_ids.warning {
         tracing::warn!("{warning}");
@@ -77,8 +88,12 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 
     // Bind first: an address in use is the commonest mistake, and cheap to find.
     // The error says in its own words what the system said.
-    let bound = edge::bind(config.edge.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let admin_listener = bind_admin(config.admin.listen).await?;
+    let bound =
+        edge::bind(config.edge.clone(), clicks_inherited).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let admin_listener = match admin_inherited {
+        Some(inherited) => inherit_admin(config.admin.listen, inherited)?,
+        None => bind_admin(config.admin.listen).await?,
+    };
     let admin_address = admin_listener.local_addr()?;
     let click_addresses = bound.addresses().to_vec();
 
@@ -92,30 +107,59 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         Some(files) => Some(Arc::new(LiveCertificate::new(files.load()?))),
         None => None,
     };
-    let own_ledger = match &config.ledger {
-        LedgerPlace::Here => Some(Ledger::Local(LocalLedger::start(&config.data_dir.join(LEDGER)))),
-        LedgerPlace::Valkey(servers) => {
-            tracing::info!("caps are counted on {servers}");
-            Some(Ledger::Valkey(ValkeyLedger::new(servers.clone())))
-        }
-        LedgerPlace::Upstream => None,
-    };
     let (upstream, key, api) = match &config.upstream {
         Upstream::Remote { url, key } => {
             tracing::info!("upstream {url}");
             (url.clone(), key.clone(), None)
         }
         Upstream::Embedded { key } => {
+            let key = match key {
+                Some(key) => key.clone(),
+                None => KeySource::File(own_key(&config.data_dir)?),
+            };
             let base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(&click_addresses));
-            let ledger = own_ledger.clone().context("who runs the API counts its caps")?;
-            let (key, backoffice) = open_backoffice(&config, key.as_ref(), base_url, ledger)?;
-            (local_url(admin_address)?, key, Some(backoffice))
+            let api = backoffice::Options {
+                api_key: key.read()?,
+                public_base_url: base_url,
+                zone: config.refresh.zone.clone(),
+                destination_policy: config.refresh.compile.policy.clone(),
+                limits: config.api.clone(),
+            };
+            tracing::info!("embedded CAKE API at /api/2/ on the admin address; its key is in {key}");
+            (local_url(admin_address)?, key, Some(api))
         }
     };
     let client = |options| Client::new(options).context("cannot prepare TLS for the upstream");
-    let ledger = match own_ledger {
-        Some(ledger) => LedgerAt::Here(ledger),
-        None => LedgerAt::Upstream(Arc::new(client(config.ledger_client(upstream.clone(), key.clone()))?)),
+    let ledger_client =
+        || Ok::<_, anyhow::Error>(Arc::new(client(config.ledger_client(upstream.clone(), key.clone()))?));
+    let valkey = match &config.ledger {
+        LedgerPlace::Valkey(servers) => {
+            tracing::info!("caps are counted on {servers}");
+            Some(Ledger::Valkey(ValkeyLedger::new(servers.clone())))
+        }
+        LedgerPlace::Here | LedgerPlace::Upstream => None,
+    };
+    let files = Files {
+        data_dir: config.data_dir.clone(),
+        valkey: valkey.clone(),
+        keeps_ledger: matches!(config.ledger, LedgerPlace::Here),
+        api,
+        seeds_demo: config.demo,
+    };
+    let opened = match &predecessor {
+        None => Some(files.open()?),
+        // It has them open.
+        Some(_) => None,
+    };
+    let late_ledger = Arc::default();
+    let ledger = match (opened.as_ref().map_or(valkey, |opened| opened.ledger.clone()), &config.ledger) {
+        (Some(ledger), _) => LedgerAt::Here(ledger),
+        (None, LedgerPlace::Upstream) => LedgerAt::Upstream(ledger_client()?),
+        // The API of the process that has it is where that of this one will be.
+        (None, _) => LedgerAt::Inherited {
+            meanwhile: files.api.is_some().then(ledger_client).transpose()?,
+            then: Arc::clone(&late_ledger),
+        },
     };
     let client = client(config.client(upstream, key))?;
     let cells = Arc::new(CapCells::default());
@@ -128,12 +172,26 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         Arc::clone(&metrics),
         geo_reload,
     );
+    if let Some(predecessor) = &predecessor {
+        refresh.keep_nothing_before(predecessor.ended.clone());
+    }
     refresh.start_from_last_good();
     let caps = refresh.caps();
     let (desk, conversions) = conversion_desk();
     let carrier = ConversionCarrier::new(ledger.clone(), conversions);
     let cap_keeper = CapKeeper::new(ledger.clone(), node_name(), cells, caps.clone(), Arc::clone(&metrics))?;
     let node = edge::draw_node_identity().context("the system has no randomness")?;
+
+    let (alarm, mut alarms) = mpsc::unbounded_channel();
+    let alarm = Alarm(alarm);
+    let refreshing = alarm.watch("the one that refreshes the snapshot", refresh.run());
+    let (stop_keeping, keeping_stops) = oneshot::channel();
+    let keeping = alarm.watch("the one that keeps the leases of caps", cap_keeper.run(keeping_stops));
+    if predecessor.is_some() {
+        // What was changed since the last good snapshot was written is live there, and is to be live here.
+        catch_up(&refresh_handle, &readiness).await?;
+    }
+    let click_log_directory = config.click_log.as_ref().map(|log| log.directory.clone());
     let (click_logs, logs_of_threads) = match config.click_log {
         Some(options) => {
             let directory = options.directory.display().to_string();
@@ -160,21 +218,23 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .context("cannot start the click threads")?;
     // The edge alone has any, so that who carries conversions ends when the edge has.
     drop(desk);
+    if let Some(predecessor) = &mut predecessor {
+        predecessor.we_serve();
+    }
     // Only now, when the start cannot fail any more.
     for address in click_addresses {
-        tracing::info!("clicks on {address}/sl");
+        tracing::info!("clicks on {address}/sl{}", address.remark());
     }
     tracing::info!("admin on http://{admin_address}/");
 
-    let (alarm, mut alarms) = mpsc::unbounded_channel();
-    let alarm = Alarm(alarm);
     // Ends with the process.
     alarm.watch("the one that shows what is left of caps", show_caps(ledger, caps, Arc::clone(&metrics)));
     if let (Some(files), Some(live)) = (config.certificate, certificate) {
         let kept = keep_certificate(files, live, Arc::clone(&metrics));
         alarm.watch("the one that keeps the certificate", kept);
     }
-    let router = Admin {
+    let carrying = alarm.watch("the one that carries conversions", carrier.run());
+    let admin = Admin {
         token: config.admin.token.clone(),
         metrics,
         readiness: Arc::clone(&readiness),
@@ -182,24 +242,55 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         geo,
         // The refresh of a node with an API of its own waits at that API for changes: it ends first.
         refresh: refresh_handle.weak(),
-    }
-    .router();
-    let router = match &api {
-        Some(backoffice) => router.merge(backoffice.router()),
-        None => router,
     };
-    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
-    let admin = alarm.watch(
-        "the admin listener",
-        admin::serve(admin_listener, router, async {
+    let estate = Estate {
+        lock: lock.try_clone()?,
+        admin: admin_listener.as_fd().try_clone_to_owned()?,
+        clicks: edge.sockets(),
+    };
+    let (taken_over, mut is_taken_over) = oneshot::channel();
+    let (failed, mut has_failed) = oneshot::channel();
+    let (stop_admin, mut admin_stopped) = oneshot::channel::<()>();
+    let admin = alarm.watch("the admin listener", async move {
+        let opened = match (opened, predecessor) {
+            (None, Some(mut predecessor)) => {
+                tokio::select! {
+                    _ = predecessor.ended.wait_for(|ended| *ended) => {}
+                    _ = &mut admin_stopped => return,
+                }
+                tracing::info!("process {} has ended; all it had is this one's", predecessor.process);
+                seal_what_was_left(click_log_directory).await;
+                files.open()
+            }
+            (opened, _) => Ok(opened.unwrap_or_default()),
+        };
+        let Opened { ledger, api } = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // The process ends, one way or the other.
+                let _ = failed.send(error);
+                return;
+            }
+        };
+        if let Some(ledger) = ledger {
+            // Set once, here.
+            let _ = late_ledger.set(ledger);
+        }
+        if let Err(error) = takeover::offer(&files.data_dir, estate, taken_over) {
+            tracing::warn!("no process will be able to take over from this one: {error}");
+        }
+        let router = match &api {
+            Some(backoffice) => admin.router().merge(backoffice.router()),
+            None => admin.router(),
+        };
+        let served = admin::serve(admin_listener, router, async {
             // Either way, the admin listener is to end.
             let _ = admin_stopped.await;
-        }),
-    );
-    let refreshing = alarm.watch("the one that refreshes the snapshot", refresh.run());
-    let (stop_keeping, keeping_stops) = oneshot::channel();
-    let keeping = alarm.watch("the one that keeps the leases of caps", cap_keeper.run(keeping_stops));
-    let carrying = alarm.watch("the one that carries conversions", carrier.run());
+        });
+        if let Err(error) = served.await {
+            let _ = failed.send(anyhow::Error::new(error).context("the admin listener"));
+        }
+    });
 
     let end = tokio::select! {
         end = signals.wait_for_the_end(&refresh_handle) => end,
@@ -210,8 +301,21 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             );
             End::Broken
         }
+        Ok(error) = &mut has_failed => {
+            tracing::error!(
+                "{}; the node drains and ends with exit code {BROKEN}",
+                super::in_one_line(&error)
+            );
+            End::Broken
+        }
+        Ok(process) = &mut is_taken_over => {
+            tracing::info!("process {process} has taken over and accepts the clicks from now on");
+            End::TakenOver
+        }
     };
-    readiness.begin_drain();
+    if end != End::TakenOver {
+        readiness.begin_drain();
+    }
     // A person at the keyboard has no load balancer that must notice.
     let goodbye = if end == End::Interrupt { Duration::ZERO } else { config.goodbye };
     let (for_seconds, at_most) = (goodbye.as_secs_f32(), config.drain_timeout.as_secs_f32());
@@ -219,8 +323,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         "draining: for {for_seconds} s every answer is the last of its connection; then at most {at_most} s for what \
          has begun"
     );
+    let draining = async {
+        match end {
+            End::TakenOver => edge.hand_over(goodbye, config.drain_timeout).await,
+            End::Terminate | End::Interrupt | End::Broken => edge.drain(goodbye, config.drain_timeout).await,
+        }
+    };
     let drained = tokio::select! {
-        drained = edge.drain(goodbye, config.drain_timeout) => drained,
+        drained = draining => drained,
         () = signals.end_at_once() => {
             tracing::warn!("told to stop again: stopping without waiting");
             return Ok(ExitCode::from(STOPPED_AT_ONCE));
@@ -268,35 +378,95 @@ async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Opens the embedded API, seeds it if asked, and tells where its key is.
-fn open_backoffice(
-    config: &Config,
-    key: Option<&KeySource>,
-    public_base_url: String,
-    ledger: Ledger,
-) -> anyhow::Result<(KeySource, Backoffice)> {
-    let key = match key {
-        Some(key) => key.clone(),
-        None => KeySource::File(own_key(&config.data_dir)?),
-    };
-    let path = config.data_dir.join(DATABASE);
-    let options = backoffice::Options {
-        api_key: key.read()?,
-        public_base_url,
-        zone: config.refresh.zone.clone(),
-        destination_policy: config.refresh.compile.policy.clone(),
-        limits: config.api.clone(),
-    };
-    let backoffice = Backoffice::open(&path, options, ledger)?;
-    if config.demo {
-        match backoffice.seed_demo()? {
-            true => tracing::info!("seeded the demonstration network: link 301 of affiliate 67890"),
-            false => tracing::info!("the data directory has links already; nothing was seeded"),
+/// What one process alone may have open.
+struct Files {
+    data_dir: PathBuf,
+    /// Of several processes at once, if there is one.
+    valkey: Option<Ledger>,
+    /// Otherwise it is here, or the upstream's.
+    keeps_ledger: bool,
+    /// Of the embedded API.
+    api: Option<backoffice::Options>,
+    seeds_demo: bool,
+}
+
+/// The same, open.
+#[derive(Default)]
+struct Opened {
+    ledger: Option<Ledger>,
+    api: Option<Backoffice>,
+}
+
+impl Files {
+    /// Opens the ledger and the embedded API, and seeds it if asked.
+    fn open(&self) -> anyhow::Result<Opened> {
+        let ledger = match &self.valkey {
+            Some(valkey) => Some(valkey.clone()),
+            None => self.keeps_ledger.then(|| Ledger::Local(LocalLedger::start(&self.data_dir.join(LEDGER)))),
+        };
+        let Some(options) = self.api.clone() else { return Ok(Opened { ledger, api: None }) };
+        let ledger = ledger.context("who runs the API counts its caps")?;
+        let api = Backoffice::open(&self.data_dir.join(DATABASE), options, ledger.clone())?;
+        if self.seeds_demo {
+            match api.seed_demo()? {
+                true => tracing::info!("seeded the demonstration network: link 301 of affiliate 67890"),
+                false => tracing::info!("the data directory has links already; nothing was seeded"),
+            }
+            tracing::warn!(
+                "--demo routes bots like visitors, so that curl sees offers; edge.bots is not used"
+            );
         }
-        tracing::warn!("--demo routes bots like visitors, so that curl sees offers; edge.bots is not used");
+        Ok(Opened { ledger: Some(ledger), api: Some(api) })
     }
-    tracing::info!("embedded CAKE API at /api/2/ on the admin address; its key is in {key}");
-    Ok((key, backoffice))
+}
+
+/// The admin listener of the process before this one.
+fn inherit_admin(wanted: SocketAddr, inherited: std::net::TcpListener) -> anyhow::Result<TcpListener> {
+    let address = inherited.local_addr()?;
+    let is_wanted = wanted == address || (wanted.port() == 0 && wanted.ip() == address.ip());
+    anyhow::ensure!(
+        is_wanted,
+        "the process that runs has its admin interface on {address}, and this one is to have it on {wanted}; keep the address, \
+         or end that process and start without --takeover"
+    );
+    inherited.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(inherited)?)
+}
+
+/// The first refresh of a process that takes over: nobody waits for it but that process.
+async fn catch_up(refresh: &RefreshHandle, readiness: &Readiness) -> anyhow::Result<()> {
+    let refreshed = tokio::time::timeout(CATCH_UP_PATIENCE, refresh.refresh(false)).await;
+    let problem = match refreshed {
+        Ok(Some(report)) => report.error,
+        Ok(None) => Some("nobody refreshes".to_owned()),
+        Err(_) => Some(format!("it takes longer than {} s", CATCH_UP_PATIENCE.as_secs())),
+    };
+    match (problem, readiness.unready_because()) {
+        (None, None) => Ok(()),
+        (Some(problem), None) => {
+            tracing::warn!("the first refresh: {problem}; clicks are routed by the last good snapshot");
+            Ok(())
+        }
+        (problem, Some(unready)) => anyhow::bail!(
+            "{unready}: {}; the process that runs goes on",
+            problem.unwrap_or_else(|| "the first refresh brought none".to_owned())
+        ),
+    }
+}
+
+/// The segments of the click log that the process before this one has not sealed: it was killed, or its disk is slow.
+async fn seal_what_was_left(click_log: Option<PathBuf>) {
+    let Some(directory) = click_log else { return };
+    let sealing = tokio::task::spawn_blocking(move || {
+        if let Err(error) = clicklog::seal_left(&directory) {
+            let directory = directory.display();
+            tracing::warn!(
+                "cannot seal what is left of the click log in {directory}: {error}; the next start tries again"
+            );
+        }
+    });
+    // One that panicked has said so.
+    let _ = sealing.await;
 }
 
 /// As the ledger's log names this node.
@@ -304,24 +474,6 @@ fn node_name() -> String {
     let name = rustix::system::uname();
     let name: String = name.nodename().to_string_lossy().chars().take(NODE_CHARS_MAX).collect();
     if name.is_empty() { "smartlink".to_owned() } else { name }
-}
-
-/// Keeps a second node out of the data directory: two would take turns in overwriting the last good snapshot. The
-/// system lets go of the lock when the process ends, however it ends.
-fn lock(data_dir: &Path) -> anyhow::Result<fs::File> {
-    let path = data_dir.join(LOCK_FILE);
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
-            "another smartlink uses the data directory {}; stop it, or choose another --data-dir",
-            data_dir.display()
-        ),
-        Err(fs::TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
-    }
 }
 
 /// The key in the data directory; made at the first start, readable by its owner alone.
@@ -373,6 +525,8 @@ struct Signals {
 enum End {
     Terminate,
     Interrupt,
+    /// Another process has the sockets, and accepts on them.
+    TakenOver,
     /// A task without which the node is not whole has panicked.
     Broken,
 }
@@ -452,9 +606,6 @@ impl Signals {
     }
 }
 
-/// In the data directory: locked while a node uses it.
-const LOCK_FILE: &str = "lock";
-
 /// Admin, sync and the embedded API. Apart from the threads that take clicks.
 const CONTROL_THREADS: usize = 2;
 
@@ -464,6 +615,9 @@ const CONTROL_NICENESS: i32 = 10;
 
 /// What the ledger takes of a name.
 const NODE_CHARS_MAX: usize = 64;
+
+/// How long the first refresh of a process that takes over may take: a million links are some seconds.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the clicks that the node holds of caps may take to be returned.
 const RETURN_PATIENCE: Duration = Duration::from_secs(3);

@@ -1,7 +1,7 @@
 //! The names of segments, and how one is sealed: by the storage when it is full, by the next start when the process that
 //! wrote it ended in the middle.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -48,13 +48,25 @@ pub fn segments(directory: &Path) -> io::Result<Vec<SegmentFile>> {
     Ok(found)
 }
 
-/// Seals what an earlier process left, up to the last whole line.
-pub(super) fn seal_all(directory: &Path) -> io::Result<()> {
+/// Seals what earlier processes left, up to the last whole line. What a process writes to, this one or another, is left alone.
+pub fn seal_left(directory: &Path) -> io::Result<()> {
     for segment in segments(directory)?.into_iter().filter(|segment| segment.is_live) {
-        let end = end_of_lines(&mut File::open(&segment.path)?)?;
-        seal(&segment.path, end)?;
+        let mut file = File::open(&segment.path)?;
+        if !is_locked(&file) {
+            seal(&segment.path, end_of_lines(&mut file)?)?;
+        }
     }
     Ok(())
+}
+
+/// Marks the file of a segment as one that this process writes to, for as long as it is open. Where the file system knows no
+/// locks, a process that takes over from a running one would seal what that one writes to; no other process ever does.
+pub(super) fn lock(file: &File) {
+    let _ = file.try_lock();
+}
+
+fn is_locked(file: &File) -> bool {
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// Cuts a live segment to its lines, and gives it the name under which it stays. One without lines is removed. Nothing is
@@ -168,7 +180,7 @@ mod tests {
     fn sealed(bytes: &[u8]) -> Option<(String, Vec<u8>)> {
         let directory = tempfile::tempdir().unwrap();
         fs::write(live_path(directory.path(), 7, "5f0c"), bytes).unwrap();
-        seal_all(directory.path()).unwrap();
+        seal_left(directory.path()).unwrap();
         let left = segments(directory.path()).unwrap();
         assert!(left.len() <= 1 && left.iter().all(|segment| !segment.is_live), "{left:?}");
         let left = left.into_iter().next()?;
@@ -201,6 +213,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_to_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = live_path(directory.path(), 7, "5f0c");
+        fs::write(&path, LINE).unwrap();
+        let written_to = File::open(&path).unwrap();
+        lock(&written_to);
+        seal_left(directory.path()).unwrap();
+        assert!(path.exists());
+        drop(written_to);
+        seal_left(directory.path()).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn numbers_go_on_and_other_files_are_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(next_number(directory.path()).unwrap(), 1);
@@ -208,7 +234,7 @@ mod tests {
         let mut live = File::create(live_path(directory.path(), 41, "5f0c")).unwrap();
         live.write_all(LINE.as_bytes()).unwrap();
         assert_eq!(next_number(directory.path()).unwrap(), 42);
-        seal_all(directory.path()).unwrap();
+        seal_left(directory.path()).unwrap();
         assert_eq!(next_number(directory.path()).unwrap(), 42);
         assert_eq!(fs::read(directory.path().join("notes.txt")).unwrap(), b"mine");
     }

@@ -24,7 +24,7 @@ mod record;
 mod storage;
 mod writer;
 
-pub use files::{SegmentFile, segments};
+pub use files::{SegmentFile, seal_left, segments};
 pub use read::{Entry, read_lines};
 pub use record::{AddressDetail, AddressKey, Record, TEXT_BYTES_MAX};
 pub use storage::{ClickLogs, StorageOptions};

@@ -53,7 +53,7 @@ impl ClickLogs {
         workers: usize,
     ) -> io::Result<(Self, Vec<ClickLog>)> {
         fs::DirBuilder::new().recursive(true).mode(0o750).create(&options.directory)?;
-        files::seal_all(&options.directory)?;
+        files::seal_left(&options.directory)?;
         let (done, handed_in) = mpsc::channel();
         let (archive, to_archive) = mpsc::channel();
         let (mut shares, mut logs) = (Vec::new(), Vec::new());
@@ -144,6 +144,7 @@ impl Stock {
     fn make(&mut self, worker: usize) -> io::Result<Segment> {
         let path = files::live_path(&self.directory, self.next_number, &self.node);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(&path)?;
+        files::lock(&file);
         let mapped = preallocate(&file, self.segment_bytes as u64)
             .and_then(|()| Mapped::new(&file, self.segment_bytes))
             .inspect_err(|_| {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderValue;
+use ipnet::IpNet;
 use url::Url;
 
 use crate::admin;
@@ -312,8 +313,8 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
     let plain = listen.iter().map(|text| (key, text, false));
     let listen = plain
         .chain(over_tls.iter().map(|text| ("edge.tls_listen", text, true)))
-        .map(|(key, text, tls)| Ok(ClickAddress { address: address(key, text)?, tls }))
-        .collect::<Result<_, _>>()?;
+        .map(|(key, text, tls)| Ok(ClickAddress { address: address(key, text)?, tls, proxy_protocol: false }))
+        .collect::<Result<Vec<_>, _>>()?;
     let (key, proxies) = or(
         "--trust-proxy (SMARTLINK_TRUST_PROXY)",
         &flags.trust_proxy,
@@ -326,6 +327,7 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
             parse_net(text).ok_or_else(|| value(key, text, "a network such as 10.0.0.0/8 or an address"))
         })
         .collect::<Result<Vec<_>, _>>()?;
+    let listen = with_proxy_protocol(listen, &raw.edge.proxy_protocol, &proxies)?;
     let (key, threads) = match flags.threads {
         Some(threads) => ("--threads (SMARTLINK_THREADS)", threads),
         None => ("edge.threads", raw.edge.threads),
@@ -357,6 +359,40 @@ fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> 
         limits: connection_limits(&raw.edge)?,
         conversion: conversion_options(raw)?,
     })
+}
+
+/// Marks those whose connections begin with a PROXY header.
+fn with_proxy_protocol(
+    mut listen: Vec<ClickAddress>,
+    marked: &[String],
+    proxies: &[IpNet],
+) -> Result<Vec<ClickAddress>, ConfigError> {
+    const KEY: &str = "edge.proxy_protocol";
+    for text in marked {
+        let marked = address(KEY, text)?;
+        let mut named = listen.iter_mut().filter(|click| click.address == marked);
+        let problem = match (named.next(), named.next()) {
+            (Some(click), None) if !click.proxy_protocol => {
+                click.proxy_protocol = true;
+                continue;
+            }
+            (Some(_), None) => "which it has named before; leave one of them out",
+            // With port 0 they are two, and which of them is meant nobody can tell.
+            (Some(_), Some(_)) => "which is more than one listener; give them addresses or ports that differ",
+            (None, _) => {
+                "where no listener for clicks is; expected an address of edge.listen (--listen, SMARTLINK_LISTEN) or of \
+                 edge.tls_listen"
+            }
+        };
+        return Err(ConfigError::Conflict(format!("{KEY} names {text}, {problem}")));
+    }
+    if !marked.is_empty() && proxies.is_empty() {
+        return Err(ConfigError::Conflict(format!(
+            "{KEY} needs the proxies that may connect there, and nobody is trusted; name them in edge.trusted_proxies \
+             (--trust-proxy, SMARTLINK_TRUST_PROXY), such as 10.0.0.0/8"
+        )));
+    }
+    Ok(listen)
 }
 
 fn connection_limits(raw: &raw::Edge) -> Result<ConnectionLimits, ConfigError> {
@@ -805,6 +841,28 @@ mod tests {
             ("[edge]\n\nthreads = -1", "line 3: "),
             ("[edge]\nthreads = 1\nthreads = 2", "line 3: "),
             ("[edge]\nlisten = \"0.0.0.0:80\"", "expected a list"),
+            (
+                "[edge]\nproxy_protocol = [\"0.0.0.0:8081\"]\ntrusted_proxies = [\"10.0.0.0/8\"]",
+                "edge.proxy_protocol names 0.0.0.0:8081, where no listener for clicks is; expected an address of edge.listen",
+            ),
+            (
+                "[edge]\nproxy_protocol = [\"0.0.0.0:8080\", \"0.0.0.0:8080\"]\ntrusted_proxies = [\"10.0.0.0/8\"]",
+                "edge.proxy_protocol names 0.0.0.0:8080, which it has named before",
+            ),
+            (
+                "[edge]\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\nproxy_protocol = [\"127.0.0.1:0\"]\n\
+                 trusted_proxies = [\"10.0.0.0/8\"]",
+                "edge.proxy_protocol names 127.0.0.1:0, which is more than one listener",
+            ),
+            (
+                "[edge]\nproxy_protocol = [\"8080\"]",
+                "edge.proxy_protocol is \"8080\"; expected an address and port",
+            ),
+            (
+                "[edge]\nproxy_protocol = [\"0.0.0.0:8080\"]",
+                "edge.proxy_protocol needs the proxies that may connect there, and nobody is trusted; name them in \
+                 edge.trusted_proxies",
+            ),
             ("[api]\nrequests_per_second = -1.0", "api.requests_per_second is \"-1\""),
             ("[api]\nrequests_per_second = nan", "api.requests_per_second"),
             ("[api]\nburst = 0", "api.burst is \"0\"; expected at least 1"),
@@ -813,6 +871,17 @@ mod tests {
             let error = from(text).unwrap_err();
             assert!(error.contains(said), "{text:?} says {error:?}");
         }
+    }
+
+    #[test]
+    fn listeners_are_marked_by_their_addresses() {
+        let config = from(
+            "[edge]\nlisten = [\"0.0.0.0:81\", \"[::]:81\"]\ntls_listen = [\"0.0.0.0:82\"]\n\
+             tls_certificate_file = \"a\"\ntls_key_file = \"b\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n\
+             proxy_protocol = [\"0.0.0.0:82\", \"[0::0]:81\"]",
+        );
+        let marked: Vec<_> = config.unwrap().edge.listen.iter().map(|click| click.proxy_protocol).collect();
+        assert_eq!(marked, [false, true, true]);
     }
 
     #[test]

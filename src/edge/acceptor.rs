@@ -3,11 +3,11 @@
 //!
 //! A click often is the only request of its connection, and often there before the connection is accepted. So a connection
 //! has its first turn before the system is told to watch it: one that was answered and is done never is, which saves two of
-//! its seven system calls. With TLS there is a handshake to wait for, and no such turn.
+//! its seven system calls. With TLS there is a handshake to wait for, behind the PROXY protocol its header, and no such turn.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
-use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use super::connection::{self, Phase};
 use super::conversion::Postbacks;
 use super::limits::Admissions;
 use super::plain::{Left, Plain};
+use super::proxy_protocol;
 use super::thread::{self, Open, SharedPhase};
 use crate::state::{CloseReason, Counters};
 
@@ -36,11 +37,13 @@ pub(super) struct Acceptor {
     /// The same, as the connections see it.
     pub shared: SharedPhase,
     pub tls: Option<TlsAcceptor>,
+    /// Whether its connections begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 impl Acceptor {
-    /// Accepts until the drain, and then what is left in the queue.
-    pub async fn run(mut self, socket: TcpListener) {
+    /// Accepts until the drain, and then what is left in the queue; or until another process does.
+    pub async fn run(mut self, socket: Arc<TcpListener>) {
         #[expect(
             deprecated,
             reason = "what follows it is unsafe for types that lie about their descriptor; a socket of std does not"
@@ -113,14 +116,21 @@ impl Acceptor {
         // To close the socket alone would reset what waits in its queue. A connection that is completed between the last look
         // and the close is reset all the same, before it was answered.
         let socket = listener.into_inner();
+        if *self.phase.borrow() == Phase::HandedOver {
+            // Another process has it too, and takes them.
+            return;
+        }
         while let Ok((stream, peer)) = accept(&socket) {
             self.begin(stream, peer);
         }
     }
 
     fn begin(&self, stream: StdStream, peer: SocketAddr) {
-        let mut open = Open::begin(&self.counters);
         let peer = peer.ip();
+        if self.proxy_protocol {
+            return self.begin_with_a_proxy(stream, peer);
+        }
+        let mut open = Open::begin(&self.counters);
         let mut plain = Plain::new(peer, self.tls.is_some(), Arc::clone(&open.watched), self.shared.clone());
         let mut stream = Unregistered(stream);
         let mut for_hyper = None;
@@ -176,6 +186,65 @@ impl Acceptor {
                 };
             }),
         };
+    }
+
+    /// The same where a header has to come first, and tells whose the connection is.
+    fn begin_with_a_proxy(&self, stream: StdStream, proxy: IpAddr) {
+        let mut open = Open::begin(&self.counters);
+        if !self.admissions.is_proxy(proxy) {
+            tracing::debug!(%proxy, "a connection of a peer that is no trusted proxy is closed");
+            open.ends_by = CloseReason::ProxyUntrusted;
+            return;
+        }
+        // Until it is known whose it is, it is one of all. Proxies have no limit of their own.
+        open.admission = self.admissions.admit(proxy);
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be registered");
+                open.ends_by = CloseReason::Broken;
+                return;
+            }
+        };
+        let (admissions, postbacks) = (Arc::clone(&self.admissions), Arc::clone(&self.postbacks));
+        let (phase, tls) = (self.shared.clone(), self.tls.clone());
+        tokio::spawn(async move {
+            let mut open = open;
+            let watched = Arc::clone(&open.watched);
+            let peer = match proxy_protocol::read_source(&stream, &watched, &phase).await {
+                Ok(source) => source.unwrap_or(proxy),
+                Err(reason) => {
+                    open.ends_by = reason;
+                    return;
+                }
+            };
+            open.admission = admissions.admit(peer);
+            if open.admission.is_none() {
+                open.ends_by = CloseReason::AddressLimit;
+                if tls.is_none() {
+                    // What came with the header, or the system would reset the connection, and the answer be lost.
+                    let _ = stream.try_read(&mut [0; READ_BEFORE_REFUSED]);
+                    let _ = stream.try_write(TOO_MANY);
+                }
+                return;
+            }
+            let plain = Plain::new(peer, tls.is_some(), Arc::clone(&watched), phase.clone());
+            open.ends_by = match tls {
+                None => connection::serve(stream, plain, peer, watched, &postbacks, &phase).await,
+                // On the heap, so that a connection without it has not to make room for it.
+                Some(acceptor) => {
+                    Box::pin(async move {
+                        match connection::shake_hands(acceptor, stream, &watched, &phase).await {
+                            Ok(stream) => {
+                                connection::serve(stream, plain, peer, watched, &postbacks, &phase).await
+                            }
+                            Err(reason) => reason,
+                        }
+                    })
+                    .await
+                }
+            };
+        });
     }
 }
 
@@ -253,6 +322,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain; charset=utf-8\r\n\
 cache-control: no-store\r\nretry-after: 1\r\ncontent-length: 59\r\nconnection: close\r\n\r\n\
 Your address has too many connections; close some of them.\n";
+
+/// As long as most requests are.
+const READ_BEFORE_REFUSED: usize = 4096;
 
 /// Then those that are open get a turn.
 const ACCEPTED_AT_ONCE: usize = 64;

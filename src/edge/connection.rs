@@ -42,6 +42,8 @@ use super::thread::{self, SharedPhase};
 #[repr(u8)]
 pub(super) enum Phase {
     Serving,
+    /// Another process accepts connections. Those that are open are answered once more.
+    HandedOver,
     /// Connections are still accepted and answered; every answer is the last on its connection.
     LastAnswers,
     /// No connection is accepted, idle ones are closed; finish what has begun.
@@ -149,7 +151,7 @@ pub(super) async fn serve_by_hyper<S: AsyncRead + AsyncWrite + Unpin>(
         }
         match phase.get() {
             _ if ended.is_ready() => {}
-            Phase::Serving | Phase::LastAnswers => {}
+            Phase::Serving | Phase::HandedOver | Phase::LastAnswers => {}
             Phase::Finishing if is_finishing => {}
             Phase::Finishing => {
                 is_finishing = true;

@@ -1,7 +1,7 @@
 //! How many connections there may be at once, in all and of one address; and how large a head may be.
 //!
 //! A connection counts from the end of its first turn: one that was answered and closed in it holds nothing that could run
-//! out. Trusted proxies speak for many visitors, so that they have no limit of their own.
+//! out. Trusted proxies speak for many visitors, so that they have no limit of their own. One whose visitor is known by a PROXY header counts among its visitor's.
 //!
 //! Where there are as many as there may be, none is accepted until one has ended: those that come wait in the queue of the
 //! socket, where they cost next to nothing, and those that are served are served as fast as ever.
@@ -111,10 +111,15 @@ impl Admissions {
         }
     }
 
+    /// Whether it speaks for others.
+    pub fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.exempt.contains(peer.to_canonical())
+    }
+
     /// `None` if its address has as many as one may have.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Admission> {
         let network = match self.per_address_max {
-            Some(at_most) if !self.exempt.contains(peer.to_canonical()) => {
+            Some(at_most) if !self.is_proxy(peer) => {
                 let network = Network::of(peer);
                 let mut by_network = self.shard(network);
                 let open = by_network.entry(network).or_default();

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -43,6 +43,15 @@ pub struct Options {
 pub struct ClickAddress {
     pub address: SocketAddr,
     pub tls: bool,
+    /// Trusted proxies alone connect, and say by a PROXY header in whose name.
+    pub proxy_protocol: bool,
+}
+
+impl ClickAddress {
+    /// What is to be said behind it.
+    pub fn remark(&self) -> &'static str {
+        if self.proxy_protocol { ", behind the PROXY protocol" } else { "" }
+    }
 }
 
 /// As a URL, without a path.
@@ -52,13 +61,17 @@ impl fmt::Display for ClickAddress {
     }
 }
 
-/// An address that could not be bound.
+/// Why clicks cannot be taken where they are to be.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for clicks on {address}: {}", explain_bind(.source))]
-pub struct BindError {
-    pub address: SocketAddr,
-    #[source]
-    pub source: io::Error,
+pub enum BindError {
+    #[error("cannot listen for clicks on {address}: {}", explain_bind(.source))]
+    Refused { address: SocketAddr, source: io::Error },
+    /// What waits in its queue would be reset.
+    #[error(
+        "the process that runs takes clicks on {0}, which is not among the addresses that are to be listened on; list it, or \
+         end that process and start without --takeover"
+    )]
+    Unwanted(SocketAddr),
 }
 
 /// What the edge works with, made by whoever composes the process.
@@ -81,8 +94,8 @@ pub struct Supplies<'a> {
 #[derive(Debug)]
 pub struct Bound {
     addresses: Vec<ClickAddress>,
-    /// For each thread, its socket on every address, in the same order.
-    sockets: Vec<Vec<StdListener>>,
+    /// For each thread, its sockets: one on every address, or more of those that were inherited.
+    sockets: Vec<Vec<(ClickAddress, Arc<StdListener>)>>,
     options: Options,
 }
 
@@ -91,7 +104,12 @@ pub struct Bound {
 pub struct Edge {
     phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
+    sockets: ClickSockets,
 }
+
+/// The listening sockets of an edge, for as long as it accepts.
+#[derive(Clone, Debug)]
+pub struct ClickSockets(Arc<[Weak<StdListener>]>);
 
 /// How the edge ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,23 +125,54 @@ pub fn draw_node_identity() -> io::Result<NodeIdentity> {
     Ok(NodeIdentity::new(system_random()?))
 }
 
-/// Binds every address for every thread. Nothing is accepted yet.
-pub fn bind(options: Options) -> Result<Bound, BindError> {
+/// Binds every address for every thread. Nothing is accepted yet. `inherited`: sockets of these addresses that listen already,
+/// and whose queues are full of clicks perhaps; they are used in the place of new ones, every one of them.
+pub fn bind(options: Options, mut inherited: Vec<StdListener>) -> Result<Bound, BindError> {
+    let threads = options.threads.max(1);
     let mut addresses = Vec::new();
-    let mut sockets: Vec<Vec<StdListener>> = (0..options.threads.max(1)).map(|_| Vec::new()).collect();
-    for &ClickAddress { address: wanted, tls } in &options.listen {
-        let in_words = |source| BindError { address: wanted, source };
-        refuse_if_taken(wanted).map_err(in_words)?;
-        let mut address = wanted;
-        for of_thread in &mut sockets {
+    let mut sockets: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+    for listener in &options.listen {
+        let wanted = listener.address;
+        let in_words = |source| BindError::Refused { address: wanted, source };
+        let mut of_address = take_those_on(wanted, &mut inherited).map_err(in_words)?;
+        let mut address = match of_address.first() {
+            Some(socket) => socket.local_addr().map_err(in_words)?,
+            None => {
+                refuse_if_taken(wanted).map_err(in_words)?;
+                wanted
+            }
+        };
+        while of_address.len() < threads {
             let socket = listen(address).map_err(in_words)?;
             // With port 0, the first socket chooses and the others join it.
             address = socket.local_addr().map_err(in_words)?;
-            of_thread.push(socket);
+            of_address.push(socket);
         }
-        addresses.push(ClickAddress { address, tls });
+        let address = ClickAddress { address, ..*listener };
+        for (nth, socket) in of_address.into_iter().enumerate() {
+            sockets[nth % threads].push((address, Arc::new(socket)));
+        }
+        addresses.push(address);
     }
-    Ok(Bound { addresses, sockets, options })
+    match inherited.first().and_then(|socket| socket.local_addr().ok()) {
+        Some(unwanted) => Err(BindError::Unwanted(unwanted)),
+        None => Ok(Bound { addresses, sockets, options }),
+    }
+}
+
+/// Those of the sockets that listen there; with port 0, on one port of that address.
+fn take_those_on(wanted: SocketAddr, inherited: &mut Vec<StdListener>) -> io::Result<Vec<StdListener>> {
+    let mut address = wanted;
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    for socket in inherited.drain(..) {
+        let of_socket = socket.local_addr()?;
+        if address.port() == 0 && address.ip() == of_socket.ip() {
+            address.set_port(of_socket.port());
+        }
+        if of_socket == address { taken.push(socket) } else { left.push(socket) }
+    }
+    *inherited = left;
+    Ok(taken)
 }
 
 impl Bound {
@@ -147,6 +196,7 @@ impl Bound {
         tracing::info!("click ids made by this process carry node {node}");
         let admissions =
             Arc::new(Admissions::new(&self.options.limits, click_options.trusted_proxies.clone()));
+        let all_sockets = self.sockets.iter().flatten().map(|(_, socket)| Arc::downgrade(socket)).collect();
         let mut threads = Vec::new();
         let mut logs = click_logs.into_iter();
         for (index, sockets) in self.sockets.into_iter().enumerate() {
@@ -161,9 +211,9 @@ impl Bound {
                 Arc::clone(metrics),
                 self.options.conversion.clone(),
             );
-            let sockets = self.addresses.iter().zip(sockets).map(|(address, socket)| {
+            let sockets = sockets.into_iter().map(|(address, socket)| {
                 let tls = acceptor.clone().filter(|_| address.tls);
-                thread::Listening { socket, tls }
+                thread::Listening { socket, tls, proxy_protocol: address.proxy_protocol }
             });
             let sockets: Vec<_> = sockets.collect();
             let (deadlines, limits) = (self.options.deadlines.clone(), self.options.limits.clone());
@@ -180,7 +230,16 @@ impl Bound {
                 ));
             })?);
         }
-        Ok(Edge { phase, threads })
+        Ok(Edge { phase, threads, sockets: ClickSockets(all_sockets) })
+    }
+}
+
+impl ClickSockets {
+    /// Every one of them; none once the edge has begun to end.
+    pub fn open(&self) -> Vec<Arc<StdListener>> {
+        let open: Vec<_> = self.0.iter().filter_map(Weak::upgrade).collect();
+        // Some of them are no way to take over: what waits in the queues of the others would be lost.
+        if open.len() == self.0.len() { open } else { Vec::new() }
     }
 }
 
@@ -190,11 +249,26 @@ impl Edge {
     /// none is accepted, idle ones are closed, and what has begun finishes. `deadline` after the goodbye the rest is
     /// closed.
     pub async fn drain(self, goodbye: Duration, deadline: Duration) -> Drained {
-        let Self { phase, threads } = self;
-        phase.send_replace(Phase::LastAnswers);
-        tokio::time::sleep(goodbye).await;
+        self.end(Phase::LastAnswers, goodbye, deadline).await
+    }
+
+    /// As [`Edge::drain`], but for the sockets, which another process accepts on: nothing more is accepted from this moment on,
+    /// and what waits in their queues is left to that process.
+    pub async fn hand_over(self, goodbye: Duration, deadline: Duration) -> Drained {
+        self.end(Phase::HandedOver, goodbye, deadline).await
+    }
+
+    /// The sockets, for a process that is to take them over.
+    pub fn sockets(&self) -> ClickSockets {
+        self.sockets.clone()
+    }
+
+    async fn end(self, first: Phase, goodbye: Duration, deadline: Duration) -> Drained {
+        let Self { phase, threads, .. } = self;
+        phase.send_replace(first);
+        // Every thread holds a receiver until it accepts nothing and its last connection has ended.
+        let _ = tokio::time::timeout(goodbye, phase.closed()).await;
         phase.send_replace(Phase::Finishing);
-        // Every thread holds a receiver until its last connection has ended.
         let drained = match tokio::time::timeout(deadline, phase.closed()).await {
             Ok(()) => Drained::Clean,
             Err(_) => {

@@ -17,6 +17,7 @@ mod listener;
 #[cfg(test)]
 mod panics;
 mod plain;
+mod proxy_protocol;
 mod query;
 mod reply;
 mod request;
@@ -31,7 +32,7 @@ pub use conversion::ConversionOptions;
 pub use deadlines::Deadlines;
 pub use limits::{ConnectionLimits, HeadLimits};
 pub use listener::{
-    BindError, Bound, ClickAddress, Drained, Edge, Options, Supplies, bind, draw_node_identity,
+    BindError, Bound, ClickAddress, ClickSockets, Drained, Edge, Options, Supplies, bind, draw_node_identity,
 };
 pub use reply::{Answer, Sentence};
 pub use request::Request;

@@ -107,7 +107,7 @@ async fn a_panic_ends_its_own_connection_alone() {
     let live = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
     let geo = Arc::new(LiveGeo::new(Geo { places: None, networks: None }));
     let metrics = Arc::new(Metrics::new(100, Arc::clone(&live)));
-    let bound = bind(options()).unwrap();
+    let bound = bind(options(), Vec::new()).unwrap();
     let address = bound.addresses()[0].address;
     let keys = ClickIdKeys::from_text("5a".repeat(32).as_bytes()).unwrap();
     let supplies = Supplies {
@@ -170,7 +170,11 @@ fn wait_for(metrics: &Metrics, line: &str) {
 
 fn options() -> Options {
     Options {
-        listen: vec![ClickAddress { address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: false }],
+        listen: vec![ClickAddress {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: false,
+            proxy_protocol: false,
+        }],
         threads: 1,
         click: ClickOptions {
             trusted_proxies: NetSet::new([]),

@@ -78,8 +78,9 @@ impl SharedPhase {
         // Relaxed: it is written and read by one thread.
         match self.0.load(Relaxed) {
             0 => Phase::Serving,
-            1 => Phase::LastAnswers,
-            2 => Phase::Finishing,
+            1 => Phase::HandedOver,
+            2 => Phase::LastAnswers,
+            3 => Phase::Finishing,
             _ => Phase::Closing,
         }
     }
@@ -91,8 +92,10 @@ impl SharedPhase {
 
 /// A socket that listens, and what its connections begin with.
 pub(super) struct Listening {
-    pub socket: TcpListener,
+    pub socket: Arc<TcpListener>,
     pub tls: Option<TlsAcceptor>,
+    /// Whether its connections begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 /// From the first connection to the last.
@@ -111,7 +114,7 @@ pub(super) async fn run(
     THREAD.set(Some(Thread { worker, buffers, connections, heads, waits_for_the_last: None }));
     let (postbacks, shared) = (Arc::new(postbacks), SharedPhase::default());
     let mut accepting = JoinSet::new();
-    for Listening { socket, tls } in sockets {
+    for Listening { socket, tls, proxy_protocol } in sockets {
         let acceptor = Acceptor {
             postbacks: Arc::clone(&postbacks),
             counters: Arc::clone(&counters),
@@ -119,6 +122,7 @@ pub(super) async fn run(
             phase: phase.clone(),
             shared: shared.clone(),
             tls,
+            proxy_protocol,
         };
         accepting.spawn(acceptor.run(socket));
     }

@@ -61,6 +61,10 @@ pub enum CloseReason {
     BadRequest,
     /// There was no TLS session to be had.
     TlsHandshake,
+    /// A peer that may not speak for others, on a listener for those that do.
+    ProxyUntrusted,
+    /// It did not begin with a PROXY header, where it has to.
+    ProxyHeader,
     /// Reset or broken in the middle.
     Broken,
     /// Still open at the end of the drain.
@@ -177,13 +181,15 @@ impl ClickCount {
 }
 
 impl CloseReason {
-    pub(super) const ALL: [CloseReason; 14] = [
+    pub(super) const ALL: [CloseReason; 16] = [
         CloseReason::Done,
         CloseReason::HeaderTimeout,
         CloseReason::IdleTimeout,
         CloseReason::WriteTimeout,
         CloseReason::BadRequest,
         CloseReason::TlsHandshake,
+        CloseReason::ProxyUntrusted,
+        CloseReason::ProxyHeader,
         CloseReason::Broken,
         CloseReason::DrainDeadline,
         CloseReason::AddressLimit,
@@ -202,6 +208,8 @@ impl CloseReason {
             CloseReason::WriteTimeout => "write_timeout",
             CloseReason::BadRequest => "bad_request",
             CloseReason::TlsHandshake => "tls_handshake",
+            CloseReason::ProxyUntrusted => "proxy_untrusted",
+            CloseReason::ProxyHeader => "proxy_header",
             CloseReason::Broken => "broken",
             CloseReason::DrainDeadline => "drain_deadline",
             CloseReason::AddressLimit => "address_limit",

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Map;
 use tokio::sync::watch;
 
-use super::cap_keeper::LedgerAt;
+use super::cap_keeper::{LedgerAt, Place};
 use crate::cake::Client;
 use crate::ledger::KnownCaps;
 use crate::state::Metrics;
@@ -24,12 +24,13 @@ pub async fn show_caps(ledger: LedgerAt, caps: watch::Receiver<KnownCaps>, metri
             continue;
         }
         // What is not known is not shown; the log says elsewhere why the ledger fails.
-        let (remaining, every) = match &ledger {
-            LedgerAt::Here(ledger) => {
+        let (remaining, every) = match ledger.place() {
+            Place::Here(ledger) => {
                 let states = ledger.state().await.unwrap_or_default();
                 (states.iter().map(|state| (state.cap, state.remaining())).collect(), EVERY)
             }
-            LedgerAt::Upstream(client) => (listed(client).await.unwrap_or_default(), EVERY_LISTED),
+            Place::Upstream(client) => (listed(client).await.unwrap_or_default(), EVERY_LISTED),
+            Place::OutOfReach => (Vec::new(), EVERY),
         };
         metrics.caps_are(remaining);
         // Where there are very many caps, the ledger has better things to do than to be looked at. Or it waited for its disk.

@@ -1,7 +1,7 @@
 //! Carries what [`Leases`] have to say to the ledger, and what it answers back: a few times a second, and at once when a
 //! click finds no token. Nothing on the path of a click waits for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,19 @@ pub enum LedgerAt {
     Here(Ledger),
     /// In the process whose API the upstream is.
     Upstream(Arc<Client>),
+    /// With the process that this one takes over from, until it has ended; then here.
+    Inherited {
+        /// The API of that process, if it has one.
+        meanwhile: Option<Arc<Client>>,
+        then: Arc<OnceLock<Ledger>>,
+    },
+}
+
+/// Where it is at the moment.
+pub(super) enum Place<'a> {
+    Here(&'a Ledger),
+    Upstream(&'a Client),
+    OutOfReach,
 }
 
 /// Why the ledger did not answer.
@@ -33,6 +46,8 @@ pub enum Unanswered {
     Call(#[from] CallError),
     #[error("its answer cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
+    #[error("it is still with the process that this one takes over from")]
+    OutOfReach,
     #[error("it tells of {recorded} conversions, and was told {count}")]
     Short { recorded: usize, count: usize },
     #[error("there is no answer within {:.0} s", .0.as_secs_f32())]
@@ -131,7 +146,7 @@ impl CapKeeper {
 
     /// Tells the ledger that is here which caps there are, and on whose word, until it has taken it.
     async fn define(&mut self) {
-        let LedgerAt::Here(ledger) = &self.ledger else { return };
+        let Place::Here(ledger) = self.ledger.place() else { return };
         if self.is_defined {
             return;
         }
@@ -195,14 +210,27 @@ impl CapKeeper {
 }
 
 impl LedgerAt {
+    pub(super) fn place(&self) -> Place<'_> {
+        match self {
+            LedgerAt::Here(ledger) => Place::Here(ledger),
+            LedgerAt::Upstream(client) => Place::Upstream(client),
+            LedgerAt::Inherited { meanwhile, then } => match (then.get(), meanwhile) {
+                (Some(ledger), _) => Place::Here(ledger),
+                (None, Some(client)) => Place::Upstream(client),
+                (None, None) => Place::OutOfReach,
+            },
+        }
+    }
+
     async fn lease(&self, request: &LeaseRequest) -> Result<LeaseReply, Unanswered> {
         let answered = async {
-            match self {
-                LedgerAt::Here(ledger) => Ok(ledger.lease(request.clone()).await?),
-                LedgerAt::Upstream(client) => {
+            match self.place() {
+                Place::Here(ledger) => Ok(ledger.lease(request.clone()).await?),
+                Place::Upstream(client) => {
                     let body = Bytes::from(serde_json::to_vec(request)?);
                     Ok(client.send(LEASE, body, Arc::new(|_| {})).await?.response()?)
                 }
+                Place::OutOfReach => Err(Unanswered::OutOfReach),
             }
         };
         tokio::time::timeout(PATIENCE, answered).await.unwrap_or(Err(Unanswered::Late(PATIENCE)))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cap_keeper::{LedgerAt, Unanswered};
+use super::cap_keeper::{LedgerAt, Place, Unanswered};
 use crate::ledger::{Conversion, ConversionLine, Recorded};
 
 /// Stands between the line of conversions and the ledger.
@@ -52,12 +52,13 @@ impl LedgerAt {
     async fn record(&self, conversions: Vec<Conversion>) -> Result<Vec<Recorded>, Unanswered> {
         let count = conversions.len();
         let answered = async {
-            let recorded = match self {
-                LedgerAt::Here(ledger) => ledger.record(conversions).await?,
-                LedgerAt::Upstream(client) => {
+            let recorded = match self.place() {
+                Place::Here(ledger) => ledger.record(conversions).await?,
+                Place::Upstream(client) => {
                     let body = Bytes::from(serde_json::to_vec(&conversions)?);
                     client.send(RECORD, body, Arc::new(|_| {})).await?.response()?
                 }
+                Place::OutOfReach => return Err(Unanswered::OutOfReach),
             };
             // What became of which could not be told.
             if recorded.len() == count {

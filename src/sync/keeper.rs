@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cake::Network;
@@ -18,6 +19,8 @@ use super::last_good::{self, Block};
 pub struct Keeper {
     path: Arc<Path>,
     queue: Arc<Mutex<Queue>>,
+    /// Nothing is written before this is true: until then the file is another process's.
+    may_write: Option<watch::Receiver<bool>>,
     /// The last thread that worked on the queue.
     working: Option<JoinHandle<()>>,
 }
@@ -37,7 +40,12 @@ enum Job {
 
 impl Keeper {
     pub fn new(path: PathBuf) -> Self {
-        Self { path: path.into(), queue: Arc::default(), working: None }
+        Self { path: path.into(), queue: Arc::default(), may_write: None, working: None }
+    }
+
+    /// Writes nothing before this is true.
+    pub fn wait_for(&mut self, may_write: watch::Receiver<bool>) {
+        self.may_write = Some(may_write);
     }
 
     /// Takes a canonical network with the hash of its bytes. Nothing that came before needs to be written any more.
@@ -64,6 +72,9 @@ impl Keeper {
 
     /// Begins to write what there is, unless that is under way.
     pub fn work(&mut self) {
+        if self.may_write.as_ref().is_some_and(|may_write| !*may_write.borrow()) {
+            return;
+        }
         let mut queue = lock(&self.queue);
         if queue.is_worked_on || queue.jobs.is_empty() {
             return;

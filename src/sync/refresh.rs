@@ -126,6 +126,11 @@ impl Refresh {
         self.caps.subscribe()
     }
 
+    /// The last good file is another process's until this is true.
+    pub fn keep_nothing_before(&mut self, may_write: watch::Receiver<bool>) {
+        self.keeper.wait_for(may_write);
+    }
+
     /// Publishes the last good snapshot, if there is a usable one. Before the first refresh.
     pub fn start_from_last_good(&mut self) {
         let written_at = last_good::written_at(&self.options.last_good);

@@ -28,8 +28,14 @@ fn every_click_has_a_whole_answer() {
     let mut failures = vec![];
     for nth in 1..=ends {
         let clicks_a_second = lengths(500.0, 4_000.0, 4_000.0);
-        let load = Load { clicks_a_second, connections, keeps_click_ids: false, seed: run.random.random() }
-            .start(node.clicks, &network);
+        let load = Load {
+            clicks_a_second,
+            connections,
+            clicks_each: None,
+            keeps_click_ids: false,
+            seed: run.random.random(),
+        }
+        .start(node.clicks, &network);
         let begun = load.warm_up();
         load.wait_for(lengths(200, 4_000, 4_000));
         let told = Instant::now();

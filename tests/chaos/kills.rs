@@ -24,9 +24,14 @@ fn nothing_that_was_read_is_lost_and_no_cap_is_exceeded() {
         .setting("network.public_base_url = \"https://go.example.com\"");
     let mut node = setup.start_ready();
     let network = Arc::new(Network::make(&node, 6, &caps));
-    let load =
-        Load { clicks_a_second: 600.0, connections: 16, keeps_click_ids: true, seed: run.random.random() }
-            .start(node.clicks, &network);
+    let load = Load {
+        clicks_a_second: 600.0,
+        connections: 16,
+        clicks_each: None,
+        keeps_click_ids: true,
+        seed: run.random.random(),
+    }
+    .start(node.clicks, &network);
     let begun = load.warm_up();
     load.wait_for(lengths(200, 3_000, 6_000));
     let mut starts = vec![];

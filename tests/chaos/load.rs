@@ -28,6 +28,8 @@ pub struct Load {
     pub clicks_a_second: f64,
     /// That are kept. All of them are used, in turn.
     pub connections: usize,
+    /// After so many answers a visitor closes their connection.
+    pub clicks_each: Option<u64>,
     pub keeps_click_ids: bool,
     pub seed: u64,
 }
@@ -83,6 +85,7 @@ impl Load {
             empty: (0..self.connections).rev().collect(),
             idle: VecDeque::new(),
             opened: 0,
+            clicks_each: self.clicks_each,
             keeps_click_ids: self.keeps_click_ids,
             shared: Arc::clone(&shared),
             seen: Seen::default(),
@@ -176,6 +179,7 @@ struct Visitors {
     /// Places of connections that wait for a click; the one that waits for the longest time comes first.
     idle: VecDeque<usize>,
     opened: u32,
+    clicks_each: Option<u64>,
     keeps_click_ids: bool,
     shared: Arc<Shared>,
     seen: Seen,
@@ -330,6 +334,7 @@ impl Visitors {
         let Some((answer, bytes)) = Answer::parse(&visitor.unread, pending.click.is_probe()) else { return };
         visitor.unread.drain(..bytes);
         visitor.answers += 1;
+        let has_done = self.clicks_each.is_some_and(|clicks| visitor.answers >= clicks);
         let (now, pending) = (Instant::now(), visitor.pending.take().expect("it was looked at"));
         match self.network.check(pending.click, pending.sent, now, &answer) {
             Ok(click_id) => {
@@ -343,6 +348,9 @@ impl Visitors {
         }
         if answer.is_last() {
             self.seen.goodbyes += 1;
+            return self.leave(place);
+        }
+        if has_done {
             return self.leave(place);
         }
         self.idle.push_back(place);

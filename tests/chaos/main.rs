@@ -26,6 +26,7 @@ mod readers;
 mod run;
 mod slow_heads;
 mod soak;
+mod takeovers;
 
 #[path = "../support/mod.rs"]
 mod support;

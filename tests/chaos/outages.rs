@@ -79,6 +79,7 @@ fn load(run: &mut Run, edge: &Node, network: &Arc<Network>) -> Running {
     let load = Load {
         clicks_a_second: lengths(600.0, 2_000.0, 2_000.0),
         connections: 32,
+        clicks_each: None,
         keeps_click_ids: false,
         seed: run.random.random(),
     };

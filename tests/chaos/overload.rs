@@ -41,9 +41,14 @@ fn more_clicks_than_there_is_time_for_cost_no_answer_of_those_that_are_taken() {
     node.attach(link, offer);
     node.refresh();
     // As many that none of them waits for another visitor, when each waits for the node.
-    let load =
-        Load { clicks_a_second: 100.0, connections: 100, keeps_click_ids: false, seed: run.random.random() }
-            .start(node.clicks, &network);
+    let load = Load {
+        clicks_a_second: 100.0,
+        connections: 100,
+        clicks_each: None,
+        keeps_click_ids: false,
+        seed: run.random.random(),
+    }
+    .start(node.clicks, &network);
     let begun = load.warm_up();
     load.wait_for(lengths(50, 500, 1_000));
 

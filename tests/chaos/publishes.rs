@@ -22,6 +22,7 @@ fn every_redirect_is_of_a_table_that_was_live() {
     let load = Load {
         clicks_a_second: lengths(600.0, 2_000.0, 2_000.0),
         connections: 32,
+        clicks_each: None,
         keeps_click_ids: false,
         seed: run.random.random(),
     };

@@ -36,6 +36,7 @@ fn who_never_reads_is_closed_and_costs_little() {
     let load = Load {
         clicks_a_second: lengths(300.0, 500.0, 1_000.0),
         connections: 16,
+        clicks_each: None,
         keeps_click_ids: false,
         seed: run.random.random(),
     };

@@ -31,6 +31,7 @@ fn who_takes_too_long_for_a_head_is_closed_and_all_others_are_served() {
     let load = Load {
         clicks_a_second: lengths(300.0, 500.0, 1_000.0),
         connections: 16,
+        clicks_each: None,
         keeps_click_ids: false,
         seed: run.random.random(),
     };

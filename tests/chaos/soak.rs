@@ -28,8 +28,14 @@ fn memory_and_descriptors_stay_what_they_were() {
     let node = setup.flag("--geo").flag(geo.to_str().unwrap()).start_ready();
     let network = Arc::new(Network::make(&node, 20, &[]));
     let clicks_a_second = peak(&node) / 2.0;
-    let load = Load { clicks_a_second, connections: 64, keeps_click_ids: false, seed: run.random.random() }
-        .start(node.clicks, &network);
+    let load = Load {
+        clicks_a_second,
+        connections: 64,
+        clicks_each: None,
+        keeps_click_ids: false,
+        seed: run.random.random(),
+    }
+    .start(node.clicks, &network);
     let begun = load.warm_up();
     let (mut samples, mut publishes, mut reloads) = (vec![], 0, 0);
     for nth in 1.. {

@@ -434,6 +434,31 @@ impl Node {
         status
     }
 
+    /// The next process on its directory, which takes over from this one; it says where it listens when it does.
+    #[track_caller]
+    pub fn successor(&mut self) -> Node {
+        self.successor_with(|setup| setup)
+    }
+
+    /// The same, set up otherwise.
+    #[track_caller]
+    pub fn successor_with(&mut self, change: impl FnOnce(Setup) -> Setup) -> Node {
+        self.leave(change).start()
+    }
+
+    /// Its directory for the next process, which is told to take over.
+    pub fn leave(&mut self, change: impl FnOnce(Setup) -> Setup) -> Setup {
+        let mut setup = change(self.setup.take().expect("the node still has its directory"));
+        setup.flags.retain(|flag| flag != TAKEOVER);
+        setup.flag(TAKEOVER)
+    }
+
+    /// Has its directory back, from a process that did not take over.
+    pub fn take_back(&mut self, mut from: Node) {
+        let _ = from.wait_for_exit();
+        self.setup = from.setup.take();
+    }
+
     /// kill -9. What remains is the directory, to start on it again.
     pub fn kill(mut self) -> Setup {
         self.child.kill().unwrap();
@@ -462,6 +487,8 @@ impl Node {
         }
     }
 }
+
+const TAKEOVER: &str = "--takeover";
 
 /// To a process that this test has started.
 pub fn signal(process: u32, name: &str) {
