@@ -77,6 +77,10 @@ fn check(node: &Node, vector: &Vector, random: &mut Xoshiro256PlusPlus) -> Resul
     cuts.sort_unstable();
     cuts.dedup();
     ways.push(("cut at random", cuts));
+    // hyper knows the preface of HTTP/2 where all of it is there at once, and answers 400 to the beginning of one.
+    if vector.ends == Ends::Silently {
+        ways.truncate(1);
+    }
     for by_hyper in [false, true] {
         for (way, cuts) in &ways {
             let said = converse(node, vector, cuts, by_hyper);

@@ -202,6 +202,7 @@ impl Acceptor {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be registered");
+                open.ends_by = CloseReason::Broken;
                 return;
             }
         };

@@ -13,12 +13,14 @@
 //! `SMARTLINK_CHAOS_PROGRAM` names another build of smartlink, `CHAOS_SEED` repeats what was drawn at random.
 
 mod crowd;
+mod descriptors;
 mod drains;
 mod kills;
 mod load;
 mod mutants;
 mod network;
 mod outages;
+mod overload;
 mod publishes;
 mod readers;
 mod run;

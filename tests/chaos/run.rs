@@ -72,10 +72,15 @@ pub fn number(name: &str) -> Option<u64> {
 
 /// The build that is to be looked at.
 pub fn of_this_build(setup: Setup) -> Setup {
-    let Some(program) = std::env::var_os("SMARTLINK_CHAOS_PROGRAM") else { return setup };
+    setup.program(program())
+}
+
+pub fn program() -> PathBuf {
+    let Some(program) = std::env::var_os("SMARTLINK_CHAOS_PROGRAM") else {
+        return PathBuf::from(env!("CARGO_BIN_EXE_smartlink"));
+    };
     // Nodes live in directories of their own.
-    let program = std::fs::canonicalize(PathBuf::from(&program));
-    setup.program(program.expect("SMARTLINK_CHAOS_PROGRAM is the path of a program"))
+    std::fs::canonicalize(program).expect("SMARTLINK_CHAOS_PROGRAM is the path of a program")
 }
 
 /// In milliseconds, for people.
