@@ -25,12 +25,14 @@ mod worker;
 
 pub use click::{decide_and_charge, handle};
 pub use click_ids::ClickIds;
+pub use client_ip::client_ip;
 pub use conversion::ConversionOptions;
 pub use deadlines::Deadlines;
 pub use limits::ConnectionLimits;
 pub use listener::{
     BindError, Bound, ClickAddress, Drained, Edge, Options, Supplies, bind, draw_node_identity,
 };
+pub use query::{Parameter, Query, QueryError, is_click_path, parse as parse_query};
 pub use reply::{Answer, Sentence};
 pub use request::Request;
 pub use request_line::RequestLines;
