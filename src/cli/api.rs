@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use url::{Host, Url};
 
+use super::one_line::OneLine;
 use crate::cake::{Client, ClientOptions, Envelope, KeySource, ROWS_MAX, Rows, parse_upstream};
 use crate::config::{API_KEY, API_KEY_FILE, KEY_FILE};
 
@@ -182,7 +183,10 @@ pub fn print_table<T>(
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns.iter().map(|column| column.name));
     for row in rows {
-        table.add_row(columns.iter().map(|column| show(row, column.name).replace(char::is_control, " ")));
+        // A blank takes less of a column than a spelling does.
+        let cell =
+            |column: &Column| OneLine(show(row, column.name).replace(char::is_control, " ")).to_string();
+        table.add_row(columns.iter().map(cell));
     }
     for (column, shown) in columns.iter().zip(table.column_iter_mut()) {
         shown.set_padding((0, 2));

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use super::one_line;
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
@@ -254,6 +255,7 @@ fn start_logging() {
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
+        .fmt_fields(one_line::fields())
         .with_writer(std::io::stderr)
         .init();
 }
