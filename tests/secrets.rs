@@ -197,6 +197,36 @@ fn help_and_check_show_no_secret_of_the_environment() {
 }
 
 #[test]
+fn a_password_in_an_address_is_not_shown() {
+    let desk = Desk::new();
+    for (section, line) in [
+        ("caps", format!("ledger = \"me:{KEY}@host:6379\"")),
+        ("caps", format!("ledger = \"redis//me:{KEY}@host\"")),
+        ("caps", format!("ledger = \"redis://me:{KEY}@host:x\"")),
+        ("caps", format!("ledger = redis://me:{KEY}@host")),
+        ("caps", format!("ledger = [\"redis://me:{KEY}@host\"]")),
+        ("caps", format!("ledgr = \"redis://me:{KEY}@host\"")),
+        ("upstream", format!("url = \"https://me:{KEY}@cake.example\"")),
+        ("upstream", format!("url = \"https://:{KEY}@cake.example\"")),
+        ("upstream", format!("url = \"https://cake.example?api_key={KEY}\"")),
+    ] {
+        desk.file("smartlink.toml", format!("[{section}]\n{line}\n"));
+        for command in ["check", "serve"] {
+            let told = desk.run_with(&[("SMARTLINK_API_KEY", "x")], &[command, "--config", "smartlink.toml"]);
+            assert_eq!(told.code, Some(2), "{line}: {told:?}");
+            shows_no_secret(&line, &(told.stdout + &told.stderr));
+        }
+    }
+    let upstream = format!("https://:{KEY}@cake.example");
+    for command in [&["check"][..], &["offer", "list"]] {
+        let told =
+            desk.run_with(&[("SMARTLINK_API_KEY", "x")], &[command, &["--upstream", &upstream]].concat());
+        assert_eq!(told.code, Some(2), "{told:?}");
+        shows_no_secret("a flag", &(told.stdout + &told.stderr));
+    }
+}
+
+#[test]
 fn a_public_admin_address_needs_a_token() {
     let desk = Desk::new();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9180", "[2001:db8::1]:9180", "[::ffff:192.0.2.1]:9180"]

@@ -70,7 +70,11 @@ impl ApiArgs {
     /// With another time for each call.
     pub fn open_within(&self, call_timeout: Duration) -> anyhow::Result<Api> {
         let Some(upstream) = parse_upstream(&self.upstream) else {
-            bail!("--upstream is {:?}; expected a URL such as http://127.0.0.1:9180", self.upstream);
+            // Not as it was typed: it may hold a key.
+            bail!(
+                "--upstream is no scheme, host and path of an API, such as http://127.0.0.1:9180; a user, a query or a \
+                 password does not belong there"
+            );
         };
         let key = self.key(&upstream)?;
         let options = ClientOptions {
