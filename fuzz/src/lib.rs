@@ -11,6 +11,8 @@ use std::cell::RefCell;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -18,7 +20,7 @@ use smartlink::cake::wire::{OfferCap, OfferGeoTargets, OfferItem};
 use smartlink::cake::{Lines, List, Network, ReadAttachment, ReadLink, RuleReader, RuleRow, read_page};
 use smartlink::click_id::{ClickIdKeys, Contents, NodeIdentity, Refused, SEQUENCES, Signer, WorkerIndex};
 use smartlink::clicklog::{Entry, lines_in};
-use smartlink::edge::{QueryError, client_ip, is_click_path, parse_query};
+use smartlink::edge::{QueryError, RequestLines, client_ip, is_click_path, parse_query};
 use smartlink::lookup::{DeviceCache, Hints, device as read_device};
 use smartlink::routing::{
     CompileOptions, DestinationPolicy, LOCATION_BYTES_MAX, NetSet, Template, Values, Zone, compile, parse_net,
@@ -27,6 +29,7 @@ use smartlink::sync::Overlay;
 use smartlink::types::{
     AffiliateId, Click, Country, Device, LinkId, OfferId, Place, Region, SUB_BYTES_MAX, SUBS, UnixMillis,
 };
+use tokio::io::{AsyncRead, ReadBuf};
 use url::{Url, form_urlencoded};
 
 /// A function that is fuzzed, under the name of its file in `fuzz_targets/` and of its directory in `corpus/`.
@@ -41,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("device", device),
     ("forwarded_for", forwarded_for),
     ("network_lines", network_lines),
+    ("request_lines", request_lines),
     ("routing_toml", routing_toml),
     ("upstream_pages", upstream_pages),
 ];
@@ -200,6 +204,36 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
     address.or_else(|| bare.parse().ok()).map(|address: IpAddr| address.to_canonical())
 }
 
+/// What a client sends. However it is cut into reads, the same comes out; and what comes out needs no mending.
+pub fn request_lines(data: &[u8]) {
+    let whole = mended(RequestLines::new(Pieces(data, usize::MAX)), 1 << 16);
+    for bytes in [1, 2, 7, 64] {
+        assert_eq!(mended(RequestLines::new(Pieces(data, bytes)), 1 << 16), whole, "in pieces of {bytes}");
+        assert_eq!(
+            mended(RequestLines::new(Pieces(data, usize::MAX)), bytes),
+            whole,
+            "with room for {bytes}"
+        );
+    }
+    let (begun, rest) = data.split_at(data.len() / 2);
+    assert_eq!(mended(RequestLines::after(Pieces(rest, usize::MAX), begun), 1 << 16), whole, "half read");
+    assert_eq!(mended(RequestLines::new(Pieces(&whole, usize::MAX)), 1 << 16), whole, "mended twice");
+}
+
+fn mended(lines: RequestLines<Pieces<'_>>, room: usize) -> Vec<u8> {
+    let mut lines = pin!(lines);
+    let mut context = Context::from_waker(Waker::noop());
+    let (mut got, mut space) = (Vec::new(), vec![0; room]);
+    loop {
+        let mut buffer = ReadBuf::new(&mut space);
+        match lines.as_mut().poll_read(&mut context, &mut buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => return got,
+            Poll::Ready(Ok(())) => got.extend_from_slice(buffer.filled()),
+            other => panic!("{other:?} of bytes that are all there"),
+        }
+    }
+}
+
 /// Answers of an upstream, between lines of `===`: links, offers, geo targets, attachments, rules, caps. What can be read of
 /// them becomes a table; what a node keeps of that is read again as the same.
 pub fn upstream_pages(data: &[u8]) {
@@ -317,6 +351,21 @@ impl Read for Pieces<'_> {
         space[..count].copy_from_slice(piece);
         self.0 = rest;
         Ok(count)
+    }
+}
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let count = this.1.min(this.0.len()).min(buffer.remaining());
+        let (piece, rest) = this.0.split_at(count);
+        buffer.put_slice(piece);
+        this.0 = rest;
+        Poll::Ready(Ok(()))
     }
 }
 
