@@ -245,6 +245,35 @@ fn a_public_admin_address_needs_a_token() {
     assert_eq!(ask(&node, "GET", "/metrics", &[]).status, 401);
 }
 
+/// SECURITY.md says which test shows what.
+#[test]
+fn what_the_security_page_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let (mut tests, mut files) = (0, 0);
+    for (end, _) in page.match_indices("](") {
+        let path = page[end + 2..].split([')', '#']).next().unwrap();
+        let text = fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        files += 1;
+        let name = page[..end].rsplit('[').next().unwrap();
+        if let Some(test) = name.strip_prefix('`').and_then(|name| name.strip_suffix('`')) {
+            assert!(text.contains(&format!("fn {test}(")), "{path} has no test {test}");
+            tests += 1;
+        }
+    }
+    assert!(tests >= 30 && files > tests, "{tests} tests and {files} files are named");
+    // And fuzz targets, in the table.
+    let rows = page.lines().filter(|line| line.starts_with('|'));
+    let mut targets = 0;
+    for told in rows.filter_map(|row| row.split("fuzz target").nth(1)) {
+        for name in told.split('`').skip(1).step_by(2) {
+            assert!(root.join(format!("fuzz/fuzz_targets/{name}.rs")).is_file(), "there is no target {name}");
+            targets += 1;
+        }
+    }
+    assert!(targets > 3, "{targets} fuzz targets are named");
+}
+
 fn each_file(directory: &Path, each: &mut impl FnMut(&Path)) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
