@@ -149,6 +149,28 @@ fn one_file_names_arc_swap() {
     assert_eq!(naming, ["state/live.rs"]);
 }
 
+/// Where a secret leaves its type: to be sent, to be written into a file of its own, to be shown once to whoever made it.
+#[test]
+fn a_key_is_compared_in_constant_time_or_not_at_all() {
+    let key = sources().into_iter().find(|file| file.name == "cake/key.rs").unwrap();
+    // Neither `==` nor `{}` is there for it.
+    assert!(key.text.contains("#[derive(Clone)]\npub struct Key(String);"));
+    assert!(key.text.contains("self.0.as_bytes().ct_eq(candidate).into()"));
+    let revealing: Vec<String> =
+        sources().into_iter().filter(|file| file.text.contains(".reveal()")).map(|file| file.name).collect();
+    assert_eq!(
+        revealing,
+        [
+            "backoffice/keys.rs",
+            "cake/calls.rs",
+            "cake/client.rs",
+            "cake/key.rs",
+            "cli/key.rs",
+            "cli/serve.rs"
+        ]
+    );
+}
+
 #[test]
 fn every_file_says_what_it_is() {
     let wrong: Vec<String> =

@@ -208,9 +208,10 @@ fn what_cannot_be_reached_is_named() {
             .args(["link", "list", "--upstream", upstream])
             .env("SMARTLINK_API_KEY", "canary-of-the-key"))
     };
-    for (upstream, said) in
-        [(format!("http://{nobody}"), "cannot be reached"), ("9180".to_owned(), "--upstream is \"9180\"")]
-    {
+    for (upstream, said) in [
+        (format!("http://{nobody}"), "cannot be reached"),
+        ("9180".to_owned(), "--upstream is no scheme, host"),
+    ] {
         let said_of = list(&upstream);
         said_of.failed(&[said]);
         assert!(!said_of.error.contains("canary"), "{said_of:?}");

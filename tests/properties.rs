@@ -502,22 +502,35 @@ proptest! {
         let _ = Template::parse(&text, &policy);
     }
 
-    /// Made of the pieces that parsers trip over. If it is taken, no value moves it.
+    /// Made of the pieces that parsers trip over. If it is taken, no value moves it: scheme, host and port are those that
+    /// were written, and there is no user, for whoever reads it.
     #[test]
     fn a_template_that_is_taken_keeps_its_origin(
-        text in vec(select(TROUBLE), 0..12).prop_map(|pieces| format!("https://{}", pieces.concat())),
+        scheme in select(&["https://", "HTTPS://", "http://", "hTTp://"][..]),
+        // Most are taken as far as the host goes, or the pieces behind it would never be looked at.
+        host in prop_oneof![3 => select(HOSTS_WRITTEN), 1 => Just("")],
+        pieces in vec(select(TROUBLE), 0..12),
         policy in policies(),
-        one in clicks(),
-        two in clicks(),
+        click in clicks(),
     ) {
-        if let Ok((template, _)) = Template::parse(&text, &policy) {
-            let urls = [&one, &two].map(|click| filled(&template, click));
-            if let [Some(one), Some(two)] = urls {
-                let (one, two) = (Url::parse(&one).unwrap(), Url::parse(&two).unwrap());
-                prop_assert_eq!(one.origin(), two.origin());
-                prop_assert_eq!((one.username(), one.password()), ("", None));
-                prop_assert_eq!(one.scheme(), "https");
-                prop_assert!(policy.allow_internal_hosts || one.domain().is_some_and(|name| name.contains('.')));
+        let text = format!("{scheme}{host}{}", pieces.concat());
+        if let Ok((template, _)) = Template::parse(&text, &policy)
+            && let Some(finished) = filled(&template, &click)
+        {
+            // Up to here a template has no tokens, and is the operator's own.
+            let authority = text[scheme.len()..].split(['/', '?', '#']).next().unwrap();
+            let written = Url::parse(&format!("{scheme}{authority}/")).unwrap();
+            let as_browsers_do = Url::parse(&finished).unwrap();
+            prop_assert_eq!(as_browsers_do.origin(), written.origin());
+            prop_assert_eq!((as_browsers_do.username(), as_browsers_do.password()), ("", None));
+            prop_assert!(as_browsers_do.scheme() == "https" || policy.allow_http);
+            prop_assert!(
+                policy.allow_internal_hosts || as_browsers_do.domain().is_some_and(|name| name.contains('.'))
+            );
+            for reading in simple_readings(&finished) {
+                let port = written.port().map(|port| format!(":{port}")).unwrap_or_default();
+                let authority = format!("{}{port}", written.host_str().unwrap());
+                prop_assert_eq!(reading, (written.scheme(), None, &*authority));
             }
         }
     }
@@ -540,6 +553,19 @@ proptest! {
         prop_assert_eq!(finished.origin(), fixed.origin());
         prop_assert_eq!(finished.path(), fixed.path());
     }
+}
+
+/// Scheme, user, and host with port, as simple readers find them: one that follows RFC 3986 to the letter (appendix B), and one
+/// that takes a backslash for a slash, as browsers do, and stops at whatever no host may have.
+fn simple_readings(url: &str) -> [(&str, Option<&str>, &str); 2] {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    [&['/', '?', '#'][..], &['/', '?', '#', '\\', '%', ';', '&', '=']].map(|ends| {
+        let authority = &rest[..rest.find(ends).unwrap_or(rest.len())];
+        match authority.rsplit_once('@') {
+            Some((user, host)) => (scheme, Some(user), host),
+            None => (scheme, None, authority),
+        }
+    })
 }
 
 fn filled(template: &Template, click: &ClickParts) -> Option<String> {
@@ -691,7 +717,8 @@ fn options() -> impl Strategy<Value = CompileOptions> {
 }
 
 fn policies() -> impl Strategy<Value = DestinationPolicy> {
-    any::<bool>().prop_map(|allow_internal_hosts| DestinationPolicy {
+    any::<(bool, bool)>().prop_map(|(allow_http, allow_internal_hosts)| DestinationPolicy {
+        allow_http,
         allow_internal_hosts,
         ..DestinationPolicy::default()
     })
@@ -806,6 +833,18 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 const HOSTS: &[&str] = &["a.example", "*.a.example", "b.example", "*.example"];
+
+/// As an operator may write them.
+const HOSTS_WRITTEN: &[&str] = &[
+    "a.example",
+    "A.Example.:443",
+    "b.example:8443",
+    "bücher.example",
+    "10.1",
+    "[2001:DB8::1]:80",
+    "localhost",
+    "user@a.example",
+];
 
 const NETS: &[&str] = &["0.0.0.0/1", "192.0.2.0/24", "::/1", "2001:db8::/32"];
 

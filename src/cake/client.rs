@@ -59,6 +59,7 @@ pub fn parse_upstream(text: &str) -> Option<Url> {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()
             && url.username().is_empty()
+            && url.password().is_none()
             && url.query().is_none()
     })
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use url::{Host, Url};
 
+use super::one_line::OneLine;
 use crate::cake::{Client, ClientOptions, Envelope, KeySource, ROWS_MAX, Rows, parse_upstream};
 use crate::config::{API_KEY, API_KEY_FILE, KEY_FILE};
 
@@ -69,7 +70,11 @@ impl ApiArgs {
     /// With another time for each call.
     pub fn open_within(&self, call_timeout: Duration) -> anyhow::Result<Api> {
         let Some(upstream) = parse_upstream(&self.upstream) else {
-            bail!("--upstream is {:?}; expected a URL such as http://127.0.0.1:9180", self.upstream);
+            // Not as it was typed: it may hold a key.
+            bail!(
+                "--upstream is no scheme, host and path of an API, such as http://127.0.0.1:9180; a user, a query or a \
+                 password does not belong there"
+            );
         };
         let key = self.key(&upstream)?;
         let options = ClientOptions {
@@ -182,7 +187,10 @@ pub fn print_table<T>(
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns.iter().map(|column| column.name));
     for row in rows {
-        table.add_row(columns.iter().map(|column| show(row, column.name).replace(char::is_control, " ")));
+        // A blank takes less of a column than a spelling does.
+        let cell =
+            |column: &Column| OneLine(show(row, column.name).replace(char::is_control, " ")).to_string();
+        table.add_row(columns.iter().map(cell));
     }
     for (column, shown) in columns.iter().zip(table.column_iter_mut()) {
         shown.set_padding((0, 2));

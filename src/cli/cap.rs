@@ -15,6 +15,7 @@ use super::api::{
     Api, ApiArgs, Column, JsonArg, LimitArg, cell, number, parameters, print_rows_json, print_table, text,
     values,
 };
+use super::one_line::OneLine;
 use crate::cake::wire::{CAP_AMOUNT_MAX, CAP_INTERVALS, CAP_TYPES};
 
 #[derive(Debug, Args)]
@@ -180,7 +181,7 @@ pub fn run(args: &CapArgs) -> anyhow::Result<ExitCode> {
         Value::Null => String::new(),
         id => format!(" for affiliate {id}"),
     };
-    println!(
+    let told = format!(
         "cap {} {}: {} {} cap of offer {}{whose}, {} in {}{}",
         cell(cap, "cap_id"),
         cell(&answer, "message"),
@@ -191,6 +192,7 @@ pub fn run(args: &CapArgs) -> anyhow::Result<ExitCode> {
         cell(cap, "time_zone"),
         if cap["send_alert_only"] == true { ", only alerts" } else { "" },
     );
+    println!("{}", OneLine(told));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -235,7 +237,7 @@ fn watch(api: &Api, sought: &Map<String, Value>, json: bool) -> anyhow::Result<E
                 before = now;
             }
             Err(error) => {
-                let error = format!("{error:#}");
+                let error = OneLine(format!("{error:#}")).to_string();
                 if error != trouble {
                     writeln!(io::stderr(), "smartlink: {error}; it is asked again")?;
                     trouble = error;

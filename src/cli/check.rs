@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 
 use super::ServeArgs;
+use super::one_line::OneLine;
 use crate::cake::{Client, Network};
 use crate::config::{ClickIdKeyFile, Config, Flags, Upstream};
 use crate::routing::compile;
@@ -209,5 +210,5 @@ fn counted(count: usize, noun: &str) -> String {
 
 /// A reader that has seen enough, such as `grep -q`, is no failure, and does not change the exit code.
 fn say(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{}", OneLine(line));
 }

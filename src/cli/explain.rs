@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
+use super::one_line::OneLine;
 use crate::admin::{self, EntryAnswer, ExplainAnswer, ExplainQuery};
 use crate::config::{ADMIN_TOKEN, Config, Flags};
 use crate::routing::compile;
@@ -112,7 +113,7 @@ fn ask_snapshot(path: &Path, args: &ExplainArgs, query: &ExplainQuery) -> anyhow
     let Kept { network, name: snapshot, unread_changes, .. } =
         read_last_good(path)?.with_context(|| format!("there is no snapshot {}", path.display()))?;
     if let Some(problem) = unread_changes {
-        eprintln!("smartlink: warning: {problem}; the answer is that of the snapshot before them");
+        eprintln!("smartlink: warning: {}; the answer is that of the snapshot before them", OneLine(problem));
     }
     let (table, _) = compile(&network.to_snapshot(&config.refresh.zone).0, &config.refresh.compile);
     // How caps stand is known to a node, and not to a file.
@@ -212,18 +213,11 @@ fn tell_entry(entry: &EntryAnswer) -> String {
 /// What a rule or a database says, fit for a terminal: no control characters, and not without end.
 pub(super) fn printable(text: &str) -> String {
     const SHOWN_CHARS: usize = 300;
-    let mut shown = String::new();
-    for character in text.chars().take(SHOWN_CHARS) {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
+    let cut = text.char_indices().nth(SHOWN_CHARS);
+    match cut {
+        Some((end, _)) => format!("{}…", OneLine(&text[..end])),
+        None => OneLine(text).to_string(),
     }
-    if text.chars().nth(SHOWN_CHARS).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::api::{
     ApiArgs, Column, JsonArg, LimitArg, cell, number, parameters, print_rows_json, print_table, text, values,
 };
+use super::one_line::OneLine;
 
 #[derive(Debug, Args)]
 pub struct GeoTargetArgs {
@@ -102,7 +103,8 @@ pub fn run(args: &GeoTargetArgs) -> anyhow::Result<ExitCode> {
         let answer = answer.value();
         let countries: Vec<&str> =
             answer["updated_countries"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        println!("offer {} {done} {}", cell(&answer, "offer_id"), countries.join(", "));
+        let offer = cell(&answer, "offer_id");
+        println!("{}", OneLine(format_args!("offer {offer} {done} {}", countries.join(", "))));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::api::{number, print_table, text};
+use super::one_line::OneLine;
 use crate::click_id::{ClickIdKeys, Contents, NodeIdentity, WorkerIndex};
 use crate::clicklog::{Entry, read_lines, segments};
 use crate::config::{Flags, click_id_keys, click_log_directory};
@@ -134,7 +135,7 @@ impl Faults {
     fn add(&mut self, path: &Path, line: u64, problem: &str) {
         self.count += 1;
         if self.count <= FAULTS_SHOWN {
-            eprintln!("smartlink: {}, line {line}: {problem}", path.display());
+            eprintln!("smartlink: {}, line {line}: {}", path.display(), OneLine(problem));
         }
         if self.count == FAULTS_SHOWN + 1 {
             eprintln!("smartlink: … and more");

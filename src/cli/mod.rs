@@ -13,6 +13,7 @@ mod link;
 mod log;
 mod network_file;
 mod offer;
+mod one_line;
 mod rule;
 mod serve;
 mod takeover;
@@ -26,6 +27,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
+use self::one_line::OneLine;
 use crate::config::Flags;
 
 /// The exit code of a command that failed.
@@ -199,7 +201,7 @@ pub fn in_one_line(error: &anyhow::Error) -> String {
             line.push_str(&cause);
         }
     }
-    line
+    OneLine(line).to_string()
 }
 
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no failure.

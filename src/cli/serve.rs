@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use super::one_line;
 use super::takeover::{self, Claim, Estate, Inherited};
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
@@ -383,6 +384,7 @@ fn start_logging() {
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
+        .fmt_fields(one_line::fields())
         .with_writer(std::io::stderr)
         .init();
 }

@@ -25,7 +25,7 @@ mod storage;
 mod writer;
 
 pub use files::{SegmentFile, seal_left, segments};
-pub use read::{Entry, read_lines};
+pub use read::{Entry, lines_in, read_lines};
 pub use record::{AddressDetail, AddressKey, Record, TEXT_BYTES_MAX};
 pub use storage::{ClickLogs, StorageOptions};
 pub use writer::{ClickLog, Dropped};

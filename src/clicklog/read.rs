@@ -36,15 +36,22 @@ impl<'a> Entry<'a> {
 
 /// Gives every line of a segment, without its newline and with its number from 1, until one is enough. Of a live segment the
 /// line that is being written is left out; elsewhere a last line without a newline is a line.
-pub fn read_lines(path: &Path, mut each: impl FnMut(u64, &[u8]) -> ControlFlow<()>) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let is_live = is_live(path);
+pub fn read_lines(path: &Path, each: impl FnMut(u64, &[u8]) -> ControlFlow<()>) -> io::Result<()> {
+    lines_in(File::open(path)?, is_live(path), each)
+}
+
+/// As [`read_lines`], of bytes that are a segment's, wherever they are.
+pub fn lines_in(
+    mut segment: impl Read,
+    is_live: bool,
+    mut each: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
+) -> io::Result<()> {
     let mut block = vec![0; BLOCK];
     // The beginning of a line of which the end has not been read.
     let mut begun = Vec::new();
     let mut number = 0;
     loop {
-        let count = match file.read(&mut block) {
+        let count = match segment.read(&mut block) {
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -185,35 +185,48 @@ fn write_text(key: &[u8], text: Option<&str>, out: &mut Vec<u8>) {
     // Nearly all texts have nothing to escape. A block is looked at as a whole, which compilers make a few instructions of.
     let mut rest = text;
     while let Some((block, after)) = rest.split_at_checked(BLOCK) {
-        write_block(block, out);
+        if block.iter().fold(false, |any, &byte| any | may_need_escape(byte)) {
+            break;
+        }
+        out.extend_from_slice(block);
         rest = after;
     }
-    write_block(rest, out);
+    write_escaped(rest, out);
     out.push(b'"');
 }
 
-fn write_block(block: &[u8], out: &mut Vec<u8>) {
-    if !block.iter().fold(false, |any, &byte| any | must_be_escaped(byte)) {
-        return out.extend_from_slice(block);
-    }
-    for &byte in block {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            byte if must_be_escaped(byte) => {
-                const DIGITS: &[u8; 16] = b"0123456789abcdef";
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match (byte, after.first()) {
+            (b'"', _) => out.extend_from_slice(b"\\\""),
+            (b'\\', _) => out.extend_from_slice(b"\\\\"),
+            (0..0x20 | 0x7f, _) => write_code(byte, out),
+            // U+0080 to U+009F in UTF-8.
+            (C1_LEAD, Some(&code @ 0x80..=0x9f)) => {
+                write_code(code, out);
+                rest = &after[1..];
             }
-            byte => out.push(byte),
+            _ => out.push(byte),
         }
     }
 }
 
-/// RFC 8259, 7.
-fn must_be_escaped(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+fn write_code(code: u8, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(b"\\u00");
+    out.extend_from_slice(&[DIGITS[usize::from(code >> 4)], DIGITS[usize::from(code & 15)]]);
 }
+
+/// What JSON wants escaped (RFC 8259, 7), and the other control characters: a line is looked at in terminals, too, and some of
+/// them take U+009B for the beginning of a command.
+fn may_need_escape(byte: u8) -> bool {
+    byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f | C1_LEAD)
+}
+
+/// The first byte of U+0080 to U+00BF.
+const C1_LEAD: u8 = 0xc2;
 
 fn digit(value: u16) -> u8 {
     b'0' + value as u8
@@ -269,7 +282,8 @@ mod tests {
 
     fn read(record: &Record<'_>, addresses: AddressDetail) -> Value {
         let line = written(record, addresses);
-        assert_eq!(line.find('\n'), Some(line.len() - 1), "{line}");
+        assert_eq!(line.find(char::is_control), Some(line.len() - 1), "{line:?}");
+        assert!(line.ends_with('\n'));
         serde_json::from_str(&line).unwrap()
     }
 
@@ -344,9 +358,23 @@ mod tests {
         assert_eq!(value["referrer"].as_str().unwrap().len(), TEXT_BYTES_MAX);
     }
 
+    #[test]
+    fn every_control_character_is_spelled() {
+        let text: String = (0..=0x20).chain(0x7e..=0xa1).filter_map(char::from_u32).collect();
+        // Over the edge of a block wherever it may be.
+        for padding in 0..2 * BLOCK {
+            let text = "x".repeat(padding) + &text + "\u{9b}";
+            let value = read(&Record { user_agent: Some(&text), ..record() }, AddressDetail::Full);
+            assert_eq!(value["user_agent"], text);
+        }
+        let line =
+            written(&Record { user_agent: Some("\u{9b}31m\u{7f}\u{1b}°"), ..record() }, AddressDetail::Full);
+        assert!(line.contains(r#""user_agent":"\u009b31m\u007f\u001b°""#), "{line}");
+    }
+
     proptest! {
         #[test]
-        fn any_text_reads_back(text in "(\\PC|[\\x00-\\x1f\"\\\\]|.){0,90}") {
+        fn any_text_reads_back(text in "(\\PC|[\\x00-\\x1f\"\\\\]|[\\x7f-\u{bf}]|.){0,90}") {
             let value = read(&Record { user_agent: Some(&text), ..record() }, AddressDetail::Full);
             prop_assert_eq!(value["user_agent"].as_str().unwrap(), text);
         }

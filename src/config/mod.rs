@@ -309,7 +309,9 @@ fn ledger_place(text: &str, upstream: &Upstream) -> Result<LedgerPlace, ConfigEr
                 .map_err(|problem| ConfigError::Conflict(format!("caps.ledger: {problem}")))
         }
         _ => {
-            Err(value("caps.ledger", text, "auto, local, upstream, or an address such as redis://host:6379"))
+            // An address without its scheme may hold one, too.
+            let shown = if text.contains('@') { "(an address with a user)" } else { text };
+            Err(value("caps.ledger", shown, "auto, local, upstream, or an address such as redis://host:6379"))
         }
     }
 }

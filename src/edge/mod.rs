@@ -28,6 +28,7 @@ mod worker;
 
 pub use click::{decide_and_charge, handle};
 pub use click_ids::ClickIds;
+pub use client_ip::client_ip;
 pub use conversion::ConversionOptions;
 pub use deadlines::Deadlines;
 pub use limits::{ConnectionLimits, HeadLimits};
@@ -35,6 +36,7 @@ pub use listener::{
     BindError, Bound, ClickAddress, ClickSockets, Drained, Edge, Options, Settings, Supplies, bind,
     draw_node_identity,
 };
+pub use query::{Parameter, Query, QueryError, is_click_path, parse as parse_query};
 pub use reply::{Answer, Sentence};
 pub use request::Request;
 pub use request_line::RequestLines;

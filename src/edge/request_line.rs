@@ -90,7 +90,7 @@ impl<S> RequestLines<S> {
     }
 
     /// Of a stream from which these bytes have been read already. They begin with a request.
-    pub(super) fn after(stream: S, bytes: &[u8], limits: HeadLimits) -> Self {
+    pub fn after(stream: S, bytes: &[u8], limits: HeadLimits) -> Self {
         let mut lines = Self {
             stream,
             limits,

@@ -49,11 +49,16 @@ impl Overlay {
     pub fn read(path: &Path) -> Result<Self, OverlayError> {
         let text = fs::read_to_string(path)
             .map_err(|source| OverlayError::Read { path: path.to_owned(), source })?;
-        routing_file::read(&text).map_err(|mut problems| {
+        Self::from_text(&text).map_err(|mut problems| {
             let others = problems.split_off(1);
             let first = problems.remove(0);
             OverlayError::Form { path: path.to_owned(), first, others }
         })
+    }
+
+    /// Reads what such a file holds. On `Err`, everything that is wrong, in the order of the lines; at least one thing.
+    pub fn from_text(text: &str) -> Result<Self, Vec<OverlayProblem>> {
+        routing_file::read(text)
     }
 
     /// How many offers are attached.
