@@ -174,7 +174,7 @@ impl Server {
         let tls =
             tls_address.zip(certificate).map_or(String::new(), |(address, Certificate { chain, key })| {
                 format!(
-                    "listen {address} ssl backlog=4096; ssl_certificate {chain}; ssl_certificate_key {key};"
+                    "listen {address} ssl backlog=4096; ssl_protocols TLSv1.3; ssl_certificate {chain}; ssl_certificate_key {key};"
                 )
             });
         // Only root has to say that its workers are to be this user too.

@@ -20,7 +20,10 @@ use smartlink::cake::wire::{OfferCap, OfferGeoTargets, OfferItem};
 use smartlink::cake::{Lines, List, Network, ReadAttachment, ReadLink, RuleReader, RuleRow, read_page};
 use smartlink::click_id::{ClickIdKeys, Contents, NodeIdentity, Refused, SEQUENCES, Signer, WorkerIndex};
 use smartlink::clicklog::{Entry, lines_in};
-use smartlink::edge::{HeadLimits, QueryError, RequestLines, client_ip, is_click_path, parse_query};
+use smartlink::edge::{
+    HeadLimits, ProxyHeader, QueryError, RequestLines, client_ip, is_click_path, parse_proxy_header,
+    parse_query,
+};
 use smartlink::lookup::{DeviceCache, Hints, device as read_device};
 use smartlink::routing::{
     CompileOptions, DestinationPolicy, LOCATION_BYTES_MAX, NetSet, Template, Values, Zone, compile, parse_net,
@@ -44,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     ("device", device),
     ("forwarded_for", forwarded_for),
     ("network_lines", network_lines),
+    ("proxy_header", proxy_header),
     ("request_lines", request_lines),
     ("routing_toml", routing_toml),
     ("upstream_pages", upstream_pages),
@@ -202,6 +206,30 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
     let bare = hop.trim_start_matches('[').trim_end_matches(']');
     let address = hop.parse().ok().or_else(|| hop.parse().ok().map(|with_port: SocketAddr| with_port.ip()));
     address.or_else(|| bare.parse().ok()).map(|address: IpAddr| address.to_canonical())
+}
+
+/// The beginning of a connection behind a proxy. Until a header is whole, every cut of it is unfinished; from then on, whatever
+/// follows, it is that header, and one that is refused stays refused.
+pub fn proxy_header(data: &[u8]) {
+    let mut before = ProxyHeader::Unfinished;
+    for bytes in 1..=data.len() {
+        let found = parse_proxy_header(&data[..bytes]);
+        match before {
+            ProxyHeader::Unfinished => {
+                if let ProxyHeader::Whole { bytes: of_header, .. } = found {
+                    assert_eq!(of_header, bytes, "it was whole before, or is not yet");
+                }
+            }
+            ProxyHeader::Whole { .. } => assert_eq!(found, before, "{bytes} bytes"),
+            ProxyHeader::Refused(_) => assert!(matches!(found, ProxyHeader::Refused(_)), "{bytes} bytes"),
+        }
+        before = found;
+    }
+    let line = data.strip_prefix(b"PROXY TCP").and_then(|rest| rest.split(|&byte| byte == b'\r').next());
+    if let (ProxyHeader::Whole { source, .. }, Some(line)) = (before, line) {
+        let said = std::str::from_utf8(line).expect("the line is ASCII").split(' ').nth(1);
+        assert_eq!(source, said.and_then(|address| address.parse().ok()));
+    }
 }
 
 /// What a client sends. However it is cut into reads, the same comes out; and what comes out needs no mending.

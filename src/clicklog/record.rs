@@ -183,15 +183,19 @@ fn write_text(key: &[u8], text: Option<&str>, out: &mut Vec<u8>) {
     out.push(b'"');
     let text = &text.as_bytes()[..text.floor_char_boundary(TEXT_BYTES_MAX)];
     // Nearly all texts have nothing to escape. A block is looked at as a whole, which compilers make a few instructions of.
+    let may_be_copied = |text: &[u8]| !text.iter().fold(false, |any, &byte| any | may_need_escape(byte));
     let mut rest = text;
-    while let Some((block, after)) = rest.split_at_checked(BLOCK) {
-        if block.iter().fold(false, |any, &byte| any | may_need_escape(byte)) {
-            break;
-        }
+    while let Some((block, after)) = rest.split_at_checked(BLOCK)
+        && may_be_copied(block)
+    {
         out.extend_from_slice(block);
         rest = after;
     }
-    write_escaped(rest, out);
+    if rest.len() < BLOCK && may_be_copied(rest) {
+        out.extend_from_slice(rest);
+    } else {
+        write_escaped(rest, out);
+    }
     out.push(b'"');
 }
 

@@ -166,7 +166,11 @@ fn is_host(host: &[u8]) -> bool {
     !name.is_empty()
         && port_is_valid
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
-        && name.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
+        && (!name.contains('%') || escapes_are_whole(name))
+}
+
+fn escapes_are_whole(name: &str) -> bool {
+    name.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
 }
 
 const USER_AGENT: u8 = 1;

@@ -36,6 +36,7 @@ pub use listener::{
     BindError, Bound, ClickAddress, ClickSockets, Drained, Edge, Options, Settings, Supplies, bind,
     draw_node_identity,
 };
+pub use proxy_protocol::{ProxyHeader, parse_proxy_header};
 pub use query::{Parameter, Query, QueryError, is_click_path, parse as parse_query};
 pub use reply::{Answer, Sentence};
 pub use request::Request;

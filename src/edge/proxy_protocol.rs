@@ -26,10 +26,10 @@ use crate::state::CloseReason;
 
 /// What the beginning of a connection comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Parsed {
+pub enum ProxyHeader {
     /// All of it is the header's, and it is not all of the header.
     Unfinished,
-    Header {
+    Whole {
         /// In whose name the proxy connects. `None` if it does so in its own, or does not know.
         source: Option<IpAddr>,
         /// How many of the bytes are the header.
@@ -85,10 +85,10 @@ fn go_on(
         }
         let before = begun.len();
         begun.extend_from_slice(seen.filled());
-        let (bytes, header) = match parse(begun) {
-            Parsed::Unfinished => (begun.len(), None),
-            Parsed::Header { source, bytes } => (bytes, Some(source)),
-            Parsed::Refused(why) => {
+        let (bytes, header) = match parse_proxy_header(begun) {
+            ProxyHeader::Unfinished => (begun.len(), None),
+            ProxyHeader::Whole { source, bytes } => (bytes, Some(source)),
+            ProxyHeader::Refused(why) => {
                 tracing::debug!(why, "a connection of a trusted proxy has no PROXY header");
                 return Poll::Ready(Err(CloseReason::ProxyHeader));
             }
@@ -110,13 +110,13 @@ fn go_on(
 }
 
 /// Reads the header that these bytes begin with.
-fn parse(bytes: &[u8]) -> Parsed {
+pub fn parse_proxy_header(bytes: &[u8]) -> ProxyHeader {
     if begins_with(bytes, V2_SIGNATURE) {
         parse_v2(bytes)
     } else if begins_with(bytes, V1_WORD) {
         parse_v1(bytes)
     } else {
-        Parsed::Refused("it begins with something else")
+        ProxyHeader::Refused("it begins with something else")
     }
 }
 
@@ -127,20 +127,20 @@ fn begins_with(bytes: &[u8], beginning: &[u8]) -> bool {
 }
 
 /// `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443`: a line.
-fn parse_v1(bytes: &[u8]) -> Parsed {
+fn parse_v1(bytes: &[u8]) -> ProxyHeader {
     let text = bytes.iter().take_while(|byte| matches!(byte, b' '..=b'~')).count();
     if text + 2 > V1_BYTES_MAX {
-        return Parsed::Refused("the line is too long");
+        return ProxyHeader::Refused("the line is too long");
     }
     match &bytes[text..] {
-        [] | [b'\r'] => return Parsed::Unfinished,
+        [] | [b'\r'] => return ProxyHeader::Unfinished,
         [b'\r', b'\n', ..] => {}
-        _ => return Parsed::Refused("the line has a byte that is no visible ASCII"),
+        _ => return ProxyHeader::Refused("the line has a byte that is no visible ASCII"),
     }
     let line = std::str::from_utf8(&bytes[..text]).expect("visible ASCII");
     match source_of_line(line) {
-        Ok(source) => Parsed::Header { source, bytes: text + 2 },
-        Err(why) => Parsed::Refused(why),
+        Ok(source) => ProxyHeader::Whole { source, bytes: text + 2 },
+        Err(why) => ProxyHeader::Refused(why),
     }
 }
 
@@ -180,9 +180,9 @@ fn is_port(word: &str) -> bool {
 }
 
 /// Of version 2: the signature, version and command, family and transport, and how many bytes follow, which begin with the addresses.
-fn parse_v2(bytes: &[u8]) -> Parsed {
+fn parse_v2(bytes: &[u8]) -> ProxyHeader {
     let Some((&[.., command, family, high, low], rest)) = bytes.split_first_chunk::<V2_FIXED_BYTES>() else {
-        return Parsed::Unfinished;
+        return ProxyHeader::Unfinished;
     };
     let rest_bytes = usize::from(u16::from_be_bytes([high, low]));
     // How much of the rest is addresses, and how much of them the source's. In its own name, it may have any family.
@@ -193,23 +193,23 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
         (V2_PROXY, 0x21 | 0x22) => (36, 16),
         // Paths of UNIX sockets are the proxy's own machine.
         (V2_PROXY, 0x31 | 0x32) => (216, 0),
-        (V2_PROXY, _) => return Parsed::Refused("it is of a family or transport that does not exist"),
-        _ => return Parsed::Refused("it is of a version or command that does not exist"),
+        (V2_PROXY, _) => return ProxyHeader::Refused("it is of a family or transport that does not exist"),
+        _ => return ProxyHeader::Refused("it is of a version or command that does not exist"),
     };
     if rest_bytes < addresses {
-        return Parsed::Refused("it is too short for its addresses");
+        return ProxyHeader::Refused("it is too short for its addresses");
     }
     let all = V2_FIXED_BYTES + rest_bytes;
     if all > HEADER_BYTES_MAX {
-        return Parsed::Refused("it is too long");
+        return ProxyHeader::Refused("it is too long");
     }
-    let Some(rest) = rest.get(..rest_bytes) else { return Parsed::Unfinished };
+    let Some(rest) = rest.get(..rest_bytes) else { return ProxyHeader::Unfinished };
     let source = &rest[..of_source];
     let source = <[u8; 4]>::try_from(source)
         .map(IpAddr::from)
         .or_else(|_| <[u8; 16]>::try_from(source).map(IpAddr::from))
         .ok();
-    Parsed::Header { source, bytes: all }
+    ProxyHeader::Whole { source, bytes: all }
 }
 
 const V1_WORD: &[u8] = b"PROXY ";
@@ -321,11 +321,11 @@ mod tests {
     fn assert_is_read(header: &[u8], source: Option<IpAddr>) {
         let bytes = header.len();
         for cut in 0..bytes {
-            assert_eq!(parse(&header[..cut]), Parsed::Unfinished, "{cut} of {header:?}");
+            assert_eq!(parse_proxy_header(&header[..cut]), ProxyHeader::Unfinished, "{cut} of {header:?}");
         }
         for following in [&b""[..], b"\r", b"\n", b"GET / HTTP/1.1\r\n\r\n", V2_SIGNATURE, b"\x16\x03\x01"] {
             let all = [header, following].concat();
-            assert_eq!(parse(&all), Parsed::Header { source, bytes }, "{header:?}");
+            assert_eq!(parse_proxy_header(&all), ProxyHeader::Whole { source, bytes }, "{header:?}");
         }
     }
 
@@ -431,8 +431,8 @@ mod tests {
         ] {
             assert!(good.contains(of_good), "{of_good:?}");
             let line = good.replacen(of_good, other, 1);
-            match parse(line.as_bytes()) {
-                Parsed::Refused(said) => assert!(said.contains(why), "{line:?} is refused: {said}"),
+            match parse_proxy_header(line.as_bytes()) {
+                ProxyHeader::Refused(said) => assert!(said.contains(why), "{line:?} is refused: {said}"),
                 other => panic!("{line:?} is {other:?}"),
             }
         }
@@ -442,8 +442,8 @@ mod tests {
     #[test]
     fn a_line_that_is_too_long_is_refused_before_its_end() {
         let line = format!("PROXY UNKNOWN {}", "x".repeat(100));
-        assert_eq!(parse(&line.as_bytes()[..V1_BYTES_MAX - 2]), Parsed::Unfinished);
-        assert!(matches!(parse(&line.as_bytes()[..V1_BYTES_MAX - 1]), Parsed::Refused(_)));
+        assert_eq!(parse_proxy_header(&line.as_bytes()[..V1_BYTES_MAX - 2]), ProxyHeader::Unfinished);
+        assert!(matches!(parse_proxy_header(&line.as_bytes()[..V1_BYTES_MAX - 1]), ProxyHeader::Refused(_)));
     }
 
     #[test]
@@ -470,8 +470,8 @@ mod tests {
             let header = v2(command, family, &vec![0; rest]);
             // What comes after the length need not be there.
             for bytes in [&header[..V2_FIXED_BYTES], &header] {
-                match parse(bytes) {
-                    Parsed::Refused(said) => assert!(said.contains(why), "{bytes:?} is refused: {said}"),
+                match parse_proxy_header(bytes) {
+                    ProxyHeader::Refused(said) => assert!(said.contains(why), "{bytes:?} is refused: {said}"),
                     other => panic!("{bytes:?} is {other:?}"),
                 }
             }
@@ -479,7 +479,7 @@ mod tests {
         for at in 0..V2_SIGNATURE.len() {
             let mut header = v2(V2_LOCAL, 0, &[]);
             header[at] ^= 1;
-            assert!(matches!(parse(&header), Parsed::Refused(_)), "{at}");
+            assert!(matches!(parse_proxy_header(&header), ProxyHeader::Refused(_)), "{at}");
         }
     }
 
@@ -488,7 +488,7 @@ mod tests {
         for bytes in
             [&b"G"[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\r\nGET", b"\n", b"POST / HTTP/1.1"]
         {
-            assert!(matches!(parse(bytes), Parsed::Refused(_)), "{bytes:?}");
+            assert!(matches!(parse_proxy_header(bytes), ProxyHeader::Refused(_)), "{bytes:?}");
         }
     }
 
@@ -512,19 +512,21 @@ mod tests {
 
     /// What holds for any bytes, as they arrive one after the other.
     fn assert_consistent(bytes: &[u8]) {
-        let mut before = Parsed::Unfinished;
+        let mut before = ProxyHeader::Unfinished;
         for end in 0..=bytes.len() {
-            let now = parse(&bytes[..end]);
+            let now = parse_proxy_header(&bytes[..end]);
             match before {
-                Parsed::Unfinished => {
+                ProxyHeader::Unfinished => {
                     // Nothing but the last byte has decided.
-                    if let Parsed::Header { bytes, .. } = now {
+                    if let ProxyHeader::Whole { bytes, .. } = now {
                         assert_eq!(bytes, end);
                         assert!(bytes <= HEADER_BYTES_MAX);
                     }
                 }
-                Parsed::Header { .. } => assert_eq!(now, before),
-                Parsed::Refused(_) => assert!(matches!(now, Parsed::Refused(_)), "{now:?} after {before:?}"),
+                ProxyHeader::Whole { .. } => assert_eq!(now, before),
+                ProxyHeader::Refused(_) => {
+                    assert!(matches!(now, ProxyHeader::Refused(_)), "{now:?} after {before:?}")
+                }
             }
             before = now;
         }
@@ -537,7 +539,7 @@ mod tests {
             following in vec(any::<u8>(), 0..40),
         ) {
             let all = [&header[..], &following].concat();
-            prop_assert_eq!(parse(&all), Parsed::Header { source, bytes: header.len() });
+            prop_assert_eq!(parse_proxy_header(&all), ProxyHeader::Whole { source, bytes: header.len() });
             assert_consistent(&all);
         }
 
