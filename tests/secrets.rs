@@ -139,6 +139,10 @@ fn secrets_show_nowhere() {
     // Nothing that a node writes holds the secrets that it was given.
     let mut seen = 0;
     each_file(&node.data(), &mut |path| {
+        // A socket has nothing in it.
+        if !path.is_file() {
+            return;
+        }
         seen += 1;
         shows_no_secret(&path.display().to_string(), &String::from_utf8_lossy(&fs::read(path).unwrap()));
     });

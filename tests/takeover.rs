@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 use support::http::Request;
 use support::node::{Node, Setup};
@@ -157,6 +159,13 @@ fn threads_may_be_more_or_fewer() {
             assert_eq!(node.click(CLICK).status, 302, "{threads} threads");
         }
     }
+}
+
+#[test]
+fn nobody_else_is_offered_the_sockets() {
+    let node = Setup::demo().start_ready();
+    let mode = std::fs::metadata(node.data().join("takeover.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
 }
 
 #[test]
