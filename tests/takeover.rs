@@ -148,6 +148,38 @@ fn the_process_before_may_be_killed() {
 }
 
 #[test]
+fn one_that_is_told_to_stop_before_it_serves_takes_nothing_over() {
+    let upstream = Setup::demo().start_ready();
+    let mut node = Setup::following(&upstream).start_ready();
+    upstream.pause();
+    let mut other = node.leave(|setup| setup).start_and_fail();
+    other.wait_for_log(&["routing from the last good snapshot"]);
+    other.signal("TERM");
+    assert_eq!(other.wait_for_exit().code(), Some(2), "{}", other.log());
+    assert!(other.logged(&["told to stop before it took over"]), "{}", other.log());
+    node.take_back(other);
+    node.wait_for_log(&["has ended before it took clicks"]);
+    assert_eq!(node.click(CLICK).status, 302);
+    assert!(!node.logged(&["draining"]), "{}", node.log());
+}
+
+#[test]
+fn the_process_before_drains_when_it_is_told_to_stop_and_stops_when_it_is_told_again() {
+    let mut before = Setup::demo().setting("edge.goodbye_seconds = 0.0").start_ready();
+    let mut half_sent = before.connect();
+    let click = Request::click(CLICK).to_bytes();
+    half_sent.send(&click[..20]).unwrap();
+    wait::until_equal("connections", 1, || before.metrics().value("smartlink_connections_active"));
+    let node = before.successor();
+    before.wait_for_log(&["draining: "]);
+    before.signal("TERM");
+    before.wait_for_log(&["draining already"]);
+    half_sent.send(&click[20..]).unwrap();
+    assert_eq!(half_sent.read().unwrap().status, 302);
+    wait_until_alone(&node, before);
+}
+
+#[test]
 fn threads_may_be_more_or_fewer() {
     let mut node = Setup::demo().setting("edge.threads = 2").start_ready();
     for threads in [3, 1, 2] {

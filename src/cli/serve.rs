@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -63,7 +64,6 @@ fn yield_to_clicks() {
 }
 
 async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
     // Later a damaged overlay costs a refresh; now somebody is there to mend it.
     if let Some(path) = &config.refresh.overlay {
         let overlay = Overlay::read(path)?;
@@ -76,6 +76,8 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
 
     let Claim { lock, inherited } = takeover::claim(&config.data_dir, takes_over)?;
+    // Until here a signal ends the process: who waits for another one to make its offer holds nothing.
+    let mut signals = Signals::new()?;
     let (clicks_inherited, admin_inherited, mut predecessor) = match inherited {
         Some(Inherited { clicks, admin, predecessor }) => (clicks, Some(admin), Some(predecessor)),
         None => (Vec::new(), None, None),
@@ -191,35 +193,53 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
     let refreshing = alarm.watch("the one that refreshes the snapshot", refresh.run());
     let (stop_keeping, keeping_stops) = oneshot::channel();
     let keeping = alarm.watch("the one that keeps the leases of caps", cap_keeper.run(keeping_stops));
-    if predecessor.is_some() {
-        // What was changed since the last good snapshot was written is live there, and is to be live here.
-        catch_up(&refresh_handle, &readiness).await?;
-    }
     let click_log_directory = config.click_log.as_ref().map(|log| log.directory.clone());
-    let (click_logs, logs_of_threads) = match config.click_log.clone() {
-        Some(options) => {
-            let directory = options.directory.display().to_string();
-            let key = click_ids.keys.address_key();
-            let started = ClickLogs::start(options, key, &node.to_string(), bound.threads());
-            let (click_logs, logs) =
-                started.with_context(|| format!("cannot keep the click log in {directory}"))?;
-            tracing::info!("clicks are written down in {directory}");
-            (Some(click_logs), logs)
+    let begun = async {
+        if predecessor.is_some() {
+            // What was changed since the last good snapshot was written is live there, and is to be live here.
+            tokio::select! {
+                caught_up = catch_up(&refresh_handle, &readiness) => caught_up?,
+                () = signals.end_at_once() => bail!(STOPPED_BEFORE),
+            }
         }
-        None => (None, Vec::new()),
+        let (click_logs, logs_of_threads) = match config.click_log.clone() {
+            Some(options) => {
+                let directory = options.directory.display().to_string();
+                let key = click_ids.keys.address_key();
+                let started = ClickLogs::start(options, key, &node.to_string(), bound.threads());
+                let (click_logs, logs) =
+                    started.with_context(|| format!("cannot keep the click log in {directory}"))?;
+                tracing::info!("clicks are written down in {directory}");
+                (Some(click_logs), logs)
+            }
+            None => (None, Vec::new()),
+        };
+        if predecessor.is_some() && signals.end_at_once().now_or_never().is_some() {
+            bail!(STOPPED_BEFORE);
+        }
+        let edge = bound
+            .start(Supplies {
+                click_id_keys: &click_ids.keys,
+                node,
+                table: &table,
+                geo: &geo,
+                metrics: &metrics,
+                conversions: &desk,
+                click_logs: logs_of_threads,
+                certificate: certificate.as_ref(),
+            })
+            .context("cannot start the click threads")?;
+        anyhow::Ok((click_logs, edge))
     };
-    let edge = bound
-        .start(Supplies {
-            click_id_keys: &click_ids.keys,
-            node,
-            table: &table,
-            geo: &geo,
-            metrics: &metrics,
-            conversions: &desk,
-            click_logs: logs_of_threads,
-            certificate: certificate.as_ref(),
-        })
-        .context("cannot start the click threads")?;
+    let (click_logs, edge) = match begun.await {
+        Ok(begun) => begun,
+        Err(error) => {
+            // What it has of caps already goes back.
+            drop(stop_keeping);
+            let _ = tokio::time::timeout(RETURN_PATIENCE, keeping).await;
+            return Err(error);
+        }
+    };
     // The edge alone has any, so that who carries conversions ends when the edge has.
     drop(desk);
     if let Some(predecessor) = &mut predecessor {
@@ -351,7 +371,14 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
     };
     let drained = tokio::select! {
         drained = draining => drained,
-        () = signals.end_at_once() => {
+        () = async {
+            // To one that was told to end by a signal, it is the second.
+            if matches!(end, End::TakenOver | End::Broken) {
+                signals.end_at_once().await;
+                tracing::info!("told to stop, and draining already; once more to stop at once");
+            }
+            signals.end_at_once().await;
+        } => {
             tracing::warn!("told to stop again: stopping without waiting");
             return Ok(ExitCode::from(STOPPED_AT_ONCE));
         }
@@ -571,7 +598,8 @@ impl Reload<'_> {
         }
         if let (Some((files, certificate)), Some((watched, in_use))) = (certificate, &self.certificate) {
             in_use.replace(certificate);
-            watched.send_replace(files);
+            // Those that it knows, it looks at by itself.
+            watched.send_if_modified(|in_use| std::mem::replace(in_use, files.clone()) != files);
         }
         self.edge.change(config.edge.settings.clone());
         self.config = config;
@@ -647,16 +675,13 @@ impl Signals {
     async fn wait_for_the_end(&mut self, reload: &mut Reload<'_>) -> End {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => {
-                    tracing::info!("SIGTERM");
-                    return End::Terminate;
-                }
-                _ = self.interrupt.recv() => {
-                    tracing::info!("SIGINT");
-                    return End::Interrupt;
-                }
+                end = told_to_end(&mut self.terminate, &mut self.interrupt) => return end,
                 _ = self.hangup.recv() => {
-                    let done = reload.run().await;
+                    // To drop it half done is to have changed nothing.
+                    let done = tokio::select! {
+                        done = reload.run() => done,
+                        end = told_to_end(&mut self.terminate, &mut self.interrupt) => return end,
+                    };
                     reload.metrics.configuration_reloaded(done.is_ok());
                     match done {
                         Ok(changed) if changed.is_empty() => {
@@ -695,6 +720,21 @@ const CONTROL_NICENESS: i32 = 10;
 
 /// What the ledger takes of a name.
 const NODE_CHARS_MAX: usize = 64;
+
+async fn told_to_end(terminate: &mut Signal, interrupt: &mut Signal) -> End {
+    tokio::select! {
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM");
+            End::Terminate
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT");
+            End::Interrupt
+        }
+    }
+}
+
+const STOPPED_BEFORE: &str = "told to stop before it took over; the process that runs goes on";
 
 /// What a table is compiled by.
 const TABLE_KEYS: [&str; 2] = ["edge.bots", "network.default_fallback_url"];

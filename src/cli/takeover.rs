@@ -73,35 +73,48 @@ pub fn claim(data_dir: &Path, takes_over: bool) -> anyhow::Result<Claim> {
     let path = data_dir.join(LOCK_FILE);
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Claim { lock: file, inherited: None }),
-        Err(fs::TryLockError::WouldBlock) if takes_over => {
-            inherit(&data_dir.join(SOCKET_FILE)).with_context(|| {
-                format!(
-                    "cannot take over from the process that uses the data directory {}, which goes on",
-                    data_dir.display()
-                )
-            })
+    let deadline = Instant::now() + OFFER_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Claim { lock: file, inherited: None }),
+            Err(fs::TryLockError::WouldBlock) if !takes_over => bail!(
+                "another smartlink uses the data directory {}; stop it, choose another --data-dir, or take over from it \
+                 with --takeover",
+                data_dir.display()
+            ),
+            Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
-        Err(fs::TryLockError::WouldBlock) => bail!(
-            "another smartlink uses the data directory {}; stop it, choose another --data-dir, or take over from it with \
-             --takeover",
-            data_dir.display()
-        ),
-        Err(fs::TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
+        // A process that has just started, or taken over itself, makes its offer in a moment.
+        let inherited = match UnixStream::connect(data_dir.join(SOCKET_FILE)) {
+            Ok(stream) => inherit(stream),
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Err(error.into())
+            }
+            Err(_) if Instant::now() < deadline => {
+                thread::sleep(ASK_AGAIN);
+                continue;
+            }
+            Err(_) => Err(anyhow::anyhow!("it has offered nothing for {} s", OFFER_PATIENCE.as_secs())),
+        };
+        return inherited.with_context(|| {
+            format!(
+                "cannot take over from the process that uses the data directory {}, which goes on",
+                data_dir.display()
+            )
+        });
     }
 }
 
-fn inherit(path: &Path) -> anyhow::Result<Claim> {
-    let mut stream = connect(path)?;
+fn inherit(mut stream: UnixStream) -> anyhow::Result<Claim> {
     stream.set_read_timeout(Some(GREETING_PATIENCE))?;
     let told = |error: io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
             anyhow::anyhow!("it says nothing; perhaps another process is about to take over from it")
         }
-        ErrorKind::UnexpectedEof => anyhow::anyhow!("it is ending"),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => anyhow::anyhow!("it is ending"),
         _ => anyhow::Error::from(error),
     };
     let greeting = read_line(&mut stream).map_err(told)?;
@@ -121,21 +134,6 @@ fn inherit(path: &Path) -> anyhow::Result<Claim> {
     })?;
     let predecessor = Predecessor { process, stream, ended };
     Ok(Claim { lock, inherited: Some(Inherited { clicks, admin, predecessor }) })
-}
-
-/// A process that has just started, or taken over itself, has it in a moment.
-fn connect(path: &Path) -> anyhow::Result<UnixStream> {
-    let deadline = Instant::now() + OFFER_PATIENCE;
-    loop {
-        match UnixStream::connect(path) {
-            Ok(stream) => return Ok(stream),
-            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-                bail!("{}: {error}", path.display());
-            }
-            Err(_) if Instant::now() < deadline => thread::sleep(CONNECT_AGAIN),
-            Err(_) => bail!("it has offered nothing for {} s", OFFER_PATIENCE.as_secs()),
-        }
-    }
 }
 
 impl Predecessor {
@@ -171,6 +169,8 @@ pub fn offer(data_dir: &Path, estate: Estate, taken: oneshot::Sender<u32>) -> io
                 ),
                 Err(error) => {
                     tracing::warn!("a process could not take over from this one, which goes on: {error}");
+                    // Where descriptors have run out, at once would only spin.
+                    thread::sleep(ACCEPT_BACKOFF);
                 }
             }
         }
@@ -181,7 +181,6 @@ pub fn offer(data_dir: &Path, estate: Estate, taken: oneshot::Sender<u32>) -> io
 /// To one process. Answers its id, once it serves.
 fn leave(mut stream: UnixStream, estate: &Estate) -> io::Result<u32> {
     stream.set_write_timeout(Some(GREETING_PATIENCE))?;
-    stream.set_read_timeout(Some(START_PATIENCE))?;
     let clicks = estate.clicks.open();
     if clicks.is_empty() {
         return Err(io::Error::other("it is ending"));
@@ -195,6 +194,7 @@ fn leave(mut stream: UnixStream, estate: &Estate) -> io::Result<u32> {
     // Not while another process prepares itself: this one may be told to end meanwhile.
     drop(clicks);
     tracing::info!("a process is about to take over from this one");
+    // For as long as it takes: that process would take the end of the stream for the end of this one.
     let process = read_line(&mut stream)?;
     // It ends with the process, which is what the other waits for.
     std::mem::forget(stream);
@@ -265,10 +265,9 @@ const LINE_BYTES_MAX: usize = 80;
 /// How long a process may take from the lock of its directory to its offer: it may be draining one that it took over from.
 const OFFER_PATIENCE: Duration = Duration::from_secs(60);
 
-const CONNECT_AGAIN: Duration = Duration::from_millis(20);
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A process that is well answers at once.
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the next process may take before it serves: a million links are compiled in seconds.
-const START_PATIENCE: Duration = Duration::from_secs(300);
+const ACCEPT_BACKOFF: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -51,17 +52,30 @@ pub fn segments(directory: &Path) -> io::Result<Vec<SegmentFile>> {
 /// Seals what earlier processes left, up to the last whole line. What a process writes to, this one or another, is left alone.
 pub fn seal_left(directory: &Path) -> io::Result<()> {
     for segment in segments(directory)?.into_iter().filter(|segment| segment.is_live) {
-        let mut file = File::open(&segment.path)?;
-        if !is_locked(&file) {
-            seal(&segment.path, end_of_lines(&mut file)?)?;
+        let sealed = File::open(&segment.path).and_then(|mut file| {
+            if is_locked(&file) { Ok(()) } else { seal(&segment.path, end_of_lines(&mut file)?) }
+        });
+        match sealed {
+            // By whoever wrote it, at this moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
         }
     }
     Ok(())
 }
 
+/// Makes the file of a segment, which nobody seals who sees it: it has its name only when it is locked.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    let unnamed = path.with_extension("new");
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(&unnamed)?;
+    lock(&file);
+    fs::rename(&unnamed, path)?;
+    Ok(file)
+}
+
 /// Marks the file of a segment as one that this process writes to, for as long as it is open. Where the file system knows no
 /// locks, a process that takes over from a running one would seal what that one writes to; no other process ever does.
-pub(super) fn lock(file: &File) {
+fn lock(file: &File) {
     let _ = file.try_lock();
 }
 

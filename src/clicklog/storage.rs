@@ -2,9 +2,9 @@
 //! the disk.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
 use std::thread;
@@ -143,8 +143,7 @@ impl Stock {
 
     fn make(&mut self, worker: usize) -> io::Result<Segment> {
         let path = files::live_path(&self.directory, self.next_number, &self.node);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(&path)?;
-        files::lock(&file);
+        let file = files::create(&path)?;
         let mapped = preallocate(&file, self.segment_bytes as u64)
             .and_then(|()| Mapped::new(&file, self.segment_bytes))
             .inspect_err(|_| {

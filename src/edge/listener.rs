@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::watch;
 
 use crate::click_id::{ClickIdKeys, NodeIdentity, WORKERS_MAX, WorkerIndex};
@@ -150,8 +150,10 @@ pub fn bind(options: Options, mut inherited: Vec<StdListener>) -> Result<Bound, 
                 wanted
             }
         };
+        // Beside sockets on which another process accepts, clicks are given to those that listen: not before `start`.
+        let make = if of_address.is_empty() { listen } else { prepare };
         while of_address.len() < threads {
-            let socket = listen(address).map_err(in_words)?;
+            let socket = make(address).map_err(in_words)?;
             // With port 0, the first socket chooses and the others join it.
             address = socket.local_addr().map_err(in_words)?;
             of_address.push(socket);
@@ -198,6 +200,9 @@ impl Bound {
     pub fn start(self, supplies: Supplies<'_>) -> io::Result<Edge> {
         let Supplies { click_id_keys: keys, node, table, geo, metrics, conversions, click_logs, certificate } =
             supplies;
+        for (_, socket) in self.sockets.iter().flatten() {
+            SockRef::from(&**socket).listen(BACKLOG)?;
+        }
         let acceptor = certificate.map(tls::acceptor).transpose().map_err(io::Error::other)?;
         let (phase, _) = watch::channel(Phase::Serving);
         let settings = Arc::new(self.options.settings);
@@ -305,6 +310,13 @@ fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
 }
 
 fn listen(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = prepare(address)?;
+    SockRef::from(&socket).listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Bound, and not yet given any connection.
+fn prepare(address: SocketAddr) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -316,7 +328,6 @@ fn listen(address: SocketAddr) -> io::Result<StdListener> {
     // What it accepts has these from it, too.
     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
-    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
@@ -364,6 +375,18 @@ mod tests {
         let accepted = Socket::from(listener.accept().unwrap().0);
         assert!(accepted.send_buffer_size().unwrap() <= 2 * SOCKET_BUFFER_BYTES);
         assert!(accepted.recv_buffer_size().unwrap() <= 2 * SOCKET_BUFFER_BYTES);
+    }
+
+    #[test]
+    fn a_socket_that_is_prepared_takes_no_connection_from_those_that_listen() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let prepared = [(); 4].map(|()| prepare(address).unwrap());
+        for _ in 0..20 {
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            listener.accept().expect("it is in the queue of the one that listens");
+        }
+        drop(prepared);
     }
 
     #[test]

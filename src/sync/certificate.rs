@@ -17,7 +17,7 @@ use super::stamp::{Stamp, stamp};
 use crate::state::{LiveCertificate, Metrics};
 
 /// Where they are, both PEM.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The node's own certificate first, then those that lead to the authority.
     pub chain: PathBuf,
@@ -64,16 +64,15 @@ pub async fn keep_certificate(
     live: Arc<LiveCertificate>,
     metrics: Arc<Metrics>,
 ) {
-    let stamps = |files: &mut watch::Receiver<CertificateFiles>| files.borrow_and_update().stamps();
-    let mut seen = stamps(&mut files);
+    let mut seen = Some(files.borrow_and_update().stamps());
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if files.has_changed().unwrap_or(false) {
-            // Whoever changed them has loaded what they hold.
-            seen = stamps(&mut files);
-            continue;
+            // Whoever named others has loaded them; what was written to them since is not known.
+            seen = None;
         }
-        let (now, files) = (stamps(&mut files), files.borrow().clone());
+        let files = files.borrow_and_update().clone();
+        let now = Some(files.stamps());
         if now == seen {
             continue;
         }

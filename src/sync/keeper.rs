@@ -31,6 +31,8 @@ struct Queue {
     /// Of all changes since the last whole.
     changes_bytes: usize,
     is_worked_on: bool,
+    /// A whole was given since the start.
+    has_whole: bool,
 }
 
 enum Job {
@@ -53,13 +55,17 @@ impl Keeper {
         let mut queue = lock(&self.queue);
         queue.jobs.clear();
         queue.changes_bytes = 0;
+        queue.has_whole = true;
         queue.jobs.push_back(Job::Whole { network, hash });
     }
 
     /// Whether the changes may be appended. If not, the whole has to be given: so many changes wait for the disk, or have
-    /// come since the whole, that a start would be slow.
+    /// come since the whole, that a start would be slow; or the file was another process's, and may be of another state.
     pub fn has_room_for(&self, block: &Block) -> bool {
         let queue = lock(&self.queue);
+        if self.may_write.is_some() && !queue.has_whole {
+            return false;
+        }
         queue.jobs.len() < JOBS_MAX && queue.changes_bytes + block.bytes() <= CHANGES_BYTES_MAX
     }
 
