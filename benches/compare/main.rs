@@ -4,9 +4,9 @@
 //!
 //! What it wrote last, with the machine and the commit, is in `RESULTS.md`. Conclusion: where connections are kept, the whole click
 //! costs a tenth more than nginx spends on a fixed redirect, half of what nginx spends on the same job, and one and a half of a
-//! loop that does nothing; over TLS, half of what nginx spends. Of it the kernel's network is seven tenths, our own code and its parser a quarter, the pages of the click
-//! log that are touched for the first time four hundredths (`perf record -e cpu-clock`). With hyper in the way of plain requests
-//! it was half as much again.
+//! loop that does nothing; over TLS, half of what nginx spends. Of it the kernel's network is seven tenths, our own code and its
+//! parser a quarter, the pages of the click log that are touched for the first time four hundredths (`perf record -e cpu-clock`).
+//! With hyper in the way of plain requests it was half as much again.
 //!
 //! A server that is slower than wrk finds it asleep, and pays for waking it at every answer; one that is faster does not. So the
 //! ratios to what does less are a little too high.

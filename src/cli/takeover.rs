@@ -14,7 +14,8 @@
 //!
 //! Until the next process has said that it serves, it may end at any moment, and the one that runs goes on as if nothing had been. If
 //! the one that runs is killed, the next one has all that it needs. It asks the other's API for links and leases, as any node
-//! would, until the files of the API and of the ledger are its own.
+//! would, until the files of the API and of the ledger are its own. Where the other has a ledger and no API, because its upstream is
+//! a real CAKE, there is nobody to ask so long: capped offers are closed on the next one, and postbacks are answered 503.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};

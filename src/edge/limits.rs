@@ -1,7 +1,8 @@
 //! How many connections there may be at once, in all and of one address; and how large a head may be.
 //!
 //! A connection counts from the end of its first turn: one that was answered and closed in it holds nothing that could run
-//! out. Trusted proxies speak for many visitors, so that they have no limit of their own. One whose visitor is known by a PROXY header counts among its visitor's.
+//! out. Trusted proxies speak for many visitors, so that they have no limit of their own. A connection whose visitor is known by a
+//! PROXY header counts among the visitor's.
 //!
 //! Where there are as many as there may be, none is accepted until one has ended: those that come wait in the queue of the
 //! socket, where they cost next to nothing, and those that are served are served as fast as ever.
