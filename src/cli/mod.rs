@@ -11,9 +11,11 @@ mod import;
 mod key;
 mod link;
 mod log;
+mod logging;
 mod network_file;
 mod offer;
 mod one_line;
+mod repeats;
 mod rule;
 mod serve;
 mod takeover;
@@ -135,6 +137,15 @@ pub struct ServeArgs {
     /// Threads that take clicks [default: one a core]
     #[arg(long, value_name = "N", env = "SMARTLINK_THREADS")]
     threads: Option<usize>,
+    /// How the log is written: pretty, for people, or json, an object a line [default: pretty]
+    #[arg(long, value_name = "FORMAT", env = "SMARTLINK_LOG_FORMAT")]
+    log_format: Option<String>,
+    /// From where on it is written: error, warn, info, debug or trace; RUST_LOG wins [default: info]
+    #[arg(long, value_name = "LEVEL", env = "SMARTLINK_LOG_LEVEL")]
+    log_level: Option<String>,
+    /// Write the log into this file, which SIGUSR1 has opened anew [default: to standard error]
+    #[arg(long, value_name = "FILE", env = "SMARTLINK_LOG_FILE", value_hint = ValueHint::FilePath)]
+    log_file: Option<PathBuf>,
     /// Seed the embedded API with a demonstration network, and route bots, so that curl sees offers
     #[arg(long)]
     demo: bool,
@@ -153,6 +164,9 @@ impl From<ServeArgs> for Flags {
             asn: args.asn,
             trust_proxy: args.trust_proxy,
             threads: args.threads,
+            log_format: args.log_format,
+            log_level: args.log_level,
+            log_file: args.log_file,
             demo: args.demo,
         }
     }
@@ -246,8 +260,8 @@ Examples:
 `smartlink COMMAND --help` tells more about each.";
 
 const SERVE_EXAMPLES: &str = "\
-Flags win over the environment, the environment over the file, the file over the defaults. RUST_LOG chooses what is \
-logged to standard error: error, warn, info or debug.
+Flags win over the environment, the environment over the file, the file over the defaults. RUST_LOG wins over \
+--log-level, and can say more: RUST_LOG=warn,smartlink::sync=debug.
 
 The API key comes from SMARTLINK_API_KEY, or from the file that SMARTLINK_API_KEY_FILE or upstream.api_key_file \
 names; without either, the embedded API makes one at its first start and keeps it in the data directory.
@@ -257,7 +271,8 @@ on all nodes of a network; without either, with one that the node makes at its f
 
 Signals:
   SIGTERM, SIGINT   drain and exit; a second one exits at once
-  SIGHUP            refresh the snapshot and the geo databases now
+  SIGHUP            take up the configuration, certificates and geo databases, and refresh the snapshot
+  SIGUSR1           open the file of the log anew, after it was renamed (--log-file)
 
 Exit code: 0 when it drained, 2 when it could not start, 3 when a second signal cut the drain short, 4 when a part of it \
 panicked and it drained for that.

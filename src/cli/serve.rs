@@ -2,7 +2,7 @@
 //! deadline, and says how it ended.
 
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::one_line;
+use super::logging::{LogControl, Logging};
 use super::takeover::{self, Claim, Estate, Inherited};
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
@@ -39,8 +38,14 @@ use crate::sync::{
 ///
 /// `takes_over`: from the process that uses the data directory, if there is one.
 pub fn run(flags: &Flags, takes_over: bool) -> anyhow::Result<ExitCode> {
-    start_logging();
     let config = Config::load(flags)?;
+    let logging = Logging::start(&config.log)?;
+    start(flags, config, takes_over, &logging.control()).or_else(|error| {
+        if logging.last_words(&error) { Err(error) } else { Ok(ExitCode::from(super::FAILURE)) }
+    })
+}
+
+fn start(flags: &Flags, config: Config, takes_over: bool, log: &LogControl) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -48,7 +53,7 @@ pub fn run(flags: &Flags, takes_over: bool) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the control plane's threads")?;
-    let ended = runtime.block_on(serve(flags, config, takes_over));
+    let ended = runtime.block_on(serve(flags, config, takes_over, log));
     // A compile that is under way need not be waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -63,7 +68,14 @@ fn yield_to_clicks() {
     let _ = rustix::process::setpriority_process(None, CONTROL_NICENESS);
 }
 
-async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
+async fn serve(
+    flags: &Flags,
+    config: Config,
+    takes_over: bool,
+    log: &LogControl,
+) -> anyhow::Result<ExitCode> {
+    log.clone().reopen_when_told()?;
+    tracing::info!("smartlink {}, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     // Later a damaged overlay costs a refresh; now somebody is there to mend it.
     if let Some(path) = &config.refresh.overlay {
         let overlay = Overlay::read(path)?;
@@ -330,6 +342,7 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
         refresh_settings,
         refresh: refresh_handle.weak(),
         metrics: counted,
+        log,
     };
     let end = tokio::select! {
         end = signals.wait_for_the_end(&mut reload) => end,
@@ -402,18 +415,6 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
         Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),
     }
     Ok(if end == End::Broken { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS })
-}
-
-/// To standard error, so that standard output stays free. `RUST_LOG` chooses what is said.
-fn start_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .fmt_fields(one_line::fields())
-        .with_writer(std::io::stderr)
-        .init();
 }
 
 async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -572,6 +573,7 @@ struct Reload<'a> {
     refresh_settings: mpsc::Sender<RefreshSettings>,
     refresh: RefreshHandle,
     metrics: Arc<Metrics>,
+    log: &'a LogControl,
 }
 
 impl Reload<'_> {
@@ -602,6 +604,7 @@ impl Reload<'_> {
             watched.send_if_modified(|in_use| std::mem::replace(in_use, files.clone()) != files);
         }
         self.edge.change(config.edge.settings.clone());
+        self.log.change_level(config.log.level);
         self.config = config;
         Ok(live)
     }

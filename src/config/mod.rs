@@ -46,6 +46,9 @@ pub struct Flags {
     pub asn: Option<PathBuf>,
     pub trust_proxy: Vec<String>,
     pub threads: Option<usize>,
+    pub log_format: Option<String>,
+    pub log_level: Option<String>,
+    pub log_file: Option<PathBuf>,
     pub demo: bool,
 }
 
@@ -82,6 +85,36 @@ pub struct Config {
     pub body_bytes_max: usize,
     pub rows_max: usize,
     pub ca_file: Option<PathBuf>,
+    pub log: LogOptions,
+}
+
+/// What the process says, and where.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    pub format: LogFormat,
+    /// Unless RUST_LOG says otherwise.
+    pub level: LogLevel,
+    /// `None`: to standard error.
+    pub file: Option<PathBuf>,
+}
+
+/// For whom lines of the log are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// People.
+    Pretty,
+    /// Programs: an object of JSON a line.
+    Json,
+}
+
+/// From where on lines of the log are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 /// Where the snapshot comes from.
@@ -279,6 +312,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         body_bytes_max: raw.upstream.body_bytes_max,
         rows_max: raw.upstream.rows_max,
         ca_file: flags.ca_file.clone().or_else(|| path(&raw.upstream.ca_file)),
+        log: log_options(raw, flags)?,
         data_dir,
     };
     fit_together(&config)?;
@@ -538,6 +572,52 @@ fn chosen_click_log(raw: &Raw, data_dir: &Path) -> PathBuf {
     path(&raw.click_log.directory).unwrap_or_else(|| data_dir.join(CLICK_LOG))
 }
 
+fn log_options(raw: &Raw, flags: &Flags) -> Result<LogOptions, ConfigError> {
+    let (key, format) = match &flags.log_format {
+        Some(format) => ("--log-format (SMARTLINK_LOG_FORMAT)", format),
+        None => ("log.format", &raw.log.format),
+    };
+    let format = LogFormat::parse(format).ok_or_else(|| value(key, format, "pretty or json"))?;
+    let (key, level) = match &flags.log_level {
+        Some(level) => ("--log-level (SMARTLINK_LOG_LEVEL)", level),
+        None => ("log.level", &raw.log.level),
+    };
+    let level =
+        LogLevel::parse(level).ok_or_else(|| value(key, level, "error, warn, info, debug or trace"))?;
+    Ok(LogOptions { format, level, file: flags.log_file.clone().or_else(|| path(&raw.log.file)) })
+}
+
+impl LogFormat {
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Pretty, Self::Json].into_iter().find(|format| format.name() == text)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pretty => "pretty",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl LogLevel {
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace]
+            .into_iter()
+            .find(|level| level.name() == text)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
 fn conversion_options(raw: &Raw) -> Result<ConversionOptions, ConfigError> {
     let days = raw.conversions.click_age_days_max;
     if !(1..=CLICK_AGE_DAYS_MAX).contains(&days) {
@@ -744,7 +824,7 @@ fn value(key: &str, found: impl std::fmt::Display, expected: &str) -> ConfigErro
 }
 
 /// What a running process takes up at SIGHUP; whoever documents a key says whether it is one of these.
-pub const LIVE_KEYS: [&str; 22] = [
+pub const LIVE_KEYS: [&str; 23] = [
     "click_log.when_full",
     "edge.bots",
     "edge.connection_age_max_seconds",
@@ -762,6 +842,7 @@ pub const LIVE_KEYS: [&str; 22] = [
     "edge.write_timeout_seconds",
     "geo.asn_database",
     "geo.database",
+    "log.level",
     "network.default_fallback_url",
     "upstream.lost_count_min",
     "upstream.lost_share_max",
@@ -939,6 +1020,8 @@ mod tests {
                 "edge.proxy_protocol needs the proxies that may connect there, and nobody is trusted; name them in \
                  edge.trusted_proxies",
             ),
+            ("[log]\nformat = \"text\"", "log.format is \"text\"; expected pretty or json"),
+            ("[log]\nlevel = \"INFO\"", "log.level is \"INFO\"; expected error, warn, info, debug or trace"),
             ("[api]\nrequests_per_second = -1.0", "api.requests_per_second is \"-1\""),
             ("[api]\nrequests_per_second = nan", "api.requests_per_second"),
             ("[api]\nburst = 0", "api.burst is \"0\"; expected at least 1"),

@@ -413,15 +413,20 @@ impl Node {
     /// it says of it.
     #[track_caller]
     pub fn reload(&mut self, lines: &[&str]) -> String {
-        let setup = self.setup.take().expect("the node still has its directory");
-        let setup = lines.iter().fold(setup, |setup, line| setup.setting(line));
-        setup.write_configuration();
-        self.setup = Some(setup);
+        self.configure(lines);
         let said = self.log().len();
         self.signal("HUP");
         wait::until("the node to say what SIGHUP came to", || {
             self.log()[said..].lines().find(|line| line.contains("SIGHUP: ")).map(str::to_owned)
         })
+    }
+
+    /// Has these lines in its configuration, in place of those with the same keys, and is not told so.
+    pub fn configure(&mut self, lines: &[&str]) {
+        let setup = self.setup.take().expect("the node still has its directory");
+        let setup = lines.iter().fold(setup, |setup, line| setup.setting(line));
+        setup.write_configuration();
+        self.setup = Some(setup);
     }
 
     /// Without the line of this key, from the next time that its configuration is written.
