@@ -366,55 +366,90 @@ async fn serve(
         }
     };
     let config = reload.config;
-    if end != End::TakenOver {
-        readiness.begin_drain();
-    }
-    // A person at the keyboard has no load balancer that must notice.
-    let goodbye = if end == End::Interrupt { Duration::ZERO } else { config.goodbye };
-    let (for_seconds, at_most) = (goodbye.as_secs_f32(), config.drain_timeout.as_secs_f32());
-    tracing::info!(
-        "draining: for {for_seconds} s every answer is the last of its connection; then at most {at_most} s for what \
-         has begun"
-    );
-    let draining = async {
-        match end {
-            End::TakenOver => edge.hand_over(goodbye, config.drain_timeout).await,
-            End::Terminate | End::Interrupt | End::Broken => edge.drain(goodbye, config.drain_timeout).await,
-        }
+    let running = Running {
+        edge,
+        click_logs,
+        readiness,
+        refreshing: (refresh_handle, refreshing),
+        keeping: (stop_keeping, keeping),
+        carrying,
+        admin: (stop_admin, admin),
     };
-    let drained = tokio::select! {
-        drained = draining => drained,
-        () = async {
-            // To one that was told to end by a signal, it is the second.
-            if matches!(end, End::TakenOver | End::Broken) {
-                signals.end_at_once().await;
-                tracing::info!("told to stop, and draining already; once more to stop at once");
+    Ok(running.end(end, config.goodbye, config.drain_timeout, &mut signals).await)
+}
+
+/// What runs, until it ends. With each, what has it end.
+struct Running {
+    edge: Edge,
+    click_logs: Option<ClickLogs>,
+    readiness: Arc<Readiness>,
+    refreshing: (RefreshHandle, JoinHandle<()>),
+    /// The leases of caps.
+    keeping: (oneshot::Sender<()>, JoinHandle<()>),
+    /// It ends when the edge has.
+    carrying: JoinHandle<()>,
+    admin: (oneshot::Sender<()>, JoinHandle<()>),
+}
+
+impl Running {
+    /// Drains the edge, and ends all others in the order in which they need each other. Answers the exit code.
+    async fn end(self, end: End, goodbye: Duration, deadline: Duration, signals: &mut Signals) -> ExitCode {
+        let Self { edge, click_logs, readiness, refreshing, keeping, carrying, admin } = self;
+        if end != End::TakenOver {
+            readiness.begin_drain();
+        }
+        // A person at the keyboard has no load balancer that must notice.
+        let goodbye = if end == End::Interrupt { Duration::ZERO } else { goodbye };
+        let (for_seconds, at_most) = (goodbye.as_secs_f32(), deadline.as_secs_f32());
+        tracing::info!(
+            "draining: for {for_seconds} s every answer is the last of its connection; then at most {at_most} s for what \
+             has begun"
+        );
+        let draining = async {
+            match end {
+                End::TakenOver => edge.hand_over(goodbye, deadline).await,
+                End::Terminate | End::Interrupt | End::Broken => edge.drain(goodbye, deadline).await,
             }
-            signals.end_at_once().await;
-        } => {
-            tracing::warn!("told to stop again: stopping without waiting");
-            return Ok(ExitCode::from(STOPPED_AT_ONCE));
+        };
+        let drained = tokio::select! {
+            drained = draining => drained,
+            () = async {
+                // To one that was told to end by a signal, it is the second.
+                if matches!(end, End::TakenOver | End::Broken) {
+                    signals.end_at_once().await;
+                    tracing::info!("told to stop, and draining already; once more to stop at once");
+                }
+                signals.end_at_once().await;
+            } => {
+                tracing::warn!("told to stop again: stopping without waiting");
+                return ExitCode::from(STOPPED_AT_ONCE);
+            }
+        };
+        // The edge has let go of its logs.
+        if click_logs.is_some_and(|logs| !logs.finish(SEAL_PATIENCE)) {
+            tracing::warn!(
+                "the disk is slow: the last segments of the click log are sealed by the next start"
+            );
         }
-    };
-    // The edge has let go of its logs.
-    if click_logs.is_some_and(|logs| !logs.finish(SEAL_PATIENCE)) {
-        tracing::warn!("the disk is slow: the last segments of the click log are sealed by the next start");
+        // Before the API ends, which may be that of the ledger.
+        let (stop_keeping, keeping) = keeping;
+        drop(stop_keeping);
+        let _ = tokio::time::timeout(RETURN_PATIENCE, keeping).await;
+        let _ = tokio::time::timeout(RETURN_PATIENCE, carrying).await;
+        // Without a handle it ends as soon as what is live is on the disk; a reading that is under way is given up.
+        let (refresh_handle, refreshing) = refreshing;
+        drop(refresh_handle);
+        let _ = tokio::time::timeout(KEEP_PATIENCE, refreshing).await;
+        let (stop_admin, admin) = admin;
+        drop(stop_admin);
+        // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
+        let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
+        match drained {
+            Drained::Clean => tracing::info!("drained; every answer that was begun was given"),
+            Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),
+        }
+        if end == End::Broken { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS }
     }
-    // Before the API ends, which may be that of the ledger.
-    drop(stop_keeping);
-    let _ = tokio::time::timeout(RETURN_PATIENCE, keeping).await;
-    let _ = tokio::time::timeout(RETURN_PATIENCE, carrying).await;
-    // Without a handle it ends as soon as what is live is on the disk; a reading that is under way is given up.
-    drop(refresh_handle);
-    let _ = tokio::time::timeout(KEEP_PATIENCE, refreshing).await;
-    drop(stop_admin);
-    // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
-    let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
-    match drained {
-        Drained::Clean => tracing::info!("drained; every answer that was begun was given"),
-        Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),
-    }
-    Ok(if end == End::Broken { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS })
 }
 
 async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
