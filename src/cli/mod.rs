@@ -7,21 +7,25 @@ mod click_id;
 mod explain;
 mod export;
 mod geo_target;
+mod health;
 mod import;
 mod key;
 mod link;
 mod log;
 mod logging;
 mod network_file;
+mod node;
 mod offer;
 mod one_line;
 mod repeats;
 mod rule;
 mod serve;
+mod supervisor;
 mod takeover;
 mod when;
 
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,6 +61,9 @@ enum Action {
     /// Check what serve would be given, or a snapshot, without serving.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(check::CheckArgs),
+    /// Tell whether the node on this machine is ready for clicks.
+    #[command(after_help = health::EXAMPLES)]
+    Health(health::HealthArgs),
     /// Tell why a click goes where it goes.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::ExplainArgs),
@@ -184,6 +191,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command.action {
         Action::Serve { args, takeover } => serve::run(&args.into(), takeover),
         Action::Check(args) => Ok(check::run(&args)),
+        Action::Health(args) => Ok(health::run(&args)),
         Action::Explain(args) => explain::run(&args),
         Action::Link(args) => link::run(&args),
         Action::Offer(args) => offer::run(&args),
@@ -216,6 +224,16 @@ pub fn in_one_line(error: &anyhow::Error) -> String {
         }
     }
     OneLine(line).to_string()
+}
+
+/// Where a process on this machine reaches what listens there.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
 }
 
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no failure.
@@ -266,6 +284,9 @@ Flags win over the environment, the environment over the file, the file over the
 The API key comes from SMARTLINK_API_KEY, or from the file that SMARTLINK_API_KEY_FILE or upstream.api_key_file \
 names; without either, the embedded API makes one at its first start and keeps it in the data directory.
 
+The token of the admin listener comes from SMARTLINK_ADMIN_TOKEN, or from the file that SMARTLINK_ADMIN_TOKEN_FILE or \
+admin.token_file names.
+
 Click ids are signed with the key in the file that SMARTLINK_CLICK_ID_KEY_FILE or edge.click_id_key_file names, the same \
 on all nodes of a network; without either, with one that the node makes at its first start.
 
@@ -273,6 +294,7 @@ Signals:
   SIGTERM, SIGINT   drain and exit; a second one exits at once
   SIGHUP            take up the configuration, certificates and geo databases, and refresh the snapshot
   SIGUSR1           open the file of the log anew, after it was renamed (--log-file)
+  SIGUSR2           start the program anew, with the same arguments, to take over from this process
 
 Exit code: 0 when it drained, 2 when it could not start, 3 when a second signal cut the drain short, 4 when a part of it \
 panicked and it drained for that.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use super::logging::{LogControl, Logging};
+use super::reachable;
+use super::supervisor::{PassedSockets, Supervisor};
 use super::takeover::{self, Claim, Estate, Inherited};
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
@@ -38,14 +40,22 @@ use crate::sync::{
 ///
 /// `takes_over`: from the process that uses the data directory, if there is one.
 pub fn run(flags: &Flags, takes_over: bool) -> anyhow::Result<ExitCode> {
+    // While this is the only thread.
+    let passed = PassedSockets::take()?;
     let config = Config::load(flags)?;
     let logging = Logging::start(&config.log)?;
-    start(flags, config, takes_over, &logging.control()).or_else(|error| {
+    start(flags, config, takes_over, passed, &logging.control()).or_else(|error| {
         if logging.last_words(&error) { Err(error) } else { Ok(ExitCode::from(super::FAILURE)) }
     })
 }
 
-fn start(flags: &Flags, config: Config, takes_over: bool, log: &LogControl) -> anyhow::Result<ExitCode> {
+fn start(
+    flags: &Flags,
+    config: Config,
+    takes_over: bool,
+    passed: PassedSockets,
+    log: &LogControl,
+) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -53,7 +63,7 @@ fn start(flags: &Flags, config: Config, takes_over: bool, log: &LogControl) -> a
         .enable_all()
         .build()
         .context("cannot start the control plane's threads")?;
-    let ended = runtime.block_on(serve(flags, config, takes_over, log));
+    let ended = runtime.block_on(serve(flags, config, takes_over, passed, log));
     // A compile that is under way need not be waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -72,8 +82,10 @@ async fn serve(
     flags: &Flags,
     config: Config,
     takes_over: bool,
+    passed: PassedSockets,
     log: &LogControl,
 ) -> anyhow::Result<ExitCode> {
+    let supervisor = Supervisor::from_environment();
     log.clone().reopen_when_told()?;
     tracing::info!("smartlink {}, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     // Later a damaged overlay costs a refresh; now somebody is there to mend it.
@@ -92,7 +104,12 @@ async fn serve(
     let mut signals = Signals::new()?;
     let (clicks_inherited, admin_inherited, mut predecessor) = match inherited {
         Some(Inherited { clicks, admin, predecessor }) => (clicks, Some(admin), Some(predecessor)),
-        None => (Vec::new(), None, None),
+        None => {
+            for socket in passed.clicks.iter().chain(&passed.admin) {
+                tracing::info!("systemd has opened the socket on {}", socket.local_addr()?);
+            }
+            (passed.clicks, passed.admin.into_iter().next(), None)
+        }
     };
     if let Some(predecessor) = &predecessor {
         tracing::info!("taking over from process {}", predecessor.process);
@@ -275,7 +292,8 @@ async fn serve(
         _ => None,
     };
     let carrying = alarm.watch("the one that carries conversions", carrier.run());
-    let counted = Arc::clone(&metrics);
+    let (counted, watched) = (Arc::clone(&metrics), Arc::clone(&table));
+    let has_taken_over = predecessor.is_some();
     let admin = Admin {
         token: config.admin.token.clone(),
         metrics,
@@ -334,6 +352,7 @@ async fn serve(
         }
     });
 
+    let pulse = edge.pulse();
     let mut reload = Reload {
         flags,
         config,
@@ -343,9 +362,12 @@ async fn serve(
         refresh: refresh_handle.weak(),
         metrics: counted,
         log,
+        supervisor,
     };
     let end = tokio::select! {
         end = signals.wait_for_the_end(&mut reload) => end,
+        // On this thread, so that a main thread that hangs is not told to be well.
+        () = supervisor.watch(&watched, &readiness, &pulse, has_taken_over) => unreachable!("it watches to the end"),
         Some(task) = alarms.recv() => {
             tracing::error!(
                 "a task panicked, {task}: the node drains and ends with exit code {BROKEN}, so that whoever supervises it \
@@ -362,9 +384,13 @@ async fn serve(
         }
         Ok(process) = &mut is_taken_over => {
             tracing::info!("process {process} has taken over and accepts the clicks from now on");
+            supervisor.taken_over(process);
             End::TakenOver
         }
     };
+    if end != End::TakenOver {
+        supervisor.stopping();
+    }
     let config = reload.config;
     let running = Running {
         edge,
@@ -504,14 +530,14 @@ impl Files {
     }
 }
 
-/// The admin listener of the process before this one.
+/// The admin listener of the process before this one, or of systemd.
 fn inherit_admin(wanted: SocketAddr, inherited: std::net::TcpListener) -> anyhow::Result<TcpListener> {
     let address = inherited.local_addr()?;
     let is_wanted = wanted == address || (wanted.port() == 0 && wanted.ip() == address.ip());
     anyhow::ensure!(
         is_wanted,
-        "the process that runs has its admin interface on {address}, and this one is to have it on {wanted}; keep the address, \
-         or end that process and start without --takeover"
+        "there is a socket for the admin interface on {address}, of the process that runs or of systemd, and it is to be on \
+         {wanted}; keep the address, or end that process and start without --takeover"
     );
     inherited.set_nonblocking(true)?;
     Ok(TcpListener::from_std(inherited)?)
@@ -588,15 +614,6 @@ fn base_url(addresses: &[ClickAddress]) -> String {
     addresses.first().map(|click| reachable(click).to_string()).unwrap_or_default()
 }
 
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
-}
-
 /// Takes up what has changed in the configuration, and the files that it names: all of it, or nothing.
 struct Reload<'a> {
     flags: &'a Flags,
@@ -609,6 +626,7 @@ struct Reload<'a> {
     refresh: RefreshHandle,
     metrics: Arc<Metrics>,
     log: &'a LogControl,
+    supervisor: Supervisor,
 }
 
 impl Reload<'_> {
@@ -650,6 +668,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    next: Signal,
 }
 
 /// Why the process ends.
@@ -706,21 +725,29 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hangup: listen(SignalKind::hangup())?,
+            next: listen(SignalKind::user_defined2())?,
         })
     }
 
-    /// Until SIGTERM or SIGINT; meanwhile each SIGHUP has the configuration taken up anew, and asks for a refresh.
+    /// Until SIGTERM or SIGINT; meanwhile each SIGHUP has the configuration taken up anew, and asks for a refresh, and SIGUSR2 has
+    /// the next process started.
     async fn wait_for_the_end(&mut self, reload: &mut Reload<'_>) -> End {
         loop {
             tokio::select! {
                 end = told_to_end(&mut self.terminate, &mut self.interrupt) => return end,
+                _ = self.next.recv() => match takeover::start_next() {
+                    Ok(process) => tracing::info!("SIGUSR2: started process {process}, to take over from this one"),
+                    Err(error) => tracing::error!("SIGUSR2: {}", super::in_one_line(&error)),
+                },
                 _ = self.hangup.recv() => {
+                    reload.supervisor.reloading();
                     // To drop it half done is to have changed nothing.
                     let done = tokio::select! {
                         done = reload.run() => done,
                         end = told_to_end(&mut self.terminate, &mut self.interrupt) => return end,
                     };
                     reload.metrics.configuration_reloaded(done.is_ok());
+                    reload.supervisor.reloaded(done.as_ref().err());
                     match done {
                         Ok(changed) if changed.is_empty() => {
                             tracing::info!("SIGHUP: the configuration is the same; refreshing the snapshot");

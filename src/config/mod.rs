@@ -227,6 +227,17 @@ pub fn click_log_directory(flags: &Flags) -> Result<PathBuf, ConfigError> {
     Ok(chosen_click_log(&raw, &chosen_data_dir(&raw, flags)))
 }
 
+/// The address of the admin listener alone, for the same reason.
+pub fn admin_address(flags: &Flags) -> Result<SocketAddr, ConfigError> {
+    let raw = flags.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    chosen_admin_address(&raw, flags)
+}
+
+/// The admin token of the environment, for commands that ask a node.
+pub fn admin_token() -> Result<Option<Key>, ConfigError> {
+    chosen_admin_token("")
+}
+
 impl Config {
     /// The client's options for an upstream.
     /// As [`Config::client`], for the ledger behind it: a lease that does not come soon is asked for again.
@@ -628,16 +639,12 @@ fn conversion_options(raw: &Raw) -> Result<ConversionOptions, ConfigError> {
 }
 
 fn admin_options(raw: &Raw, flags: &Flags) -> Result<admin::Options, ConfigError> {
-    let listen = match &flags.admin {
-        Some(text) => address("--admin (SMARTLINK_ADMIN)", text)?,
-        None => address("admin.listen", &raw.admin.listen)?,
-    };
-    let source = secret_source(ADMIN_TOKEN, &raw.admin.token_file, "");
-    let token = source.map(|source| read_admin_token(&source)).transpose()?;
+    let listen = chosen_admin_address(raw, flags)?;
+    let token = chosen_admin_token(&raw.admin.token_file)?;
     if token.is_none() && !is_loopback(listen.ip()) {
         return Err(ConfigError::Conflict(format!(
-            "the admin listener {listen} can be reached from other machines and has no token; set {ADMIN_TOKEN} or \
-             admin.token_file, or listen on 127.0.0.1"
+            "the admin listener {listen} can be reached from other machines and has no token; set {ADMIN_TOKEN}, or \
+             {ADMIN_TOKEN_FILE} or admin.token_file to a file that holds it, or listen on 127.0.0.1"
         )));
     }
     Ok(admin::Options { listen, token })
@@ -762,8 +769,7 @@ fn secret_source(secret: &str, file_key: &str, file_variable: &str) -> Option<Ke
     if variable(secret).is_some() {
         return Some(KeySource::Environment(secret.to_owned()));
     }
-    let file = (!file_variable.is_empty()).then(|| variable(file_variable)).flatten();
-    file.or_else(|| path(file_key)).map(KeySource::File)
+    variable(file_variable).or_else(|| path(file_key)).map(KeySource::File)
 }
 
 /// A variable of the environment that is set, and not to nothing.
@@ -771,12 +777,24 @@ fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from)
 }
 
+fn chosen_admin_token(file: &str) -> Result<Option<Key>, ConfigError> {
+    let source = secret_source(ADMIN_TOKEN, file, ADMIN_TOKEN_FILE);
+    source.map(|source| read_admin_token(&source)).transpose()
+}
+
+fn chosen_admin_address(raw: &Raw, flags: &Flags) -> Result<SocketAddr, ConfigError> {
+    match &flags.admin {
+        Some(text) => address("--admin (SMARTLINK_ADMIN)", text),
+        None => address("admin.listen", &raw.admin.listen),
+    }
+}
+
 fn read_admin_token(source: &KeySource) -> Result<Key, ConfigError> {
     source.read().map_err(|error| {
         ConfigError::Conflict(match error {
             KeyError::Environment(name) => format!("the admin token in {name} is empty"),
             KeyError::File { path, reason } => {
-                format!("admin.token_file: cannot read {}: {reason}", path.display())
+                format!("cannot read the admin token from {}: {reason}", path.display())
             }
             KeyError::Malformed(place) => {
                 format!("the admin token in {place} must be one line of visible ASCII characters")
@@ -861,6 +879,9 @@ pub const CLICK_ID_KEY_FILE: &str = "SMARTLINK_CLICK_ID_KEY_FILE";
 
 /// The variable that holds the admin token.
 pub const ADMIN_TOKEN: &str = "SMARTLINK_ADMIN_TOKEN";
+
+/// The variable that names a file which holds it.
+pub const ADMIN_TOKEN_FILE: &str = "SMARTLINK_ADMIN_TOKEN_FILE";
 
 /// In the data directory: the newest snapshot that was accepted.
 pub const LAST_GOOD: &str = "snapshot.last-good";
