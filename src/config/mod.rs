@@ -273,6 +273,8 @@ fn parse(text: &str) -> Result<Raw, FormError> {
         for (of_serde, of_toml) in [
             ("unknown field", "unknown key"),
             ("expected usize", "expected a whole number from 0"),
+            ("expected u64", "expected a whole number from 0"),
+            ("expected u32", "expected a whole number from 0 to 4294967295"),
             ("expected f64", "expected a number"),
             ("expected a sequence", "expected a list"),
         ] {
@@ -1017,6 +1019,8 @@ mod tests {
                 "line 2: invalid type: string \"15\", expected a number",
             ),
             ("[edge]\n\nthreads = -1", "line 3: "),
+            ("[api]\nburst = -1", "expected a whole number from 0 to 4294967295"),
+            ("[click_log]\nkeep_bytes = -1", "expected a whole number from 0"),
             ("[edge]\nthreads = 1\nthreads = 2", "line 3: "),
             ("[edge]\nlisten = \"0.0.0.0:80\"", "expected a list"),
             (
