@@ -1,5 +1,5 @@
 //! `config/prometheus` and `config/grafana` against a real Prometheus that scrapes a real node under traffic: every query of the
-//! dashboards, every rule and every series that an alert looks at has data. And what `promtool` says of the rules.
+//! dashboards and of the runbook, every rule and every series that an alert looks at has data. And what `promtool` says of the rules.
 
 mod support;
 
@@ -23,16 +23,17 @@ fn every_query_has_data() {
     if !is_installed() {
         return;
     }
-    let node = node();
+    let (node, capped) = node();
     let directory = tempfile::tempdir().unwrap();
     let prometheus = Server::start(&configuration(directory.path(), &node));
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| click_until(&is_over, &node));
+        scope.spawn(|| click_until(&is_over, &node, capped));
         // Whatever comes of it, the clicks end.
         let _end = End(&is_over);
         let rules = rules(&prometheus);
-        let queries: Vec<Query> = dashboards().iter().flat_map(queries).chain(rules).collect();
+        let queries: Vec<Query> =
+            dashboards().iter().flat_map(queries).chain(runbook()).chain(rules).collect();
         assert!(queries.len() > 120, "{}", queries.len());
         for Query { of, expression } in &queries {
             wait::until(&format!("data of {of}: {expression}"), || {
@@ -139,8 +140,8 @@ impl Drop for End<'_> {
     }
 }
 
-/// With everything that has series: TLS, and a cap.
-fn node() -> Node {
+/// With everything that has series: TLS, caps, and a link whose only offer has one that is soon full.
+fn node() -> (Node, i64) {
     let setup = Setup::demo();
     let (chain, key) = Authority::new().certificate("go.example.com");
     fs::write(setup.path().join("chain.pem"), chain).unwrap();
@@ -153,11 +154,16 @@ fn node() -> Node {
     let daily =
         json!({"offer_id": 1042, "cap_type": "click", "cap_interval": "daily", "cap_amount": 1_000_000});
     node.post("offer_cap.json", daily);
-    node
+    let offer = node.create_offer("https://shop.example.com/full");
+    let link = node.create_link(json!({"affiliate_id": 67890}));
+    node.attach(link, offer);
+    let full = json!({"offer_id": offer, "cap_type": "click", "cap_interval": "lifetime", "cap_amount": 1});
+    node.post("offer_cap.json", full);
+    (node, link)
 }
 
 /// A person, a bot, a probe, and links and affiliates that there are not, in turn.
-fn click_until(is_over: &AtomicBool, node: &Node) {
+fn click_until(is_over: &AtomicBool, node: &Node, capped: i64) {
     let person = Request::click("/sl?id=301&aff_id=67890");
     let of = |target: &str| Request::click(target);
     let turns = [
@@ -168,6 +174,7 @@ fn click_until(is_over: &AtomicBool, node: &Node) {
         of("/sl?id=301&aff_id=11111"),
         of("/sl?id=999&aff_id=67890"),
         of("/sl?id=bad&aff_id=67890"),
+        of(&format!("/sl?id={capped}&aff_id=67890")),
     ];
     let mut connection = node.connect();
     // Relaxed: see `End`.
@@ -259,6 +266,19 @@ fn queries(dashboard: &Dashboard) -> Vec<Query> {
             assert!(!expression.contains('$'), "{name}: {title}: {expression}");
             Query { of: format!("{name}: {title}"), expression }
         })
+        .collect()
+}
+
+/// The queries of docs/runbook.md.
+fn runbook() -> Vec<Query> {
+    let text = fs::read_to_string(root().join("docs/runbook.md")).unwrap();
+    let blocks: Vec<&str> =
+        text.split("```promql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 10, "{blocks:?}");
+    let of = "docs/runbook.md";
+    blocks
+        .iter()
+        .map(|block| Query { of: of.to_owned(), expression: block.replace(" offset 1d", "") })
         .collect()
 }
 
