@@ -43,6 +43,10 @@ fn the_reference_is_what_a_node_exposes() {
         let told = families(&node.metrics().0);
         late.iter().all(|name| told.contains_key(*name)).then_some(told)
     });
+    let bytes = |name: &str| {
+        node.metrics().value(&format!("smartlink_filesystem_{name}_bytes{{directory=\"click_log\"}}"))
+    };
+    assert!(0 < bytes("avail") && bytes("avail") <= bytes("size"), "{} of {}", bytes("avail"), bytes("size"));
     for (name, family) in &told {
         assert_eq!(reference.get(name), Some(family), "{name} in docs/metrics.md");
     }

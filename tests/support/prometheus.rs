@@ -46,9 +46,11 @@ impl Server {
             let Ok(line) = said.1.recv_timeout(DEADLINE) else {
                 panic!("prometheus does not say where it listens:\n{log}");
             };
-            let address = line.split_once("msg=\"Listening on\" address=").map(|(_, address)| address.trim());
-            if let Some(address) = address {
-                break address.parse().unwrap();
+            // The order of the fields differs from version to version.
+            if line.contains("msg=\"Listening on\"")
+                && let Some((_, address)) = line.split_once(" address=")
+            {
+                break address.split(' ').next().unwrap_or_default().parse().unwrap();
             }
             log += &(line + "\n");
         };
