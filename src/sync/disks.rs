@@ -1,7 +1,7 @@
 //! Shows how much room there is where the node keeps its data (`filesystem_avail_bytes`). What is done about it is the click
 //! log's business, and an operator's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub async fn watch_disks(directories: Vec<(&'static str, PathBuf)>, metrics: Arc
     }
 }
 
-fn room(directory: &PathBuf) -> Option<Room> {
+fn room(directory: &Path) -> Option<Room> {
     let told = rustix::fs::statvfs(directory).ok()?;
     Some(Room {
         avail_bytes: told.f_bavail.saturating_mul(told.f_frsize),
