@@ -14,6 +14,7 @@ mod log;
 mod network_file;
 mod offer;
 mod one_line;
+mod report;
 mod rule;
 mod serve;
 mod takeover;
