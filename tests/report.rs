@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -349,6 +350,24 @@ fn the_page_needs_nothing_but_itself_and_says_what_the_table_says() {
     assert_eq!((sum("offers"), sum("fallbacks"), &series["step"]), (5, 3, &60.into()));
     assert_eq!(series["seconds"].as_array().unwrap().len(), 64);
     assert_eq!((&series["seconds"][0], &series["offers"][0]), (&(BEGUN / 1000).into(), &3.into()));
+}
+
+/// By a real browser, where there is one: both charts, and not a word of complaint, of the policy for example.
+#[test]
+fn a_browser_draws_the_charts() {
+    let is_there = |name: &&str| Command::new(name).arg("--version").output().is_ok();
+    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(is_there) else {
+        return println!("skipped: no Chromium on this machine");
+    };
+    let desk = sample();
+    desk.run(&["log", "stats", "clicks", "--html", "report.html"]);
+    let page = format!("file://{}", desk.path("report.html").display());
+    let profile = format!("--user-data-dir={}", desk.path("profile").display());
+    let options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"];
+    let said = Command::new(browser).args(options).args([&profile, &page]).output().unwrap();
+    let (drawn, complaints) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    assert_eq!(drawn.matches("<canvas").count(), 2, "{complaints}\n{drawn}");
+    assert!(!complaints.contains("CONSOLE"), "{complaints}");
 }
 
 /// What a visitor can put into a line stands on no page but in what is told of damage, and there it is text.

@@ -1,6 +1,6 @@
 //! The report for spreadsheets: one table, in which `by` and `name` say what a row is of.
 
-use std::io;
+use std::io::{self, Write};
 
 use csv::Writer;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::tally::{Tally, ratio};
 
 /// Prints a header, a row for everything, those of every section, and what is damaged.
 pub fn print(report: &Report) -> anyhow::Result<()> {
-    let mut out = Writer::from_writer(io::stdout().lock());
+    let mut out = Writer::from_writer(Vec::new());
     let fixed = ["by", "name", "lines", "clicks", "share", "offers", "fill_rate", "probes", "bots"];
     out.write_record(fixed.iter().chain(&OUTCOMES[1..]))?;
     let mut row = |by: &str, name: &str, tally: &Tally| write(&mut out, by, name, tally, &report.all);
@@ -31,7 +31,8 @@ pub fn print(report: &Report) -> anyhow::Result<()> {
         }
     }
     write_damage(&mut out, &report.damage, fixed.len() + OUTCOMES.len() - 1)?;
-    out.flush()?;
+    // By way of memory, of which it takes little: an error of the pipe is one of the pipe then.
+    io::stdout().write_all(&out.into_inner()?)?;
     Ok(())
 }
 

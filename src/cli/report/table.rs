@@ -1,5 +1,7 @@
 //! The report in columns, for a terminal.
 
+use std::io::{self, Write};
+
 use super::click::OUTCOMES;
 use super::rows::{Report, Section};
 use super::tally::{Tally, ratio};
@@ -9,7 +11,7 @@ use crate::cli::api::{number, print_table, text};
 pub fn print(report: &Report, outcomes: bool) -> anyhow::Result<()> {
     for (position, section) in report.sections.iter().enumerate() {
         if position > 0 {
-            println!();
+            writeln!(io::stdout())?;
         }
         print_section(section, &report.all, outcomes)?;
     }
