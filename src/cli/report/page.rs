@@ -29,6 +29,8 @@ struct Page {
     figures: Vec<Figure>,
     damage: Vec<String>,
     damage_sentence: String,
+    /// Or there is nothing to draw.
+    has_clicks: bool,
     step: &'static str,
     series: String,
     bars: Vec<Bar>,
@@ -87,6 +89,7 @@ pub fn write(report: &Report) -> anyhow::Result<String> {
         figures: figures(&report.all),
         damage: report.damage.named.iter().map(ToString::to_string).collect(),
         damage_sentence: damage_sentence(report),
+        has_clicks: report.all.clicks() > 0,
         step,
         nonce: blake3::hash(series.as_bytes()).to_hex()[..32].to_owned(),
         series,

@@ -12,7 +12,13 @@
     value >= 1e6 ? value / 1e6 + ' M' : value >= 1e4 ? value / 1e3 + ' k' : number(value);
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const bars = uPlot.paths.bars({ size: [0.85, 40] });
-  const format = data.step < 86400 ? '{YYYY}-{MM}-{DD} {HH}:{mm}' : '{YYYY}-{MM}-{DD}';
+  const format = data.step < 24 * 3600 ? '{YYYY}-{MM}-{DD} {HH}:{mm}' : '{YYYY}-{MM}-{DD}';
+
+  // No part of a click, and nothing between two points.
+  const counts = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map(digit => digit * 10 ** power)).flat();
+  const hour = 3600, day = 24 * hour;
+  const times = [60, 120, 300, 600, 900, 1800, hour, 2 * hour, 3 * hour, 4 * hour, 6 * hour, 12 * hour, day, 2 * day, 7 * day,
+    14 * day, 28 * day, 91 * day, 182 * day, 365 * day, 1826 * day].filter(step => step >= data.step);
 
   const axes = values => {
     const axis = {
@@ -22,14 +28,16 @@
       ticks: { show: false },
     };
     // From the step on: how it is spelled, and what is added where the day begins.
-    const day = '{YYYY}-{MM}-{DD}';
+    const date = '{YYYY}-{MM}-{DD}';
     const dates = [
-      [86400 * 28, day, null, null, null, null, null, null, 1],
-      [86400, '{MM}-{DD}', '\n{YYYY}', null, null, null, null, null, 1],
-      [60, '{HH}:{mm}', '\n' + day, null, '\n{MM}-{DD}', null, null, null, 1],
-      [1, '{HH}:{mm}:{ss}', '\n' + day, null, '\n{MM}-{DD}', null, null, null, 1],
+      [28 * day, date, null, null, null, null, null, null, 1],
+      [day, '{MM}-{DD}', '\n{YYYY}', null, null, null, null, null, 1],
+      [60, '{HH}:{mm}', '\n' + date, null, '\n{MM}-{DD}', null, null, null, 1],
     ];
-    return [{ ...axis, grid: { show: false }, values: dates }, { ...axis, size: 64, values: (_, all) => all.map(values) }];
+    return [
+      { ...axis, grid: { show: false }, values: dates, incrs: times },
+      { ...axis, size: 64, incrs: counts, values: (_, all) => all.map(values) },
+    ];
   };
 
   const draw = (id, series, columns, scales, values) => {
