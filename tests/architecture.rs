@@ -76,7 +76,10 @@ const SERDE: &[&str] = &[
     "cli/import.rs",
     "cli/key.rs",
     "cli/click_id.rs",
-    "cli/log.rs",
+    "cli/report/click.rs",
+    "cli/report/csv.rs",
+    "cli/report/json.rs",
+    "cli/report/rows.rs",
 ];
 
 /// Names that say nothing.

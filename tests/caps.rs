@@ -166,6 +166,7 @@ fn three_edges_reach_a_cap_to_the_last_click_and_no_further() {
         let shown =
             || node.metrics().0.lines().find_map(|line| Some(line.strip_prefix(left)?.trim().to_owned()));
         wait::until_equal("every node to show what is left", Some("0".to_owned()), shown);
+        assert_eq!(node.metrics().value(&left.replace("remaining", "amount")), AMOUNT);
     }
     wait::until_equal("the ledger to know all", (1_000, 0, 0), || {
         let state = state(&ledger);

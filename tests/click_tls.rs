@@ -111,6 +111,10 @@ fn a_certificate_is_replaced_without_a_dropped_connection() {
     let mut before = Session::to(edge.tls, &client);
     before.click();
     let directory = edge.node.directory();
+    // The beginning of the year 4096, as of all certificates of these tests.
+    let expires =
+        || edge.node.metrics().value("smartlink_certificate_expires_timestamp_seconds{file=\"chain.pem\"}");
+    wait::until_equal("the end of the certificate to be shown", 67090118400, expires);
 
     std::fs::write(directory.join("chain.pem"), "rubbish").unwrap();
     edge.node.wait_for_log(&["chain.pem holds no certificate", "the certificate in use stays"]);
@@ -119,7 +123,9 @@ fn a_certificate_is_replaced_without_a_dropped_connection() {
     meanwhile.click();
     assert_eq!(meanwhile.certificate(), before.certificate());
 
-    write(directory, &edge.authority.certificate(NAME));
+    assert_eq!(expires(), 67090118400, "the one in use stays");
+    write(directory, &edge.authority.certificate_until(NAME, 2999));
+    wait::until_equal("the end of the new one to be shown", 32472144000, expires);
     edge.node.wait_for_log(&["another certificate from chain.pem"]);
     assert!(before.click().starts_with("HTTP/1.1 302 "));
     let mut after = Session::to(edge.tls, &edge.authority.client(&rustls::version::TLS13));

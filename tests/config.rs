@@ -178,6 +178,26 @@ fn an_unknown_key_is_named_with_its_line() {
     }
 }
 
+#[test]
+fn a_node_is_not_its_own_upstream() {
+    let desk = Desk::new();
+    for (admin, upstream, is_refused) in [
+        ("127.0.0.1:9180", "http://127.0.0.1:9180", true),
+        ("127.0.0.1:9180", "http://localhost:9180/", true),
+        ("[::1]:9180", "http://[::1]:9180", true),
+        ("0.0.0.0:80", "http://127.0.0.1", true),
+        ("127.0.0.1:9180", "http://127.0.0.1:9181", false),
+        ("127.0.0.1:9180", "http://127.0.0.2:9180", false),
+        ("127.0.0.1:9180", "http://cake.example:9180", false),
+    ] {
+        let variables = [("SMARTLINK_API_KEY", "k"), ("SMARTLINK_ADMIN_TOKEN", "t")];
+        let told = desk.run_with(&variables, &["check", "--admin", admin, "--upstream", upstream]);
+        let says = "is this node's own admin address; leave the upstream out";
+        assert_eq!(told.stdout.contains(says), is_refused, "{told:?}");
+        assert_eq!(told.code, Some(if is_refused { 2 } else { 0 }), "{told:?}");
+    }
+}
+
 /// A value that can be set in all four places, and how `check` shows it: default, file, variable, flag.
 struct Setting {
     shown: &'static str,

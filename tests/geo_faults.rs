@@ -191,10 +191,15 @@ fn a_broken_database_keeps_no_other_from_being_replaced() {
         told["visitor"]["asn"].as_u64()
     };
     assert_eq!(asn(), Some(64_496), "the old one stays");
+    // It was made at the second of its number.
+    let built =
+        || node.metrics().value("smartlink_geo_database_build_timestamp_seconds{database=\"networks\"}");
+    assert_eq!(built(), 64_496);
     replace(&file, b"no database");
     replace(&asn_file, &asn_database(64_511));
     node.refresh();
     assert_eq!((asn(), reloads(&node)), (Some(64_511), (2, 2)));
+    assert_eq!(built(), 64_511);
     assert!(ADDRESSES.iter().all(|address| click(&mut connection, address) == host_of(&live, address)));
 }
 
@@ -243,8 +248,11 @@ fn city_database(edition: usize) -> Vec<u8> {
 }
 
 fn asn_database(number: u32) -> Vec<u8> {
-    let mut writer =
-        MmdbWriter::new(Metadata { database_type: "Test-ASN".to_owned(), ..Metadata::default() });
+    let mut writer = MmdbWriter::new(Metadata {
+        database_type: "Test-ASN".to_owned(),
+        build_epoch: number.into(),
+        ..Metadata::default()
+    });
     let record = Value::map([("autonomous_system_number", Value::Uint32(number))]);
     writer.insert("192.0.2.0/24".parse().unwrap(), &record);
     writer.to_bytes()

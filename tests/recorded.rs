@@ -119,8 +119,9 @@ fn the_log_is_counted_and_verified_while_it_is_written() {
     assert_eq!(row("offer "), ["offer", "20", "95.2 %", "20", "100.0 %", "1", "0"]);
     assert_eq!(row("all "), ["all", "21", "100.0 %", "20", "95.2 %", "1", "0"]);
     let by_link = text(&node.command(&["log", "stats", "--by", "link", "--json"]).stdout);
-    let rows: Vec<Value> = by_link.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows[0]["smart_link_id"], "301");
+    let by_link: Value = serde_json::from_str(&by_link).unwrap();
+    let rows = &by_link["by"]["link"]["rows"];
+    assert_eq!(rows[0]["smart_link_id"], 301);
     assert_eq!((&rows[0]["clicks"], &rows[1]["clicks"]), (&20.into(), &1.into()));
 
     // Forged, damaged, twice: each is found, and told by its line.

@@ -105,7 +105,7 @@ fn by_action(row: &Value) -> Vec<Value> {
 }
 
 /// Through a temporary file beside it: a reader sees the old network or the new one.
-fn replace_file(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn replace_file(path: &Path, text: &str) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);

@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Subcommand, ValueHint};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
-use serde_json::json;
 
-use super::api::{number, print_table, text};
 use super::one_line::OneLine;
+use super::report::{self, ReportArgs};
 use crate::click_id::{ClickIdKeys, Contents, NodeIdentity, WorkerIndex};
 use crate::clicklog::{Entry, read_lines, segments};
 use crate::config::{Flags, click_id_keys, click_log_directory};
@@ -41,40 +40,25 @@ enum Action {
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(Files),
     /// Count clicks, and how many of them reached an offer.
-    #[command(after_help = STATS_EXAMPLES)]
-    Stats(Stats),
+    #[command(after_help = report::EXAMPLES)]
+    Stats(Box<ReportArgs>),
+}
+
+/// What there is to read.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Oldest first, in a directory.
+    pub(super) segments: Vec<PathBuf>,
+    /// What lies beside them, compressed.
+    pub(super) packed: Vec<PathBuf>,
+    pub(super) directories: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
-struct Files {
-    /// Segments, or directories of them [default: those of the node]
+pub(super) struct Files {
+    /// Segments, or directories of them; - is standard input [default: those of the node]
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
-}
-
-#[derive(Clone, Debug, Args)]
-struct Stats {
-    #[command(flatten)]
-    files: Files,
-    /// A row for each
-    #[arg(long, value_enum, default_value_t = By::Outcome)]
-    by: By,
-    /// Print JSON, one object a row
-    #[arg(long)]
-    json: bool,
-}
-
-/// What clicks are counted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum By {
-    Outcome,
-    Link,
-    Affiliate,
-    Offer,
-    Country,
-    Device,
-    /// In UTC
-    Hour,
 }
 
 /// Reads, and prints what came of it.
@@ -83,27 +67,50 @@ pub fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
     match &args.action {
         Action::Cat(files) => cat(&files.of(&flags)?),
         Action::Verify(files) => verify(&files.of(&flags)?, &flags),
-        Action::Stats(stats) => stats.run(&stats.files.of(&flags)?),
+        Action::Stats(report) => report.run(&flags),
     }
 }
 
 impl Files {
     /// The segments that are meant: those of directories by their first click, and files as they were named.
     fn of(&self, flags: &Flags) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(self.find(flags)?.segments)
+    }
+
+    pub(super) fn find(&self, flags: &Flags) -> anyhow::Result<Found> {
         let named =
             if self.paths.is_empty() { vec![click_log_directory(flags)?] } else { self.paths.clone() };
-        let mut files = Vec::new();
+        let mut found = Found::default();
         for path in named {
-            let metadata = std::fs::metadata(&path);
-            if !metadata.with_context(|| format!("cannot read the click log {}; is there a node that keeps one, and is this its --data-dir?", path.display()))?.is_dir() {
-                files.push(path);
+            if path == Path::new("-") {
+                found.segments.push(STDIN.into());
                 continue;
             }
-            let found = segments(&path).with_context(|| format!("cannot list {}", path.display()))?;
-            files.extend(found.into_iter().map(|segment| segment.path));
+            let metadata = std::fs::metadata(&path);
+            if !metadata.with_context(|| format!("cannot read the click log {}; is there a node that keeps one, and is this its --data-dir?", path.display()))?.is_dir() {
+                found.segments.push(path);
+                continue;
+            }
+            let listed = segments(&path).and_then(|segments| Ok((segments, packed(&path)?)));
+            let (segments, packed) = listed.with_context(|| format!("cannot list {}", path.display()))?;
+            found.segments.extend(segments.into_iter().map(|segment| segment.path));
+            found.packed.extend(packed);
+            found.directories.push(path);
         }
-        Ok(files)
+        Ok(found)
     }
+}
+
+/// Files that somebody compressed, which nobody reads here.
+fn packed(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths =
+        std::fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let is_packed = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| PACKED.iter().any(|packed| extension == *packed))
+    };
+    let mut packed: Vec<PathBuf> = paths.into_iter().filter(is_packed).collect();
+    packed.sort();
+    Ok(packed)
 }
 
 fn cat(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
@@ -240,140 +247,6 @@ impl Order {
     }
 }
 
-/// What was counted under one name.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    /// Of persons: neither probes nor bots.
-    clicks: u64,
-    /// Of these, the ones that reached an offer.
-    filled: u64,
-    probes: u64,
-    bots: u64,
-}
-
-impl Stats {
-    fn run(&self, files: &[PathBuf]) -> anyhow::Result<ExitCode> {
-        let bar = Progress::new(files);
-        let (mut tallies, mut faults) = (HashMap::<String, Tally>::new(), Faults::default());
-        for path in files {
-            read(path, |number, line| {
-                bar.read(line);
-                match Entry::read(line) {
-                    Ok(entry) => self.count(&entry, &mut tallies),
-                    Err(error) => {
-                        faults.add(
-                            path,
-                            number,
-                            &format!("this is no line of a click log: {error}; it is not counted"),
-                        );
-                    }
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        bar.finish();
-        let mut rows: Vec<(String, Tally)> = tallies.into_iter().collect();
-        // The most first; hours as they come.
-        rows.sort_by(|(one, of_one), (other, of_other)| match self.by {
-            By::Hour => one.cmp(other),
-            _ => of_other.clicks.cmp(&of_one.clicks).then_with(|| one.cmp(other)),
-        });
-        self.print(rows)?;
-        Ok(if faults.count == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) })
-    }
-
-    fn count(&self, entry: &Entry<'_>, tallies: &mut HashMap<String, Tally>) {
-        let mut number = itoa::Buffer::new();
-        let name: &str = match self.by {
-            By::Outcome => entry.outcome,
-            By::Link => number.format(entry.smart_link_id),
-            By::Affiliate => number.format(entry.affiliate_id),
-            By::Offer => entry.offer_id.map_or(NONE, |id| number.format(id)),
-            By::Country => entry.country.unwrap_or(NONE),
-            By::Device => entry.device,
-            // `2026-11-22T20`.
-            By::Hour => entry.time.get(..13).unwrap_or(entry.time),
-        };
-        if !tallies.contains_key(name) {
-            tallies.insert(name.to_owned(), Tally::default());
-        }
-        let Some(tally) = tallies.get_mut(name) else { return };
-        match (entry.probe, entry.bot) {
-            (true, _) => tally.probes += 1,
-            (false, true) => tally.bots += 1,
-            (false, false) => {
-                tally.clicks += 1;
-                tally.filled += u64::from(entry.outcome == OFFER);
-            }
-        }
-    }
-
-    fn print(&self, rows: Vec<(String, Tally)>) -> anyhow::Result<()> {
-        let name = self.by.heading();
-        if self.json {
-            for (of, Tally { clicks, filled, probes, bots }) in rows {
-                println!(
-                    "{}",
-                    json!({name: of, "clicks": clicks, "offers": filled, "probes": probes, "bots": bots})
-                );
-            }
-            return Ok(());
-        }
-        let total = rows.iter().fold(Tally::default(), |total, (_, tally)| total.with(tally));
-        let mut shown = rows;
-        if shown.len() > 1 {
-            shown.push(("all".to_owned(), total));
-        }
-        let columns = [
-            text(name),
-            number("clicks"),
-            number("share"),
-            number("offers"),
-            number("fill rate"),
-            number("probes"),
-            number("bots"),
-        ];
-        print_table(&columns, &shown, |(name, tally), column| match column {
-            "clicks" => tally.clicks.to_string(),
-            "share" => percent(tally.clicks, total.clicks),
-            "offers" => tally.filled.to_string(),
-            "fill rate" => percent(tally.filled, tally.clicks),
-            "probes" => tally.probes.to_string(),
-            "bots" => tally.bots.to_string(),
-            _ => name.clone(),
-        })
-    }
-}
-
-impl By {
-    const fn heading(self) -> &'static str {
-        match self {
-            By::Outcome => "outcome",
-            By::Link => "smart_link_id",
-            By::Affiliate => "affiliate_id",
-            By::Offer => "offer_id",
-            By::Country => "country",
-            By::Device => "device",
-            By::Hour => "hour",
-        }
-    }
-}
-
-impl Tally {
-    fn with(self, other: &Tally) -> Self {
-        Self {
-            clicks: self.clicks + other.clicks,
-            filled: self.filled + other.filled,
-            probes: self.probes + other.probes,
-            bots: self.bots + other.bots,
-        }
-    }
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
-}
-
 /// How far the reading is; hidden where nobody looks.
 struct Progress(ProgressBar);
 
@@ -397,23 +270,22 @@ impl Progress {
     }
 }
 
-/// The outcome of a click that reached one.
-const OFFER: &str = "offer";
-
-/// The name of what a line says nothing about.
-const NONE: &str = "none";
-
 /// The exit code if lines are damaged.
 const FAULTY: u8 = 1;
 
 const FAULTS_SHOWN: u64 = 10;
+
+/// A name that it has on every system with segments.
+const STDIN: &str = "/dev/stdin";
+
+const PACKED: [&str; 4] = ["gz", "zst", "xz", "bz2"];
 
 pub const EXAMPLES: &str = "\
 Reads what a node has written so far, while it writes. docs/click-log.md tells what is in a line.
 
 Examples:
   smartlink log stats
-  smartlink log stats --by link --json | jq -r 'select(.clicks > 100)'
+  smartlink log stats --by link --json | jq '.by.link.rows[] | select(.clicks > 100)'
   smartlink log cat | jq -c 'select(.smart_link_id == 301)'
   smartlink log verify /backup/clicks";
 
@@ -431,12 +303,3 @@ Examples:
   smartlink log verify
   smartlink log verify --data-dir /var/lib/smartlink
   SMARTLINK_CLICK_ID_KEY_FILE=keys smartlink log verify /backup/clicks";
-
-const STATS_EXAMPLES: &str = "\
-Clicks are those of persons: probes and bots have columns of their own and are in no fill rate. Lines that cannot be read are
-told and not counted; the exit code is 1 then.
-
-Examples:
-  smartlink log stats
-  smartlink log stats --by hour
-  smartlink log stats --by offer --json smartlink-data/clicks/clicks-20261122T*";

@@ -18,6 +18,7 @@ mod node;
 mod offer;
 mod one_line;
 mod repeats;
+mod report;
 mod rule;
 mod serve;
 mod supervisor;

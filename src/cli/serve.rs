@@ -33,7 +33,7 @@ use crate::routing::Table;
 use crate::state::{CapCells, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle};
 use crate::sync::{
     CapKeeper, CertificateFiles, ConversionCarrier, GeoRead, GeoReload, LedgerAt, Overlay, Refresh,
-    RefreshSettings, keep_certificate, show_caps,
+    RefreshSettings, keep_certificate, show_caps, watch_disks,
 };
 
 /// Serves until told to stop.
@@ -282,6 +282,9 @@ async fn serve(
 
     // Ends with the process.
     alarm.watch("the one that shows what is left of caps", show_caps(ledger, caps, Arc::clone(&metrics)));
+    let mut directories = vec![("data", config.data_dir.clone())];
+    directories.extend(config.click_log.as_ref().map(|log| ("click_log", log.directory.clone())));
+    alarm.watch("the one that shows what room there is", watch_disks(directories, Arc::clone(&metrics)));
     let certificate = match (config.certificate.clone(), certificate) {
         (Some(files), Some(live)) => {
             let (files, watched) = watch::channel(files);

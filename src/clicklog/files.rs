@@ -117,7 +117,7 @@ pub(super) fn is_live(path: &Path) -> bool {
 }
 
 /// Where the last whole line ends. What a process was copying when it was killed has no end yet, or zeros in it.
-fn end_of_lines(file: &mut File) -> io::Result<u64> {
+pub(super) fn end_of_lines(file: &mut File) -> io::Result<u64> {
     let mut end = end_of_bytes(file)?;
     loop {
         let line = last_line(file, end)?;

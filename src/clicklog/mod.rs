@@ -17,6 +17,7 @@
 //! What it does not do, deliberately: order the lines of several workers. Each has its time.
 
 mod calendar;
+mod chunks;
 mod files;
 mod mapped;
 mod read;
@@ -24,6 +25,7 @@ mod record;
 mod storage;
 mod writer;
 
+pub use chunks::{Chunk, SegmentReader};
 pub use files::{SegmentFile, seal_left, segments};
 pub use read::{Entry, lines_in, read_lines};
 pub use record::{AddressDetail, AddressKey, Record, TEXT_BYTES_MAX};

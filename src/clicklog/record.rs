@@ -182,19 +182,11 @@ fn write_text(key: &[u8], text: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(key);
     out.push(b'"');
     let text = &text.as_bytes()[..text.floor_char_boundary(TEXT_BYTES_MAX)];
-    // Nearly all texts have nothing to escape. A block is looked at as a whole, which compilers make a few instructions of.
-    let may_be_copied = |text: &[u8]| !text.iter().fold(false, |any, &byte| any | may_need_escape(byte));
-    let mut rest = text;
-    while let Some((block, after)) = rest.split_at_checked(BLOCK)
-        && may_be_copied(block)
-    {
-        out.extend_from_slice(block);
-        rest = after;
-    }
-    if rest.len() < BLOCK && may_be_copied(rest) {
-        out.extend_from_slice(rest);
+    // Nearly all texts have nothing to escape.
+    if is_plain(text) {
+        out.extend_from_slice(text);
     } else {
-        write_escaped(rest, out);
+        write_escaped(text, out);
     }
     out.push(b'"');
 }
@@ -223,10 +215,20 @@ fn write_code(code: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[DIGITS[usize::from(code >> 4)], DIGITS[usize::from(code & 15)]]);
 }
 
+/// Whether all of it may be copied as it is. A block is looked at as a whole, which compilers make a few instructions of: they
+/// do so only where no byte decides whether the next is looked at.
+fn is_plain(text: &[u8]) -> bool {
+    let has_none = |block: &[u8]| !block.iter().fold(false, |any, &byte| any | may_need_escape(byte));
+    let (blocks, rest) = text.as_chunks::<BLOCK>();
+    // The last bytes of a longer text are looked at as a block too, with some that were looked at before.
+    let rest = text.last_chunk::<BLOCK>().map_or(rest, |last| last.as_slice());
+    blocks.iter().all(|block| has_none(block)) && has_none(rest)
+}
+
 /// What JSON wants escaped (RFC 8259, 7), and the other control characters: a line is looked at in terminals, too, and some of
 /// them take U+009B for the beginning of a command.
 fn may_need_escape(byte: u8) -> bool {
-    byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f | C1_LEAD)
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\') | (byte == 0x7f) | (byte == C1_LEAD)
 }
 
 /// The first byte of U+0080 to U+00BF.
@@ -238,7 +240,7 @@ fn digit(value: u16) -> u8 {
 
 const SUB_KEYS: [&[u8]; 5] = [b",\"s1\":", b",\"s2\":", b",\"s3\":", b",\"s4\":", b",\"s5\":"];
 
-const BLOCK: usize = 32;
+const BLOCK: usize = 16;
 
 #[cfg(test)]
 mod tests {

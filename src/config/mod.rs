@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use ipnet::IpNet;
-use url::Url;
+use url::{Host, Url};
 
 use crate::admin;
 use crate::backoffice::{Limits, Rate};
@@ -378,11 +378,32 @@ fn fit_together(config: &Config) -> Result<(), ConfigError> {
             twice[0]
         )));
     }
+    if let Upstream::Remote { url, .. } = &config.upstream
+        && is_at(url, config.admin.listen)
+    {
+        return Err(ConfigError::Conflict(format!(
+            "the upstream {url} is this node's own admin address; leave the upstream out, and the node runs its own API, or name \
+             the address of another"
+        )));
+    }
     if config.body_bytes_max < BODY_BYTES_LEAST {
         let expected = format!("at least {BODY_BYTES_LEAST} bytes, which a page of 500 rows needs");
         return Err(value("upstream.body_bytes_max", config.body_bytes_max, &expected));
     }
     Ok(())
+}
+
+/// Whether the URL leads to this address, as far as can be told without asking for names.
+fn is_at(url: &Url, address: SocketAddr) -> bool {
+    let is_the_host = |ip: IpAddr| ip == address.ip() || (address.ip().is_unspecified() && is_loopback(ip));
+    let is_local = is_loopback(address.ip()) || address.ip().is_unspecified();
+    let same_host = match url.host() {
+        Some(Host::Ipv4(ip)) => is_the_host(ip.into()),
+        Some(Host::Ipv6(ip)) => is_the_host(ip.into()),
+        Some(Host::Domain(name)) => is_local && name == "localhost",
+        None => false,
+    };
+    same_host && url.port_or_known_default() == Some(address.port())
 }
 
 /// The demonstration is clicked with curl, which is a bot like any other; there it is routed, so that one sees

@@ -1,9 +1,10 @@
 //! One listening socket of one thread: connections are taken from it until the drain, and nothing that happens to one of them
 //! ends the loop.
 //!
-//! A click often is the only request of its connection, and often there before the connection is accepted. So a connection
-//! has its first turn before the system is told to watch it: one that was answered and is done never is, which saves two of
-//! its seven system calls. With TLS there is a handshake to wait for, behind the PROXY protocol its header, and no such turn.
+//! A click often is the only request of its connection. So the system is asked to keep a connection until its first bytes are
+//! there (`listener::defer_silent`), and a connection has its first turn before the system is told to watch it: one that was
+//! answered and is done never is: four system calls are left for such a click. With TLS there is a handshake to wait for, behind the
+//! PROXY protocol its header, and no such turn.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -23,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use super::connection::{self, Phase};
 use super::conversion::Postbacks;
 use super::limits::Admissions;
+use super::listener;
 use super::plain::{Left, Plain};
 use super::proxy_protocol;
 use super::thread::{self, Open, SharedPhase};
@@ -71,7 +73,12 @@ impl Acceptor {
             let mut ready = tokio::select! {
                 biased;
                 changed = self.phase.changed() => match changed {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        if *self.phase.borrow() == Phase::LastAnswers {
+                            listener::take_silent_too(listener.get_ref());
+                        }
+                        continue;
+                    }
                     // Nobody is left to drain it.
                     Err(_) => break,
                 },

@@ -216,6 +216,7 @@ impl Bound {
         let Supplies { click_id_keys: keys, node, table, geo, metrics, conversions, click_logs, certificate } =
             supplies;
         for (_, socket) in self.sockets.iter().flatten() {
+            defer_silent(socket);
             SockRef::from(&**socket).listen(BACKLOG)?;
         }
         let acceptor = certificate.map(tls::acceptor).transpose().map_err(io::Error::other)?;
@@ -369,6 +370,36 @@ fn tune(socket: &Socket) -> io::Result<()> {
     socket.set_nonblocking(true)
 }
 
+/// Lets the system keep a connection until its first bytes are there, or for a second: most clicks come on a connection of their
+/// own, and would be looked at twice, once for the connection and once for the request. A third of what such a click costs
+/// (benches/compare) is saved.
+pub(super) fn defer_silent(socket: &StdListener) {
+    defer(socket, 1);
+}
+
+/// The opposite of [`defer_silent`], for the last seconds of a socket: what the system keeps when it is closed is reset.
+pub(super) fn take_silent_too(socket: &StdListener) {
+    defer(socket, 0);
+}
+
+/// A system that has no such thing, or forbids it, gives connections as they come.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn defer(socket: &StdListener, seconds: i32) {
+    let _ = nix::sys::socket::setsockopt(socket, defer_accept::DeferAccept, &seconds);
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn defer(_: &StdListener, _: i32) {}
+
+/// TCP_DEFER_ACCEPT of tcp(7), in seconds.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod defer_accept {
+    // What the first of them writes names the others.
+    use nix::{libc, setsockopt_impl, sockopt_impl};
+
+    sockopt_impl!(DeferAccept, SetOnly, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32);
+}
+
 /// `[::]` is IPv6 alone, so that `0.0.0.0` can be listed beside it on every system.
 fn only_v6(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() { socket.set_only_v6(true) } else { Ok(()) }
@@ -424,6 +455,32 @@ mod tests {
             listener.accept().expect("it is in the queue of the one that listens");
         }
         drop(prepared);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn who_speaks_is_before_who_is_silent() {
+        use std::io::Write;
+
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || std::net::TcpStream::connect(address).unwrap();
+        let first_of_two = || {
+            let silent = connect();
+            let mut speaks = connect();
+            speaks.write_all(b"GET").unwrap();
+            let (_, first) = listener.accept().unwrap();
+            let (_, second) = listener.accept().unwrap();
+            let [silent, speaks] = [silent, speaks].map(|stream| stream.local_addr().unwrap());
+            assert!([[silent, speaks], [speaks, silent]].contains(&[first, second]));
+            if first == speaks { "who speaks" } else { "who is silent" }
+        };
+        defer_silent(&listener);
+        // Once in a while a machine may stand still for the second that the system waits.
+        assert!((0..5).any(|_| first_of_two() == "who speaks"));
+        take_silent_too(&listener);
+        assert_eq!(first_of_two(), "who is silent");
     }
 
     #[test]

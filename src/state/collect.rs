@@ -16,6 +16,7 @@ use super::counters::{
 };
 use super::geo::GeoCount;
 use super::live::LiveTable;
+use crate::routing::Outcome;
 use crate::types::CapKey;
 
 /// Every worker's counters.
@@ -115,18 +116,28 @@ impl Collector for TableCollector {
     }
 }
 
-/// What is left of each cap.
-pub(super) type CapsLeft = Mutex<Vec<(CapKey, u64)>>;
+/// How full a cap is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapLevel {
+    pub cap: CapKey,
+    /// Of a window.
+    pub amount: u64,
+    /// Neither spent nor granted to a node.
+    pub remaining: u64,
+}
 
-/// Shows what is left of each cap, when asked.
+/// How full each cap is.
+pub(super) type CapLevels = Mutex<Vec<CapLevel>>;
+
+/// Shows how full each cap is, when asked.
 pub(super) struct CapCollector {
-    left: Arc<CapsLeft>,
+    levels: Arc<CapLevels>,
     descs: Vec<Desc>,
 }
 
 impl CapCollector {
-    pub(super) fn new(left: Arc<CapsLeft>) -> Self {
-        Self { left, descs: descs(CAP_FAMILIES) }
+    pub(super) fn new(levels: Arc<CapLevels>) -> Self {
+        Self { levels, descs: descs(CAP_FAMILIES) }
     }
 }
 
@@ -136,16 +147,18 @@ impl Collector for CapCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let left = lock(&self.left).iter().map(|(cap, left)| remaining(cap, *left)).collect();
-        families(CAP_FAMILIES, [left])
+        let levels = lock(&self.levels);
+        let amounts = levels.iter().map(|level| of_cap(&level.cap, level.amount)).collect();
+        let remaining = levels.iter().map(|level| of_cap(&level.cap, level.remaining)).collect();
+        families(CAP_FAMILIES, [amounts, remaining])
     }
 }
 
-fn remaining(cap: &CapKey, left: u64) -> Metric {
+fn of_cap(cap: &CapKey, value: u64) -> Metric {
     let offer = cap.offer.to_string();
     // To Prometheus, an empty label is none.
     let affiliate = cap.affiliate.map(|affiliate| affiliate.to_string()).unwrap_or_default();
-    let mut metric = gauge_value(left as f64);
+    let mut metric = gauge_value(value as f64);
     metric.set_label(labels(&[
         ("offer_id", &offer),
         ("affiliate_id", &affiliate),
@@ -173,7 +186,7 @@ fn by_id(workers: &[Arc<Counters>]) -> (Vec<Metric>, Vec<Metric>) {
     let links = links
         .into_iter()
         .flat_map(|(link, counts)| {
-            ClickCount::all().filter(|count| counts[count.index()] > 0).map(move |count| {
+            ClickCount::all().filter(|&count| is_shown(count, counts)).map(move |count| {
                 let labels = [("smart_link_id", link.as_str()), ("outcome", count.as_str())];
                 counter(&labels, counts[count.index()])
             })
@@ -186,6 +199,13 @@ fn by_id(workers: &[Arc<Counters>]) -> (Vec<Metric>, Vec<Metric>) {
         .map(|(offer, count)| counter(&[("offer_id", &offer.to_string())], count))
         .collect();
     (links, offers)
+}
+
+/// What a link has not had is not shown, which keeps most of its series from being; but for offers, once it has had
+/// anything: the fill rate of a link that fills nothing is 0, and not unknown.
+fn is_shown(count: ClickCount, counts: &[u64; ClickCount::COUNT]) -> bool {
+    let is_seen = || counts.iter().any(|&count| count > 0);
+    counts[count.index()] > 0 || (count == ClickCount::Decided(Outcome::Offer) && is_seen())
 }
 
 fn add(sums: &mut [u64; ClickCount::COUNT], counts: &[u64; ClickCount::COUNT]) {
@@ -302,8 +322,10 @@ const WORKER_FAMILIES: [Family; 12] = [
     ),
 ];
 
-const CAP_FAMILIES: [Family; 1] =
-    [("cap_remaining", "Clicks or conversions that are left of a cap in its window.", MetricType::GAUGE)];
+const CAP_FAMILIES: [Family; 2] = [
+    ("cap_amount", "Clicks or conversions that a cap allows in a window.", MetricType::GAUGE),
+    ("cap_remaining", "Clicks or conversions that are left of a cap in its window.", MetricType::GAUGE),
+];
 
 const TABLE_FAMILIES: [Family; 6] = [
     ("snapshot_generation", "Generation of the live table; 0 before the first.", MetricType::GAUGE),

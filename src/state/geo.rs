@@ -22,6 +22,13 @@ pub enum GeoCount {
     NoDatabase,
 }
 
+/// One of the two databases, as it is called in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeoDatabase {
+    Places,
+    Networks,
+}
+
 impl Geo {
     /// Where an address is, and what to count the look-up as. Nothing here fails a click: what cannot be told is
     /// unknown.
@@ -37,6 +44,15 @@ impl Geo {
             place.asn = Some(asn);
         }
         (count, place)
+    }
+}
+
+impl GeoDatabase {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            GeoDatabase::Places => "places",
+            GeoDatabase::Networks => "networks",
+        }
     }
 }
 

@@ -203,6 +203,11 @@ impl LiveCertificate {
         Self(Swap::new(certificate))
     }
 
+    /// The one in use.
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        self.0.current()
+    }
+
     /// Handshakes that have begun go on with the old one.
     pub fn replace(&self, certificate: CertifiedKey) {
         self.0.replace(certificate);

@@ -8,14 +8,14 @@
 use std::sync::{Arc, Mutex};
 
 use prometheus::core::Collector;
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::collect::{CapCollector, CapsLeft, PREFIX, TableCollector, WorkerCollector, Workers};
+use super::collect::{CapCollector, CapLevel, CapLevels, PREFIX, TableCollector, WorkerCollector, Workers};
 use super::conversions::ConversionCount;
 use super::counters::{Counters, LinkSeries, lock};
+use super::geo::GeoDatabase;
 use super::live::LiveTable;
 use super::refresh::RefreshResult;
-use crate::types::CapKey;
 
 /// The node's metrics. Shared by all rooms; each field is one series or family.
 #[derive(Debug)]
@@ -30,16 +30,30 @@ pub struct Metrics {
     pub ledger_reachable: IntGauge,
     /// `conversions_total{result}`: postbacks, by what came of them.
     conversions: IntCounterVec,
-    /// `cap_remaining{offer_id,affiliate_id,cap_type,cap_interval}`, on the node that has the ledger.
-    caps_left: Arc<CapsLeft>,
-    /// `geo_database_build_timestamp_seconds`: when the geo database in use was made; 0 for none.
-    pub geo_database_build: IntGauge,
+    /// `cap_amount` and `cap_remaining{offer_id,affiliate_id,cap_type,cap_interval}`, as the ledger tells.
+    cap_levels: Arc<CapLevels>,
+    /// `geo_database_build_timestamp_seconds{database}`: when the geo databases in use were made.
+    geo_database_build: IntGaugeVec,
     /// `geo_reloads_total{result}`: attempts to load a changed geo database.
     geo_reloads: IntCounterVec,
     /// `configuration_reloads_total{result}`: what SIGHUP came to.
     configuration_reloads: IntCounterVec,
     /// `certificate_reloads_total{result}`: attempts to load a changed certificate.
     certificate_reloads: IntCounterVec,
+    /// `certificate_expires_timestamp_seconds{file}`: until when the certificate of the click listeners is valid.
+    certificate_expires: IntGaugeVec,
+    /// `filesystem_avail_bytes{directory}`: what the node may still write where its data are.
+    filesystem_avail: IntGaugeVec,
+    /// `filesystem_size_bytes{directory}`: of how much.
+    filesystem_size: IntGaugeVec,
+}
+
+/// The file system below a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// For whoever is not root.
+    pub avail_bytes: u64,
+    pub size_bytes: u64,
 }
 
 impl Metrics {
@@ -54,10 +68,11 @@ impl Metrics {
             snapshot_quarantined: gauge("snapshot_quarantined", "Items left out of the live table."),
             ledger_reachable: gauge("ledger_reachable", "Whether the ledger of caps answers."),
             conversions: counter_vec("conversions_total", "Postbacks by what came of them.", "result"),
-            caps_left: Arc::default(),
-            geo_database_build: gauge(
+            cap_levels: Arc::default(),
+            geo_database_build: gauge_vec(
                 "geo_database_build_timestamp_seconds",
-                "When the geo database in use was made; 0 for none.",
+                "When the geo database in use was made, in seconds since 1970.",
+                "database",
             ),
             geo_reloads: counter_vec(
                 "geo_reloads_total",
@@ -73,6 +88,21 @@ impl Metrics {
                 "certificate_reloads_total",
                 "Attempts to load a changed certificate.",
                 "result",
+            ),
+            certificate_expires: gauge_vec(
+                "certificate_expires_timestamp_seconds",
+                "Until when the certificate of the click listeners is valid, in seconds since 1970.",
+                "file",
+            ),
+            filesystem_avail: gauge_vec(
+                "filesystem_avail_bytes",
+                "Bytes that the node may still write, by what it keeps there.",
+                "directory",
+            ),
+            filesystem_size: gauge_vec(
+                "filesystem_size_bytes",
+                "Bytes of the file system, by what the node keeps there.",
+                "directory",
             ),
             registry,
         };
@@ -95,7 +125,10 @@ impl Metrics {
         metrics.register(metrics.configuration_reloads.clone());
         metrics.register(metrics.ledger_reachable.clone());
         metrics.register(metrics.conversions.clone());
-        metrics.register(CapCollector::new(Arc::clone(&metrics.caps_left)));
+        metrics.register(metrics.certificate_expires.clone());
+        metrics.register(metrics.filesystem_avail.clone());
+        metrics.register(metrics.filesystem_size.clone());
+        metrics.register(CapCollector::new(Arc::clone(&metrics.cap_levels)));
         metrics.register(WorkerCollector::new(workers));
         metrics.register(TableCollector::new(live));
         metrics.register(build_info());
@@ -119,9 +152,42 @@ impl Metrics {
         self.conversions.with_label_values(&[count.as_str()]).inc();
     }
 
-    /// What is left of each cap, in place of what was told before.
-    pub fn caps_are(&self, caps: Vec<(CapKey, u64)>) {
-        *lock(&self.caps_left) = caps;
+    /// How full each cap is, in place of what was told before.
+    pub fn caps_are(&self, caps: Vec<CapLevel>) {
+        *lock(&self.cap_levels) = caps;
+    }
+
+    /// When the database in use was made, in seconds since 1970; `None`: there is none.
+    pub fn geo_database_built(&self, database: GeoDatabase, epoch: Option<u64>) {
+        match epoch {
+            Some(epoch) => {
+                self.geo_database_build.with_label_values(&[database.as_str()]).set(saturated(epoch));
+            }
+            // It is an error if there was none before, and no matter.
+            None => drop(self.geo_database_build.remove_label_values(&[database.as_str()])),
+        }
+    }
+
+    /// The certificate in use, and until when it is valid, in seconds since 1970; `None`: it does not say so.
+    pub fn certificate_expires(&self, file: &str, epoch: Option<i64>) {
+        // There is one at a time; that of before may have been of another file.
+        self.certificate_expires.reset();
+        if let Some(epoch) = epoch {
+            self.certificate_expires.with_label_values(&[file]).set(epoch);
+        }
+    }
+
+    /// What there is room for in `directory`, by what is kept there; `None`: it cannot be told.
+    pub fn room_is(&self, directory: &str, room: Option<Room>) {
+        for (gauges, bytes) in [
+            (&self.filesystem_avail, room.map(|room| room.avail_bytes)),
+            (&self.filesystem_size, room.map(|room| room.size_bytes)),
+        ] {
+            match bytes {
+                Some(bytes) => gauges.with_label_values(&[directory]).set(saturated(bytes)),
+                None => drop(gauges.remove_label_values(&[directory])),
+            }
+        }
     }
 
     pub fn geo_reloaded(&self, loaded: bool) {
@@ -153,6 +219,14 @@ fn counter_vec(name: &str, help: &str, label: &str) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help).namespace(PREFIX), &[label]).expect("the name is well-formed")
 }
 
+fn gauge_vec(name: &str, help: &str, label: &str) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help).namespace(PREFIX), &[label]).expect("the name is well-formed")
+}
+
+fn saturated(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::with_opts(Opts::new(name, help).namespace(PREFIX)).expect("the name is well-formed")
 }
@@ -173,7 +247,7 @@ mod tests {
     use super::super::counters::ClickCount;
     use super::*;
     use crate::routing::{BotPolicy, Outcome, Table};
-    use crate::types::{AffiliateId, CapInterval, CapKind, LinkId, OfferId};
+    use crate::types::{AffiliateId, CapInterval, CapKey, CapKind, LinkId, OfferId};
 
     fn metrics(links_max: usize) -> Metrics {
         let live = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
@@ -209,17 +283,58 @@ mod tests {
             kind: CapKind::Click,
             interval: CapInterval::Daily,
         };
-        metrics.caps_are(vec![(key(30, 11), 5), (key(301, 1), 6), (key(3011, 0), 7)]);
+        let level = |cap, remaining| CapLevel { cap, amount: remaining + 100, remaining };
+        metrics.caps_are(vec![level(key(30, 11), 5), level(key(301, 1), 6), level(key(3011, 0), 7)]);
         let text = metrics.text().unwrap();
         for (offer, affiliate, left) in [("30", "11", 5), ("301", "1", 6), ("3011", "", 7)] {
-            let line = format!(
-                "smartlink_cap_remaining{{offer_id=\"{offer}\",affiliate_id=\"{affiliate}\",cap_type=\"click\",\
-                 cap_interval=\"daily\"}} {left}\n"
+            let labels = format!(
+                "{{offer_id=\"{offer}\",affiliate_id=\"{affiliate}\",cap_type=\"click\",cap_interval=\"daily\"}}"
             );
-            assert!(text.contains(&line), "{line}{text}");
+            for (name, value) in [("remaining", left), ("amount", left + 100)] {
+                let line = format!("smartlink_cap_{name}{labels} {value}\n");
+                assert!(text.contains(&line), "{line}{text}");
+            }
         }
         metrics.caps_are(Vec::new());
-        assert!(!metrics.text().unwrap().contains("cap_remaining"));
+        assert!(!metrics.text().unwrap().contains("smartlink_cap_"));
+    }
+
+    #[test]
+    fn a_link_that_fills_nothing_has_filled_0_and_one_without_clicks_has_no_series() {
+        let metrics = metrics(100);
+        let worker = metrics.worker();
+        assert!(!metrics.text().unwrap().contains("smart_link_id"));
+        worker.click(ClickCount::Decided(Outcome::Capped), link(7), None);
+        let text = metrics.text().unwrap();
+        let series: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("smartlink_link_clicks_total{")).collect();
+        assert_eq!(
+            series,
+            [
+                "smartlink_link_clicks_total{smart_link_id=\"7\",outcome=\"capped\"} 1",
+                "smartlink_link_clicks_total{smart_link_id=\"7\",outcome=\"offer\"} 0",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_gone_is_not_shown() {
+        let metrics = metrics(1);
+        let shows = |text: &str| metrics.text().unwrap().contains(text);
+        let room = Room { avail_bytes: 5, size_bytes: 6 };
+        metrics.room_is("data", Some(room));
+        assert!(shows("smartlink_filesystem_avail_bytes{directory=\"data\"} 5\n"));
+        assert!(shows("smartlink_filesystem_size_bytes{directory=\"data\"} 6\n"));
+        metrics.room_is("data", None);
+        assert!(!shows("smartlink_filesystem"));
+        metrics.geo_database_built(GeoDatabase::Networks, Some(7));
+        assert!(shows("smartlink_geo_database_build_timestamp_seconds{database=\"networks\"} 7\n"));
+        metrics.geo_database_built(GeoDatabase::Networks, None);
+        assert!(!shows("geo_database_build"));
+        metrics.certificate_expires("a.pem", Some(8));
+        metrics.certificate_expires("b.pem", Some(9));
+        assert!(shows("smartlink_certificate_expires_timestamp_seconds{file=\"b.pem\"} 9\n"));
+        assert!(!shows("a.pem"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Shows how much is left of each cap (`cap_remaining`), as the ledger knows it: what a node itself holds of a cap says
+//! Shows how full each cap is (`cap_amount`, `cap_remaining`), as the ledger knows it: what a node itself holds of a cap says
 //! nothing of what is left.
 
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use super::cap_keeper::{LedgerAt, Place};
 use crate::cake::Client;
-use crate::ledger::KnownCaps;
-use crate::state::Metrics;
+use crate::ledger::{CapState, KnownCaps};
+use crate::state::{CapLevel, Metrics};
 use crate::types::{AffiliateId, CapInterval, CapKey, CapKind, OfferId};
 
 /// Looks every few seconds, until it is dropped.
@@ -24,22 +24,27 @@ pub async fn show_caps(ledger: LedgerAt, caps: watch::Receiver<KnownCaps>, metri
             continue;
         }
         // What is not known is not shown; the log says elsewhere why the ledger fails.
-        let (remaining, every) = match ledger.place() {
+        let (levels, every) = match ledger.place() {
             Place::Here(ledger) => {
                 let states = ledger.state().await.unwrap_or_default();
-                (states.iter().map(|state| (state.cap, state.remaining())).collect(), EVERY)
+                let level = |state: &CapState| CapLevel {
+                    cap: state.cap,
+                    amount: state.amount,
+                    remaining: state.remaining(),
+                };
+                (states.iter().map(level).collect(), EVERY)
             }
             Place::Upstream(client) => (listed(client).await.unwrap_or_default(), EVERY_LISTED),
             Place::OutOfReach => (Vec::new(), EVERY),
         };
-        metrics.caps_are(remaining);
+        metrics.caps_are(levels);
         // Where there are very many caps, the ledger has better things to do than to be looked at. Or it waited for its disk.
         tokio::time::sleep(every.max((begun.elapsed() * LOOKS_SHARE).min(EVERY_AT_MOST))).await;
     }
 }
 
 /// What the upstream's API says of all caps. `None`: nothing, at the moment.
-async fn listed(client: &Client) -> Option<Vec<(CapKey, u64)>> {
+async fn listed(client: &Client) -> Option<Vec<CapLevel>> {
     let rows = client.rows("offer_caps.json", "offer_caps", &Map::new(), None, |_| {}).await.ok()?;
     rows.rows.iter().map(|row| serde_json::from_str::<Row>(row.get()).ok()?.read()).collect()
 }
@@ -51,22 +56,23 @@ struct Row {
     affiliate_id: Option<u32>,
     cap_type: String,
     cap_interval: String,
+    cap_amount: u64,
     remaining: Option<u64>,
 }
 
 impl Row {
-    fn read(self) -> Option<(CapKey, u64)> {
+    fn read(self) -> Option<CapLevel> {
         let affiliate = match self.affiliate_id {
             Some(id) => Some(AffiliateId::new(id)?),
             None => None,
         };
-        let key = CapKey {
+        let cap = CapKey {
             offer: OfferId::new(self.offer_id)?,
             affiliate,
             kind: CapKind::parse(&self.cap_type)?,
             interval: CapInterval::parse(&self.cap_interval)?,
         };
-        Some((key, self.remaining?))
+        Some(CapLevel { cap, amount: self.cap_amount, remaining: self.remaining? })
     }
 }
 

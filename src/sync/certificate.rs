@@ -65,6 +65,7 @@ pub async fn keep_certificate(
     metrics: Arc<Metrics>,
 ) {
     let mut seen = Some(files.borrow_and_update().stamps());
+    show(&files.borrow(), &live.current(), &metrics);
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if files.has_changed().unwrap_or(false) {
@@ -80,6 +81,7 @@ pub async fn keep_certificate(
         seen = now;
         match files.load() {
             Ok(certificate) => {
+                show(&files, &certificate, &metrics);
                 live.replace(certificate);
                 tracing::info!("another certificate from {}", files.chain.display());
                 metrics.certificate_reloaded(true);
@@ -90,6 +92,17 @@ pub async fn keep_certificate(
             }
         }
     }
+}
+
+fn show(files: &CertificateFiles, certificate: &CertifiedKey, metrics: &Metrics) {
+    metrics.certificate_expires(&files.chain.to_string_lossy(), expires(certificate));
+}
+
+/// Until when the node's own certificate is valid, in seconds since 1970. Those above it are the authority's business, and one
+/// that no client needs may well be over.
+fn expires(certificate: &CertifiedKey) -> Option<i64> {
+    let (_, own) = x509_parser::parse_x509_certificate(certificate.cert.first()?).ok()?;
+    Some(own.validity().not_after.timestamp())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::stamp::{Stamp, is_same_file, stamp};
 use crate::lookup::{AsnDb, GeoDb, GeoDbError};
-use crate::state::{Geo, LiveGeo, Metrics};
+use crate::state::{Geo, GeoDatabase, LiveGeo, Metrics};
 
 /// Where the databases are. Without a file for places, the demonstration database is used.
 #[derive(Clone, Debug, Default)]
@@ -87,8 +87,9 @@ impl GeoRead {
         if let Some(database) = &self.geo.places {
             report_places(self.files.places.as_deref(), database, metrics);
         }
-        if let (Some(database), Some(path)) = (&self.geo.networks, &self.files.networks) {
-            report_networks(path, database);
+        match (&self.geo.networks, &self.files.networks) {
+            (Some(database), Some(path)) => report_networks(path, database, metrics),
+            _ => metrics.geo_database_built(GeoDatabase::Networks, None),
         }
     }
 }
@@ -128,7 +129,7 @@ impl GeoReload {
         if let Some(file) = &mut self.networks
             && let Some(database) = file.reload(AsnDb::from_bytes, metrics).await
         {
-            report_networks(&file.path, &database);
+            report_networks(&file.path, &database, metrics);
             let places = self.live.current().places.clone();
             self.live.replace(Geo { places, networks: Some(database.into()) });
         }
@@ -220,7 +221,7 @@ fn load<D>(path: &Path, from_bytes: impl Fn(Vec<u8>) -> Result<D, GeoDbError>) -
 }
 
 fn report_places(path: Option<&Path>, places: &GeoDb, metrics: &Metrics) {
-    metrics.geo_database_build.set(places.build_epoch() as i64);
+    metrics.geo_database_built(GeoDatabase::Places, Some(places.build_epoch()));
     match path {
         Some(path) => tracing::info!(
             database = places.database_type(),
@@ -236,7 +237,8 @@ fn report_places(path: Option<&Path>, places: &GeoDb, metrics: &Metrics) {
     }
 }
 
-fn report_networks(path: &Path, networks: &AsnDb) {
+fn report_networks(path: &Path, networks: &AsnDb, metrics: &Metrics) {
+    metrics.geo_database_built(GeoDatabase::Networks, Some(networks.build_epoch()));
     tracing::info!(
         database = networks.database_type(),
         records = networks.record_count(),

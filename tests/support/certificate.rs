@@ -41,7 +41,13 @@ impl Authority {
 
     /// A certificate for this name and its key, as files have them.
     pub fn certificate(&self, name: &str) -> (String, String) {
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        self.certificate_until(name, 4096)
+    }
+
+    /// The same, valid until the beginning of this year.
+    pub fn certificate_until(&self, name: &str, year: i32) -> (String, String) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         (certificate.pem() + &self.0.pem(), key.serialize_pem())

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod http;
 pub mod mmdb;
 pub mod node;
+pub mod prometheus;
 pub mod redis_server;
 pub mod store;
 pub mod stub;
