@@ -423,8 +423,9 @@ fn explain_bind(error: &io::Error) -> String {
     }
 }
 
-/// Connections that wait while the thread is busy; the system may cap it (net.core.somaxconn).
-const BACKLOG: i32 = 4096;
+/// Connections that wait while the thread is busy: as many as the system lets wait (net.core.somaxconn, 4,096 by default). Of more,
+/// it forgets the end of their handshake, and asks for it again seconds later.
+const BACKLOG: i32 = 65_535;
 
 /// What the system keeps of requests, and of answers, that one side has sent and the other has not taken; the system doubles it for
 /// what it needs itself. Left to itself it goes up to 4 MB (net.ipv4.tcp_wmem) for a client that never reads, and a few thousand of
