@@ -161,6 +161,7 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 const INDEX: &str = "smartlink admin\n\
     \n\
+    GET  /console/   pages for people\n\
     GET  /metrics    Prometheus metrics\n\
     GET  /livez      200 while the process lives\n\
     GET  /readyz     200 once a table is live\n\

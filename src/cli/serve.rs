@@ -26,6 +26,7 @@ use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
 use crate::clicklog::{self, ClickLogs};
 use crate::config::{Changed, Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
+use crate::console::{self, Console};
 use crate::edge::{self, ClickAddress, Drained, Edge, Supplies};
 use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
 use crate::routing::Table;
@@ -165,6 +166,7 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
             then: Arc::clone(&late_ledger),
         },
     };
+    let console_client = client(config.client(upstream.clone(), key.clone()))?;
     let client = client(config.client(upstream, key))?;
     let cells = Arc::new(CapCells::default());
     let (mut refresh, refresh_handle) = Refresh::new(
@@ -267,6 +269,18 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
     };
     let carrying = alarm.watch("the one that carries conversions", carrier.run());
     let counted = Arc::clone(&metrics);
+    let console = Console::new(console::Parts {
+        token: config.admin.token.clone(),
+        hosts: Vec::new(),
+        metrics: Arc::clone(&metrics),
+        readiness: Arc::clone(&readiness),
+        table: Arc::clone(&table),
+        geo: Arc::clone(&geo),
+        client: console_client,
+    });
+    let console = console.context("the system has no randomness")?;
+    // Ends with the process.
+    alarm.watch("the one that samples figures for the console", console.clone().sample());
     let admin = Admin {
         token: config.admin.token.clone(),
         metrics,
@@ -316,6 +330,7 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
             Some(backoffice) => admin.router().merge(backoffice.router()),
             None => admin.router(),
         };
+        let router = router.merge(console.router());
         let served = admin::serve(admin_listener, router, async {
             // Either way, the admin listener is to end.
             let _ = admin_stopped.await;

@@ -21,7 +21,7 @@ use super::refresh::RefreshResult;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    workers: Arc<Workers>,
+    pub(super) workers: Arc<Workers>,
     /// `snapshot_refreshes_total{result}`: attempts to refresh, by what came of them.
     refreshes: IntCounterVec,
     /// `snapshot_quarantined`: items left out of the live table.

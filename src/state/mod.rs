@@ -11,6 +11,7 @@ mod live;
 mod metrics;
 mod readiness;
 mod refresh;
+mod totals;
 
 pub use cap_cell::{CapCell, CapRole, FOREVER, Round, TOKENS_MAX};
 pub use caps::{CapBook, CapCells, Caps, Charge, Shut};
@@ -23,3 +24,4 @@ pub use live::{LiveCertificate, LiveGeo, LiveTable, Published, Reader};
 pub use metrics::{Metrics, Room};
 pub use readiness::Readiness;
 pub use refresh::{Asked, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, refresh_requests};
+pub use totals::{ClickCounts, LinkTotals, Totals};

@@ -1,0 +1,138 @@
+//! The console: pages for the people who run a tier or a network, on the admin listener under `/console`.
+//!
+//! Each page is a file of its own: what it reads, and the template that shows it (`templates/`). Everything is rendered
+//! here; a script draws charts and refreshes what is live, and every page says the same without it.
+//!
+//! What the room promises:
+//!
+//! 1. Figures and routing come from the live table and the counters of this process; names, and everything that is
+//!    changed, go through the upstream's API with the node's key, so that nothing can be done here that cannot be done
+//!    there.
+//! 2. Nobody gets past the [`guard`] without the admin token, where there is one, nor from another site in any case.
+//! 3. Whatever came from outside is text in a page. Templates escape it, and the policy of the pages runs no script
+//!    but ours.
+//! 4. What it keeps is bounded: sessions, guesses, history, names.
+//!
+//! It decides no click, and asks nothing of one: it sums what workers count for the scrape.
+
+mod assets;
+mod attempts;
+mod frame;
+mod guard;
+mod history;
+mod login;
+mod overview;
+mod posted;
+mod session;
+mod show;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+
+use crate::cake::{Client, Key};
+use crate::state::{LiveGeo, LiveTable, Metrics, Readiness};
+
+use attempts::Attempts;
+use history::History;
+use session::Sessions;
+
+/// The room. Clones share it.
+#[derive(Clone)]
+pub struct Console(Arc<Room>);
+
+/// What the console shows, and by whom it writes.
+pub struct Parts {
+    /// Asked for at the login. Without one, there is no login.
+    pub token: Option<Key>,
+    /// The names under which browsers reach it, besides `localhost` and addresses.
+    pub hosts: Vec<String>,
+    pub metrics: Arc<Metrics>,
+    pub readiness: Arc<Readiness>,
+    pub table: Arc<LiveTable>,
+    pub geo: Arc<LiveGeo>,
+    /// Of the upstream, be it embedded.
+    pub client: Client,
+}
+
+struct Room {
+    parts: Parts,
+    /// From which sessions and guesses count.
+    started: Instant,
+    sessions: Sessions,
+    attempts: Attempts,
+    history: History,
+    /// Of the forms of those who need no session.
+    open_csrf: String,
+}
+
+impl Console {
+    /// `None`: the system has no randomness.
+    pub fn new(parts: Parts) -> Option<Self> {
+        Some(Self(Arc::new(Room {
+            parts,
+            started: Instant::now(),
+            sessions: Sessions::default(),
+            attempts: Attempts::default(),
+            history: History::default(),
+            open_csrf: session::random_text()?,
+        })))
+    }
+
+    /// Everything under `/console`, to be merged into the listener's router.
+    pub fn router(&self) -> Router {
+        let pages = Router::new()
+            .route("/console", get(overview::to_the_page))
+            .route("/console/", get(overview::page))
+            .route("/console/overview.json", get(overview::series))
+            .route("/console/logout", post(login::logout))
+            .route_layer(middleware::from_fn_with_state(self.clone(), guard::session));
+        let open = Router::new()
+            .route("/console/login", get(login::page).post(login::login))
+            .route("/console/assets/{name}", get(assets::serve));
+        pages
+            .merge(open)
+            .route("/console/{*other}", get(frame::not_found))
+            .layer(DefaultBodyLimit::max(posted::BODY_BYTES_MAX))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::origin))
+            .with_state(self.clone())
+    }
+
+    /// Samples the counters for the charts, until it is dropped.
+    pub async fn sample(self) {
+        let mut ticks = tokio::time::interval(history::STEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.0.history.note(crate::state::now(), self.parts().metrics.totals());
+        }
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    fn attempts(&self) -> &Attempts {
+        &self.0.attempts
+    }
+
+    fn history(&self) -> &History {
+        &self.0.history
+    }
+
+    fn open_csrf(&self) -> &str {
+        &self.0.open_csrf
+    }
+
+    /// Since the console is there.
+    fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+}
