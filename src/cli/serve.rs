@@ -185,6 +185,8 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
     refresh.follow(to_refresh);
     refresh.start_from_last_good();
     let caps = refresh.caps();
+    let journal = refresh.journal();
+    let console_caps = refresh.caps();
     let (desk, conversions) = conversion_desk();
     let carrier = ConversionCarrier::new(ledger.clone(), conversions);
     let cap_keeper = CapKeeper::new(ledger.clone(), node_name(), cells, caps.clone(), Arc::clone(&metrics))?;
@@ -276,6 +278,8 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
         readiness: Arc::clone(&readiness),
         table: Arc::clone(&table),
         geo: Arc::clone(&geo),
+        caps: console_caps,
+        journal,
         client: console_client,
     });
     let console = console.context("the system has no randomness")?;

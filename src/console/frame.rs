@@ -26,6 +26,9 @@ pub struct Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     Overview,
+    Links,
+    Caps,
+    Snapshots,
 }
 
 /// The foot of every page.
@@ -35,17 +38,23 @@ pub struct Node {
 }
 
 impl Section {
-    const ALL: &[Section] = &[Section::Overview];
+    const ALL: &[Section] = &[Section::Overview, Section::Links, Section::Caps, Section::Snapshots];
 
     pub fn path(self) -> &'static str {
         match self {
             Section::Overview => HOME,
+            Section::Links => "/console/links",
+            Section::Caps => "/console/caps",
+            Section::Snapshots => "/console/snapshots",
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Section::Overview => "Overview",
+            Section::Links => "Links",
+            Section::Caps => "Caps",
+            Section::Snapshots => "Snapshots",
         }
     }
 }

@@ -17,14 +17,22 @@
 
 mod assets;
 mod attempts;
+mod cap_history;
+mod caps;
 mod frame;
 mod guard;
 mod history;
+mod link;
+mod link_history;
+mod links;
 mod login;
+mod names;
 mod overview;
+mod paging;
 mod posted;
 mod session;
 mod show;
+mod snapshots;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,12 +40,17 @@ use std::time::{Duration, Instant};
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::{Router, middleware};
+use tokio::sync::watch;
 
 use crate::cake::{Client, Key};
-use crate::state::{LiveGeo, LiveTable, Metrics, Readiness};
+use crate::ledger::KnownCaps;
+use crate::state::{Journal, LiveGeo, LiveTable, Metrics, Readiness, now};
 
 use attempts::Attempts;
+use cap_history::CapHistory;
 use history::History;
+use link_history::LinkHistory;
+use names::NameBook;
 use session::Sessions;
 
 /// The room. Clones share it.
@@ -54,6 +67,10 @@ pub struct Parts {
     pub readiness: Arc<Readiness>,
     pub table: Arc<LiveTable>,
     pub geo: Arc<LiveGeo>,
+    /// The caps in force.
+    pub caps: watch::Receiver<KnownCaps>,
+    /// What became of the snapshot.
+    pub journal: Arc<Journal>,
     /// Of the upstream, be it embedded.
     pub client: Client,
 }
@@ -65,6 +82,9 @@ struct Room {
     sessions: Sessions,
     attempts: Attempts,
     history: History,
+    link_history: LinkHistory,
+    cap_history: CapHistory,
+    names: NameBook,
     /// Of the forms of those who need no session.
     open_csrf: String,
 }
@@ -78,6 +98,9 @@ impl Console {
             sessions: Sessions::default(),
             attempts: Attempts::default(),
             history: History::default(),
+            link_history: LinkHistory::default(),
+            cap_history: CapHistory::default(),
+            names: NameBook::default(),
             open_csrf: session::random_text()?,
         })))
     }
@@ -88,6 +111,10 @@ impl Console {
             .route("/console", get(overview::to_the_page))
             .route("/console/", get(overview::page))
             .route("/console/overview.json", get(overview::series))
+            .route("/console/links", get(links::page))
+            .route("/console/links/{id}", get(link::page))
+            .route("/console/caps", get(caps::page))
+            .route("/console/snapshots", get(snapshots::page))
             .route("/console/logout", post(login::logout))
             .route_layer(middleware::from_fn_with_state(self.clone(), guard::session));
         let open = Router::new()
@@ -101,13 +128,22 @@ impl Console {
             .with_state(self.clone())
     }
 
-    /// Samples the counters for the charts, until it is dropped.
+    /// Samples what is counted, for all that shows how it changes, until it is dropped.
     pub async fn sample(self) {
-        let mut ticks = tokio::time::interval(history::STEP);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let metrics = &self.parts().metrics;
+        let every = |step| {
+            let mut ticks = tokio::time::interval(step);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            ticks
+        };
+        let (mut totals, mut links, mut caps) =
+            (every(history::STEP), every(link_history::STEP), every(cap_history::STEP));
         loop {
-            ticks.tick().await;
-            self.0.history.note(crate::state::now(), self.parts().metrics.totals());
+            tokio::select! {
+                _ = totals.tick() => self.0.history.note(now(), metrics.totals()),
+                _ = links.tick() => self.0.link_history.note(now(), &metrics.link_totals().0),
+                _ = caps.tick() => self.0.cap_history.note(now(), &metrics.cap_levels()),
+            }
         }
     }
 
@@ -125,6 +161,18 @@ impl Console {
 
     fn history(&self) -> &History {
         &self.0.history
+    }
+
+    fn link_history(&self) -> &LinkHistory {
+        &self.0.link_history
+    }
+
+    fn cap_history(&self) -> &CapHistory {
+        &self.0.cap_history
+    }
+
+    fn names(&self) -> &NameBook {
+        &self.0.names
     }
 
     fn open_csrf(&self) -> &str {

@@ -12,6 +12,7 @@ use super::frame::{self, Frame, Section};
 use super::guard::Visitor;
 use super::history::{Sample, Span};
 use super::{Console, show};
+use crate::lookup::GeoDb;
 use crate::state::{ClickCounts, Totals, now};
 use crate::types::UnixMillis;
 
@@ -245,11 +246,13 @@ fn states(console: &Console, now: UnixMillis, totals: &Totals) -> Vec<Fact> {
             fact("Ledger of caps", "away".to_owned(), Level::Ill, note)
         }
     };
-    let built = parts.metrics.geo_database_build.get();
-    let geo = match built {
-        0 => fact("Geo database", "demonstration".to_owned(), Level::Note, "it knows no real visitor"),
-        _ => {
-            let built = UnixMillis(built * 1000);
+    let geo = match &parts.geo.current().places {
+        None => fact("Geo database", "none".to_owned(), Level::Note, "no visitor’s country is known"),
+        Some(places) if places.database_type() == GeoDb::demo().database_type() => {
+            fact("Geo database", "demonstration".to_owned(), Level::Note, "it knows no real visitor")
+        }
+        Some(places) => {
+            let built = UnixMillis(i64::try_from(places.build_epoch() * 1000).unwrap_or(i64::MAX));
             let is_old = now.0 - built.0 > GEO_OLD.as_millis() as i64;
             let (level, note) = match is_old {
                 true => (Level::Note, "addresses move; load a newer one"),

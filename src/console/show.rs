@@ -24,6 +24,11 @@ pub fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "–".to_owned(), |share| format!("{:.1}\u{202f}%", share * 100.0))
 }
 
+/// `97 %`
+pub fn whole_percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "–".to_owned(), |share| format!("{:.0}\u{202f}%", share * 100.0))
+}
+
 /// Clicks a second.
 pub fn rate(per_second: f64) -> String {
     match per_second {

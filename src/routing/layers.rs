@@ -66,6 +66,17 @@ impl LayeredTable {
         replaced(self.base.entries(), patch)
     }
 
+    /// Every link that is live, in no order.
+    pub fn link_ids(&self) -> impl Iterator<Item = LinkId> {
+        let patch = self.patch.as_deref();
+        let of_base = self
+            .base
+            .links
+            .keys()
+            .filter(move |link| patch.is_none_or(|patch| !patch.changed.contains(link)));
+        of_base.chain(patch.into_iter().flat_map(|patch| patch.table.links.keys())).copied()
+    }
+
     /// Offers that are in either.
     pub fn offers(&self) -> usize {
         self.base.offers() + self.patch.as_ref().map_or(0, |patch| patch.offers_added)
@@ -155,6 +166,9 @@ mod tests {
         let patched = base.patched(ids(&[1, 3, 4, 5]), table(&[(1, 11, &[2]), (4, 40, &[3, 7])]));
         let of: Vec<_> = (1..=5).map(|link| affiliate(&patched, link)).collect();
         assert_eq!(of, [Some(11), Some(20), None, Some(40), None]);
+        let mut live: Vec<u32> = patched.link_ids().map(LinkId::value).collect();
+        live.sort_unstable();
+        assert_eq!(live, [1, 2, 4]);
         assert_eq!((patched.links(), patched.entries(), patched.offers()), (3, 4, 4));
         assert_eq!(patched.changed_links(), 4);
         assert!(patched.heap_bytes() > base.heap_bytes());

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use prometheus::core::Collector;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::collect::{CapCollector, CapLevel, CapLevels, PREFIX, TableCollector, WorkerCollector, Workers};
+use super::cap_levels::CapLevel;
+use super::collect::{CapCollector, CapLevels, PREFIX, TableCollector, WorkerCollector, Workers};
 use super::conversions::ConversionCount;
 use super::counters::{Counters, LinkSeries, lock};
 use super::geo::GeoDatabase;
@@ -154,7 +155,12 @@ impl Metrics {
 
     /// How full each cap is, in place of what was told before.
     pub fn caps_are(&self, caps: Vec<CapLevel>) {
-        *lock(&self.cap_levels) = caps;
+        *lock(&self.cap_levels) = caps.into();
+    }
+
+    /// How full each cap is, as it was told last. Empty: there is none, or the ledger is away.
+    pub fn cap_levels(&self) -> Arc<[CapLevel]> {
+        Arc::clone(&lock(&self.cap_levels))
     }
 
     /// When the database in use was made, in seconds since 1970; `None`: there is none.
@@ -283,7 +289,7 @@ mod tests {
             kind: CapKind::Click,
             interval: CapInterval::Daily,
         };
-        let level = |cap, remaining| CapLevel { cap, amount: remaining + 100, remaining };
+        let level = |cap, left| CapLevel { cap, amount: 10, used: 8 - left, leased: 2, window_ends_at: None };
         metrics.caps_are(vec![level(key(30, 11), 5), level(key(301, 1), 6), level(key(3011, 0), 7)]);
         let text = metrics.text().unwrap();
         for (offer, affiliate, left) in [("30", "11", 5), ("301", "1", 6), ("3011", "", 7)] {
