@@ -273,7 +273,7 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
     let counted = Arc::clone(&metrics);
     let console = Console::new(console::Parts {
         token: config.admin.token.clone(),
-        hosts: Vec::new(),
+        hosts: config.console_hosts.clone(),
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
         table: Arc::clone(&table),

@@ -113,27 +113,27 @@ pub async fn page(
 ) -> Response {
     let (now, totals) = (now(), console.parts().metrics.totals());
     let since = |age: Duration| console.history().before(now, age);
-    let minute = since(Duration::from_secs(60));
-    let hour = since(Duration::from_secs(3600));
+    let over = [60, 300, 3600, 86_400].map(Duration::from_secs);
+    let [minute, five, hour, day] = over.map(since);
     let minute_counts = counts_since(minute, &totals);
     let hour_counts = counts_since(hour, &totals);
     let seconds = minute.map_or(0.0, |sample| (now.0 - sample.at.0) as f64 / 1000.0);
+    // A young process has no whole day to tell of.
+    let fill_rate = |over: Duration, sample: Option<Sample>| {
+        let counts = counts_since(sample, &totals);
+        let age = sample.map_or(0, |sample| now.0 - sample.at.0);
+        FillRate {
+            over: show::duration(over.min(Duration::from_millis(u64::try_from(age).unwrap_or(0)))),
+            rate: show::percent(counts.fill_rate()),
+            clicks: show::count(counts.to_offers() + counts.to_fallbacks()),
+        }
+    };
     let span = asked.span();
     frame::page(&Overview {
         frame: Frame::new(&console, &visitor, Section::Overview, "Overview").with_charts(),
         span,
         clicks_per_second: show::rate(per_second(minute_counts.all(), seconds)),
-        fill_rates: [
-            ("5 minutes", counts_since(since(Duration::from_secs(300)), &totals)),
-            ("hour", hour_counts),
-            ("day", counts_since(since(Duration::from_secs(86_400)), &totals)),
-        ]
-        .map(|(over, counts)| FillRate {
-            over: over.to_owned(),
-            rate: show::percent(counts.fill_rate()),
-            clicks: show::count(counts.to_offers() + counts.to_fallbacks()),
-        })
-        .into(),
+        fill_rates: vec![fill_rate(over[1], five), fill_rate(over[2], hour), fill_rate(over[3], day)],
         outcomes: outcomes(&minute_counts, &hour_counts, &totals.clicks),
         states: states(&console, now, &totals),
         figures: figures(&console.history().samples(span), span),

@@ -39,7 +39,7 @@ impl Page {
 
 /// A query of a path, from those parameters that say something.
 pub fn query(parameters: &[(&str, &str)]) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::from("?"));
+    let mut query = url::form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
     query.extend_pairs(parameters.iter().filter(|(_, value)| !value.is_empty()));
     query.finish()
 }

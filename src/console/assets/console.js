@@ -24,6 +24,13 @@
     },
   };
 
+  const two = (number) => String(number).padStart(2, "0");
+
+  const clock = (seconds, fine) => {
+    const at = new Date(seconds * 1000);
+    return `${two(at.getHours())}:${two(at.getMinutes())}` + (fine ? `:${two(at.getSeconds())}` : "");
+  };
+
   const options = (chart, width) => {
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const most = (top) => (chart.most ? chart.most : Math.max(top || 0, chart.least) * 1.1);
@@ -32,9 +39,9 @@
       height: 210,
       cursor: { drag: { x: false, y: false } },
       scales: { x: { time: true }, y: { range: (_, __, top) => [0, most(top)] } },
-      axes: [axis, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => `${tick}`) }],
+      axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => clock(tick, ticks[1] - ticks[0] < 60)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => `${tick}`) }],
       series: [
-        {},
+        { label: "at", value: (_, at) => (at ? clock(at, true) : "–") },
         ...chart.lines.map((line) => ({
           label: line.label,
           stroke: colour(line.colour),
