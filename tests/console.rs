@@ -114,7 +114,7 @@ fn every_page_is_there_and_lets_nothing_foreign_in() {
         }
         assert!(!policy.contains("unsafe"), "{policy}");
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{target}");
-        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{target}");
+        assert_eq!(answer.header("referrer-policy"), Some("same-origin"), "{target}");
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{target}");
         for inline in ["<script>", " style=", " onclick=", "<style"] {
             assert!(!answer.body.contains(inline), "{target} has {inline}");
