@@ -11,8 +11,9 @@ use super::caps::{self, Bar};
 use super::frame::{self, Frame, Section};
 use super::guard::Visitor;
 use super::names::Names;
+use super::shares::shares;
 use super::{Console, show};
-use crate::routing::{CapView, EntryFace, LinkFace, Rotation, describe};
+use crate::routing::{CapView, EntryFace, LinkFace, Rotation, TierFace, describe};
 use crate::state::{Caps, ClickCounts, OfferTotals, now};
 use crate::types::{AffiliateId, LinkId, OfferId};
 
@@ -63,7 +64,7 @@ struct Entry {
     rule: Option<u32>,
     weight: u8,
     by_weight: String,
-    /// Of the clicks of this link that offers took: those of its offer, over all of its entries.
+    /// Of its tier, if the offer is counted here.
     taken: String,
     taken_count: String,
     conditions: Vec<(&'static str, String)>,
@@ -142,9 +143,9 @@ fn outcomes(counts: &ClickCounts) -> Vec<Outcome> {
 }
 
 fn tiers(face: &LinkFace, taken: &OfferTotals, caps: &Caps<'_>, names: &Names) -> Vec<Tier> {
-    let all: u64 = taken.values().sum();
-    let entry = |entry: &EntryFace| {
-        let count = taken.get(&entry.offer).copied().unwrap_or(0);
+    let shares = shares(face, taken);
+    let entry = |index: usize, entry: &EntryFace| {
+        let share = shares.get(&entry.offer).filter(|share| share.tier == index);
         Entry {
             offer: entry.offer.value(),
             offer_name: names
@@ -153,22 +154,22 @@ fn tiers(face: &LinkFace, taken: &OfferTotals, caps: &Caps<'_>, names: &Names) -
             rule: entry.rule.map(|rule| rule.value()),
             weight: entry.weight,
             by_weight: show::percent(Some(entry.share)),
-            taken: show::percent((all > 0).then(|| count as f64 / all as f64)),
-            taken_count: show::count(count),
+            taken: show::percent(share.and_then(|share| share.taken)),
+            taken_count: share.map_or_else(|| "above".to_owned(), |share| show::count(share.count)),
             conditions: entry.conditions.clone(),
             standing: standing(entry, face, caps, face.affiliate, entry.offer),
         }
     };
-    let tier = |tier: &crate::routing::TierFace| Tier {
+    let tier = |(index, tier): (usize, &TierFace)| Tier {
         priority: tier.priority,
         rotation: match tier.rotation {
             Rotation::Weighted => "one is drawn by weight",
             Rotation::Even => "one is drawn, each as likely",
             Rotation::Priority => "the one with the lowest offer number takes all",
         },
-        entries: tier.entries.iter().map(entry).collect(),
+        entries: tier.entries.iter().map(|of_tier| entry(index, of_tier)).collect(),
     };
-    face.tiers.iter().map(tier).collect()
+    face.tiers.iter().enumerate().map(tier).collect()
 }
 
 fn standing(

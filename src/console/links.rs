@@ -1,6 +1,6 @@
 //! All links, searched and sorted here, a page at a time: names from the upstream, figures from this process.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use super::guard::Visitor;
 use super::link_history::{Filled, Recent};
 use super::names::{NamedLink, Names, fold};
 use super::paging::{Page, query};
+use super::shares::shares;
 use super::{Console, show};
 use crate::routing::{LinkFace, describe};
 use crate::state::{OfferTotals, Published, now};
@@ -87,12 +88,12 @@ impl Standing {
     }
 }
 
-/// An offer's part of the clicks that offers took.
+/// An offer's part of what its tier took.
 struct Share {
     offer: u32,
     name: String,
     is: String,
-    /// By weight, in the first tier.
+    /// By the weights of the tier.
     by_weight: String,
 }
 
@@ -267,8 +268,8 @@ fn row(
     let id = LinkId::new(link.id);
     let face = id.and_then(|id| describe(&live.table, id));
     let filled = id.map_or(Filled::default(), |id| recent.of(id));
-    let taken = id.and_then(|id| offers.get(&id));
-    let mut shares = shares(face.as_ref(), taken, names);
+    let taken = id.and_then(|id| offers.get(&id)).unwrap_or(const { &OfferTotals::new() });
+    let mut shares = face.as_ref().map_or_else(Vec::new, |face| shares_of(face, taken, names));
     let more_shares = shares.len().saturating_sub(SHARES_SHOWN);
     shares.truncate(SHARES_SHOWN);
     Row {
@@ -287,25 +288,15 @@ fn row(
     }
 }
 
-/// What each offer took beside what its weight in the first tier would give it, the greatest first.
-fn shares(face: Option<&LinkFace>, taken: Option<&OfferTotals>, names: &Names) -> Vec<Share> {
-    let mut by_offer: HashMap<u32, (u64, f64)> = HashMap::new();
-    for (offer, &count) in taken.into_iter().flatten() {
-        by_offer.entry(offer.value()).or_default().0 = count;
-    }
-    for entry in face.and_then(|face| face.tiers.first()).map_or(&[][..], |tier| &tier.entries) {
-        by_offer.entry(entry.offer.value()).or_default().1 += entry.share;
-    }
-    let all: u64 = by_offer.values().map(|(count, _)| count).sum();
-    let mut shares: Vec<_> = by_offer.into_iter().collect();
-    shares.sort_by(|(a, (a_count, a_weight)), (b, (b_count, b_weight))| {
-        b_count.cmp(a_count).then(b_weight.total_cmp(a_weight)).then(a.cmp(b))
-    });
-    let shown = shares.into_iter().map(|(offer, (count, weight))| Share {
-        offer,
-        name: names.offer(offer).map_or_else(String::new, |offer| offer.name.to_string()),
-        is: show::whole_percent((all > 0).then(|| count as f64 / all as f64)),
-        by_weight: show::whole_percent(Some(weight)),
+/// What each offer took in its tier, beside what its weight would give it there; the busiest first.
+fn shares_of(face: &LinkFace, taken: &OfferTotals, names: &Names) -> Vec<Share> {
+    let mut shares: Vec<_> = shares(face, taken).into_iter().collect();
+    shares.sort_by_key(|(offer, share)| (Reverse(share.count), share.tier, *offer));
+    let shown = shares.into_iter().map(|(offer, share)| Share {
+        offer: offer.value(),
+        name: names.offer(offer.value()).map_or_else(String::new, |offer| offer.name.to_string()),
+        is: show::whole_percent(share.taken),
+        by_weight: show::whole_percent(Some(share.by_weight)),
     });
     shown.collect()
 }

@@ -31,6 +31,7 @@ mod overview;
 mod paging;
 mod posted;
 mod session;
+mod shares;
 mod show;
 mod snapshots;
 

@@ -21,8 +21,8 @@ use crate::types::UnixMillis;
 struct Overview {
     frame: Frame,
     span: Span,
-    /// Of the last minute.
     clicks_per_second: String,
+    clicks_over: String,
     fill_rates: Vec<FillRate>,
     outcomes: Vec<Outcome>,
     states: Vec<Fact>,
@@ -118,22 +118,28 @@ pub async fn page(
     let minute_counts = counts_since(minute, &totals);
     let hour_counts = counts_since(hour, &totals);
     let seconds = minute.map_or(0.0, |sample| (now.0 - sample.at.0) as f64 / 1000.0);
-    // A young process has no whole day to tell of.
+    let age = |sample: Option<Sample>| {
+        let millis = sample.map_or(0, |sample| now.0 - sample.at.0);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    };
     let fill_rate = |over: Duration, sample: Option<Sample>| {
         let counts = counts_since(sample, &totals);
-        let age = sample.map_or(0, |sample| now.0 - sample.at.0);
         FillRate {
-            over: show::duration(over.min(Duration::from_millis(u64::try_from(age).unwrap_or(0)))),
+            over: show::duration(over.min(age(sample))),
             rate: show::percent(counts.fill_rate()),
             clicks: show::count(counts.to_offers() + counts.to_fallbacks()),
         }
     };
+    let mut fill_rates = vec![fill_rate(over[1], five), fill_rate(over[2], hour), fill_rate(over[3], day)];
+    // A young process has no whole day to tell of.
+    fill_rates.dedup_by(|longer, shorter| longer.over == shorter.over);
     let span = asked.span();
     frame::page(&Overview {
         frame: Frame::new(&console, &visitor, Section::Overview, "Overview").with_charts(),
         span,
         clicks_per_second: show::rate(per_second(minute_counts.all(), seconds)),
-        fill_rates: vec![fill_rate(over[1], five), fill_rate(over[2], hour), fill_rate(over[3], day)],
+        fill_rates,
+        clicks_over: show::duration(over[0].min(age(minute))),
         outcomes: outcomes(&minute_counts, &hour_counts, &totals.clicks),
         states: states(&console, now, &totals),
         figures: figures(&console.history().samples(span), span),

@@ -31,6 +31,12 @@
     return `${two(at.getHours())}:${two(at.getMinutes())}` + (fine ? `:${two(at.getSeconds())}` : "");
   };
 
+  // Of a young process there is little to draw: a minute has room all the same.
+  const range = (_, from, to) => {
+    const end = to || Date.now() / 1000;
+    return [Math.min(from || end, end - 60), end];
+  };
+
   const options = (chart, width) => {
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const most = (top) => (chart.most ? chart.most : Math.max(top || 0, chart.least) * 1.1);
@@ -38,7 +44,7 @@
       width,
       height: 210,
       cursor: { drag: { x: false, y: false } },
-      scales: { x: { time: true }, y: { range: (_, __, top) => [0, most(top)] } },
+      scales: { x: { time: true, range }, y: { range: (_, __, top) => [0, most(top)] } },
       axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => clock(tick, ticks[1] - ticks[0] < 60)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => `${tick}`) }],
       series: [
         { label: "at", value: (_, at) => (at ? clock(at, true) : "–") },
