@@ -95,7 +95,7 @@ pub async fn page(
     let affiliate = face.as_ref().map(|face| face.affiliate.value()).or(named.map(|named| named.affiliate));
     let Some(affiliate) = affiliate else { return not_found() };
 
-    let totals = console.parts().metrics.link_totals().0;
+    let totals = console.parts().metrics.totals_of(&[link]);
     let recent = console.link_history().recent(now(), &totals);
     let taken = console.parts().metrics.offers_of(&[link]).pop().unwrap_or_default();
     let caps = Caps::looking(&published.caps);

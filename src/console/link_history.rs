@@ -105,18 +105,18 @@ mod tests {
         let (worker, history, link) = (metrics.worker(), LinkHistory::default(), LinkId::new(1).unwrap());
         let click = |outcome| worker.click(ClickCount::Decided(outcome), Some(link), None);
         let at = |minutes: i64| UnixMillis(minutes * 60_000);
-        history.note(at(0), &metrics.link_totals().0);
+        history.note(at(0), &metrics.link_totals());
         click(Outcome::Offer);
-        let recent = history.recent(at(3), &metrics.link_totals().0);
+        let recent = history.recent(at(3), &metrics.link_totals());
         assert_eq!((recent.over, recent.of(link).rate()), (Duration::from_secs(180), Some(1.0)));
         for minutes in (5..=90).step_by(5) {
-            history.note(at(minutes), &metrics.link_totals().0);
+            history.note(at(minutes), &metrics.link_totals());
         }
         assert_eq!(history.0.lock().unwrap().len(), 13);
-        let recent = history.recent(at(91), &metrics.link_totals().0);
+        let recent = history.recent(at(91), &metrics.link_totals());
         assert_eq!((recent.of(link).rate(), recent.by_link.len()), (None, 0));
         click(Outcome::Capped);
-        let recent = history.recent(at(91), &metrics.link_totals().0);
+        let recent = history.recent(at(91), &metrics.link_totals());
         assert_eq!(recent.of(link), Filled { to_offers: 0, to_fallbacks: 1 });
         assert!(recent.over <= SPAN && recent.over >= SPAN - STEP, "{:?}", recent.over);
     }

@@ -19,7 +19,7 @@ use super::shares::shares;
 use super::{Console, show};
 use crate::routing::{LinkFace, describe};
 use crate::state::{OfferTotals, Published, now};
-use crate::types::LinkId;
+use crate::types::{AffiliateId, LinkId};
 
 #[derive(Template)]
 #[template(path = "links.html")]
@@ -159,8 +159,12 @@ pub async fn page(
         "desc" => true,
         _ => sort.begins_descending(),
     };
-    let (live, totals) = (console.parts().table.current(), console.parts().metrics.link_totals().0);
-    let recent = console.link_history().recent(now(), &totals);
+    let (live, metrics) = (console.parts().table.current(), &console.parts().metrics);
+    // Only a list that is sorted by them needs the counts of all links.
+    let recent = match sort {
+        Sort::Clicks | Sort::Fill => console.link_history().recent(now(), &metrics.link_totals()),
+        Sort::Id | Sort::Name | Sort::Affiliate => Recent::default(),
+    };
     // Where the upstream names none, those that are live have numbers.
     let unnamed: Vec<NamedLink>;
     let all = match seen.names.links() {
@@ -175,8 +179,8 @@ pub async fn page(
     let page = Page::of(found.len(), asked.page.parse().ok());
     let shown = &found[page.range()];
     let ids: Vec<LinkId> = shown.iter().filter_map(|link| LinkId::new(link.id)).collect();
-    let offers: HashMap<LinkId, OfferTotals> =
-        ids.iter().copied().zip(console.parts().metrics.offers_of(&ids)).collect();
+    let recent = console.link_history().recent(now(), &metrics.totals_of(&ids));
+    let offers: HashMap<LinkId, OfferTotals> = ids.iter().copied().zip(metrics.offers_of(&ids)).collect();
     let rows = shown.iter().map(|link| row(link, &live, &recent, &offers, &seen.names)).collect();
     let href = |sort: Sort, descending: bool, page: usize| {
         let number = if page > 1 { page.to_string() } else { String::new() };
@@ -246,14 +250,9 @@ fn arranged<'a>(
 }
 
 fn live_links(live: &Published) -> Vec<NamedLink> {
-    let mut links: Vec<NamedLink> = live
-        .table
-        .link_ids()
-        .filter_map(|id| {
-            let affiliate = describe(&live.table, id)?.affiliate;
-            Some(NamedLink::unnamed(id.value(), affiliate.value()))
-        })
-        .collect();
+    let unnamed =
+        |(link, affiliate): (LinkId, AffiliateId)| NamedLink::unnamed(link.value(), affiliate.value());
+    let mut links: Vec<NamedLink> = live.table.each_link().map(unnamed).collect();
     links.sort_unstable_by_key(|link| link.id);
     links
 }

@@ -142,7 +142,7 @@ impl Console {
         loop {
             tokio::select! {
                 _ = totals.tick() => self.0.history.note(now(), metrics.totals()),
-                _ = links.tick() => self.0.link_history.note(now(), &metrics.link_totals().0),
+                _ = links.tick() => self.0.link_history.note(now(), &metrics.link_totals()),
                 _ = caps.tick() => self.0.cap_history.note(now(), &metrics.cap_levels()),
             }
         }

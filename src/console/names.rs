@@ -63,7 +63,7 @@ struct Known {
 pub struct Seen {
     /// Without names, if none could be read yet.
     pub names: Arc<Names>,
-    /// Why they may be old, or are missing.
+    /// Why they may be old, or are missing: a sentence.
     pub problem: Option<String>,
 }
 
@@ -114,8 +114,10 @@ impl NameBook {
         let in_time = tokio::time::timeout(PATIENCE, reading).await.is_ok();
         let known = self.lock().clone();
         let problem = match (&known.names, known.problem) {
-            (_, Some(problem)) => Some(problem),
-            (None, None) if !in_time => Some("they are being read; look again in a moment".to_owned()),
+            (_, Some(problem)) => Some(format!("Names cannot be brought up to date: {problem}")),
+            (None, None) if !in_time => {
+                Some("Names are being read, and will be here in a moment.".to_owned())
+            }
             _ => None,
         };
         Seen { names: known.names.unwrap_or_default(), problem }

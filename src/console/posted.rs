@@ -1,5 +1,7 @@
 //! What a form sent. [`Posted`] is a form of a page of ours: whoever takes it as an argument has had its token checked.
 
+use std::time::Duration;
+
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -9,7 +11,7 @@ use axum::response::Response;
 use super::guard::Visitor;
 use super::{Console, frame, session};
 
-/// The fields of a form, whoever sent it. Of two of the same name, the first counts, but for those who ask for all.
+/// The fields of a form, whoever sent it. Of two of the same name, the first counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(Vec<(String, String)>);
 
@@ -28,11 +30,6 @@ impl Fields {
         found.map_or("", |(_, value)| value)
     }
 
-    /// What was typed or chosen under this name.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-
     /// Whether a box was ticked.
     pub fn is_set(&self, name: &str) -> bool {
         self.0.iter().any(|(other, _)| other == name)
@@ -43,10 +40,15 @@ impl FromRequest<Console> for Fields {
     type Rejection = Response;
 
     async fn from_request(request: Request, console: &Console) -> Result<Self, Response> {
-        let bytes = Bytes::from_request(request, console).await.map_err(|rejection| {
-            frame::told(console, rejection.status(), "The form could not be read", &rejection.body_text())
-        })?;
-        Ok(Self::read(&bytes))
+        let refuse = |status, why: &str| frame::told(console, status, "The form could not be read", why);
+        match tokio::time::timeout(READ_TIMEOUT, Bytes::from_request(request, console)).await {
+            Ok(Ok(bytes)) => Ok(Self::read(&bytes)),
+            Ok(Err(rejection)) => Err(refuse(rejection.status(), &rejection.body_text())),
+            Err(_) => {
+                let why = format!("It did not arrive within {} seconds.", READ_TIMEOUT.as_secs());
+                Err(refuse(StatusCode::REQUEST_TIMEOUT, &why))
+            }
+        }
     }
 }
 
@@ -75,6 +77,9 @@ impl FromRequest<Console> for Posted {
 /// The field in which a form says whose it is.
 const CSRF: &str = "csrf";
 
+/// A form that comes a byte a minute holds a connection for nothing.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Of a form; the longest holds the conditions of a rule.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
@@ -86,7 +91,7 @@ mod tests {
     fn fields_are_decoded_as_browsers_encode_them() {
         let fields = Fields::read(b"name=Caf%C3%A9+%26+Bar&day=mon&day=tue&empty=&odd=%zz");
         assert_eq!((fields.text("name"), fields.text("none")), ("Café & Bar", ""));
-        assert_eq!(fields.all("day").collect::<Vec<_>>(), ["mon", "tue"]);
+        assert_eq!(fields.text("day"), "mon");
         assert!(fields.is_set("empty") && !fields.is_set("none"));
         assert_eq!(fields.text("odd"), "%zz");
     }

@@ -90,17 +90,34 @@ impl Metrics {
         totals
     }
 
-    /// What was counted by link, and of all links beyond the bound together.
-    pub fn link_totals(&self) -> (LinkTotals, ClickCounts) {
-        let (mut links, mut others) = (LinkTotals::default(), ClickCounts::default());
+    /// What was counted of every link that has a series of its own.
+    pub fn link_totals(&self) -> LinkTotals {
+        let mut totals = LinkTotals::default();
+        for worker in self.counters() {
+            // A click may wait for the lock: what is under it is copied, and summed afterwards.
+            let counts: Vec<_> = {
+                let counts = lock(&worker.by_id);
+                counts.links.iter().map(|(&link, counts)| (link, counts.outcomes)).collect()
+            };
+            for (link, counts) in counts {
+                totals.entry(link).or_default().add(&counts);
+            }
+        }
+        totals
+    }
+
+    /// The same of these links alone.
+    pub fn totals_of(&self, links: &[LinkId]) -> LinkTotals {
+        let mut totals = LinkTotals::default();
         for worker in self.counters() {
             let counts = lock(&worker.by_id);
-            for (&link, counts) in &counts.links {
-                links.entry(link).or_default().add(&counts.outcomes);
+            for link in links {
+                if let Some(counts) = counts.links.get(link) {
+                    totals.entry(*link).or_default().add(&counts.outcomes);
+                }
             }
-            others.add(&counts.other_links);
         }
-        (links, others)
+        totals
     }
 
     /// The offers that took clicks of each of these links, and how many; none of a link that has no series of its own.
@@ -155,7 +172,8 @@ mod tests {
         assert_eq!((clicks.all(), clicks.to_offers(), clicks.to_fallbacks()), (7, 3, 1));
         assert_eq!(clicks.fill_rate(), Some(0.75));
         assert_eq!(clicks.since(&before).fill_rate(), Some(0.0));
-        assert_eq!(metrics.link_totals().0[&link.unwrap()], clicks);
+        let link = link.unwrap();
+        assert_eq!((metrics.link_totals()[&link], metrics.totals_of(&[link])[&link]), (clicks, clicks));
     }
 
     #[test]
