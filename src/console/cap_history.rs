@@ -80,8 +80,9 @@ mod tests {
     #[test]
     fn a_rate_is_of_the_last_minutes_and_of_one_window() {
         let (history, at) = (CapHistory::default(), |seconds: i64| UnixMillis(seconds * 1000));
-        let rate =
-            |seconds, level: CapLevel| history.rates(at(seconds), &[level.clone()]).get(&level.cap).copied();
+        let rate = |seconds, level: CapLevel| {
+            history.rates(at(seconds), std::slice::from_ref(&level)).get(&level.cap).copied()
+        };
         assert_eq!(rate(0, level(5, 9)), None, "nobody has looked before");
         history.note(at(0), &[level(100, 9)]);
         assert_eq!(rate(1, level(103, 9)), None, "it is too early to tell");

@@ -84,7 +84,8 @@ fn refusal(console: &Console, method: &Method, headers: &HeaderMap) -> Option<&'
     {
         return Some("The form was sent by another site.");
     }
-    let Some(origin) = headers.get(header::ORIGIN) else { return None };
+    // Without one it is no browser that could be made to send it.
+    let origin = headers.get(header::ORIGIN)?;
     let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
     let is_ours = origin.is_some_and(|origin| {
         // Behind a proxy the host may be another than the browser's.

@@ -45,7 +45,10 @@
       height: 210,
       cursor: { drag: { x: false, y: false } },
       scales: { x: { time: true, range }, y: { range: (_, __, top) => [0, most(top)] } },
-      axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => clock(tick, ticks[1] - ticks[0] < 60)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => `${tick}`) }],
+      axes: [
+        { ...axis, size: 30, values: (_, ticks) => ticks.map((tick) => clock(tick, ticks[1] - ticks[0] < 60)) },
+        { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => `${tick}`) },
+      ],
       series: [
         { label: "at", value: (_, at) => (at ? clock(at, true) : "–") },
         ...chart.lines.map((line) => ({
