@@ -276,13 +276,29 @@ fn states(console: &Console, now: UnixMillis, totals: &Totals) -> Vec<Fact> {
             "clicks were redirected and not written down, since the process began",
         ),
     };
+    let certificate = parts.metrics.certificate_expires_at().map(|expires| {
+        let left = Duration::from_secs(u64::try_from(expires - now.seconds()).unwrap_or(0));
+        let value = format!("expires in {}", show::duration(left));
+        match left {
+            left if left.is_zero() => fact(
+                "Certificate",
+                "expired".to_owned(),
+                Level::Ill,
+                "browsers refuse the click listeners with TLS",
+            ),
+            left if left < EXPIRES_SOON => fact("Certificate", value, Level::Note, "renew it"),
+            _ => fact("Certificate", value, Level::Well, ""),
+        }
+    });
     let connections = fact("Connections", show::count(totals.connections), Level::Well, "");
     let links = format!(
         "{}, {} entries",
         show::count(live.table.links() as u64),
         show::count(live.table.entries() as u64)
     );
-    vec![ready, snapshot, fact("Links", links, Level::Well, ""), left_out, ledger, geo, dropped, connections]
+    let links = fact("Links", links, Level::Well, "");
+    let facts = [ready, snapshot, links, left_out, ledger, geo, dropped];
+    facts.into_iter().chain(certificate).chain([connections]).collect()
 }
 
 /// Some rows of what the charts show, the newest first.
@@ -305,6 +321,9 @@ fn figures(samples: &[Sample], span: Span) -> Vec<Figure> {
         })
         .collect()
 }
+
+/// Longer than what renews it needs to be looked after.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// Twenty refreshes at the default interval.
 const STALE: Duration = Duration::from_secs(300);

@@ -183,6 +183,13 @@ impl Metrics {
         }
     }
 
+    /// Until when the certificate in use is valid, in seconds since 1970; `None`: there is none, or it does not say so.
+    pub fn certificate_expires_at(&self) -> Option<i64> {
+        let families = self.certificate_expires.collect();
+        let gauge = families.first()?.get_metric().first()?;
+        Some(gauge.get_gauge().get_value() as i64)
+    }
+
     /// What there is room for in `directory`, by what is kept there; `None`: it cannot be told.
     pub fn room_is(&self, directory: &str, room: Option<Room>) {
         for (gauges, bytes) in [
@@ -303,6 +310,7 @@ mod tests {
             }
         }
         metrics.caps_are(Vec::new());
+        assert!(metrics.cap_levels().is_empty());
         assert!(!metrics.text().unwrap().contains("smartlink_cap_"));
     }
 
