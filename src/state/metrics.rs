@@ -297,7 +297,7 @@ mod tests {
             interval: CapInterval::Daily,
         };
         let level =
-            |cap, left: u64| CapLevel { cap, amount: 10, used: 8 - left, leased: 2, window_ends_at: None };
+            |cap, left: u64| CapLevel { cap, amount: left + 100, used: 60, leased: 40, window_ends_at: None };
         metrics.caps_are(vec![level(key(30, 11), 5), level(key(301, 1), 6), level(key(3011, 0), 7)]);
         let text = metrics.text().unwrap();
         for (offer, affiliate, left) in [("30", "11", 5), ("301", "1", 6), ("3011", "", 7)] {
