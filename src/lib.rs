@@ -86,8 +86,9 @@
 //! # The path of a socket
 //!
 //! ```text
+//! cli::supervisor    from systemd, which opened them and keeps them; or
 //! cli::takeover      from the process that runs on the data directory to the next one, with the lock of the directory
-//! edge::listener     the sockets that there are, and new ones for further addresses and threads
+//! edge::listener     the sockets that there are, and new ones for further addresses and, beside ours, threads
 //! sync::CapKeeper    leases from the other process's ledger, until it has ended and the file is this one's
 //! edge::acceptor     accepts no more as soon as the other does; each open connection has one more answer
 //! ```

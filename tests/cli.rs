@@ -54,6 +54,11 @@ fn every_variable_is_in_the_help() {
         "API_KEY",
         "API_KEY_FILE",
         "CLICK_ID_KEY_FILE",
+        "ADMIN_TOKEN",
+        "ADMIN_TOKEN_FILE",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+        "LOG_FILE",
     ] {
         assert!(help.contains(&format!("SMARTLINK_{variable}")), "{variable}");
     }
@@ -256,7 +261,8 @@ fn serve_names_the_secret_that_it_cannot_read_and_never_shows_one() {
         (&[("SMARTLINK_API_KEY_FILE", "absent")][..], &[][..], "cannot read the API key from absent: "),
         (&[("SMARTLINK_API_KEY_FILE", "two-lines")], &[], "the API key in two-lines is malformed"),
         (&[("SMARTLINK_API_KEY", "canary canary")], &[], "SMARTLINK_API_KEY is malformed"),
-        (&[], &["--config", "token.toml"], "admin.token_file: cannot read absent: "),
+        (&[], &["--config", "token.toml"], "cannot read the admin token from absent: "),
+        (&[("SMARTLINK_ADMIN_TOKEN_FILE", "gone")], &[], "cannot read the admin token from gone: "),
         (&[], &["--config", "bad-token.toml"], "the admin token in two-lines must be one line"),
         (&[], &["--upstream", "https://cake.example/?api_key=canary"], "--upstream"),
         (

@@ -273,6 +273,27 @@ const SETTINGS: &[Setting] = &[
         flag: "--asn",
         values: [NO_FILE, "of-file.mmdb", "of-variable.mmdb", "of-flag.mmdb"],
     },
+    Setting {
+        shown: "log  ",
+        file: "[log]\nformat = \"json\"",
+        variable: "SMARTLINK_LOG_FORMAT",
+        flag: "--log-format",
+        values: ["pretty", "json", "pretty", "json"],
+    },
+    Setting {
+        shown: "log  ",
+        file: "[log]\nlevel = \"warn\"",
+        variable: "SMARTLINK_LOG_LEVEL",
+        flag: "--log-level",
+        values: ["info", "warn", "debug", "trace"],
+    },
+    Setting {
+        shown: "log  ",
+        file: "[log]\nfile = \"of-file.log\"",
+        variable: "SMARTLINK_LOG_FILE",
+        flag: "--log-file",
+        values: ["standard error", "of-file.log", "of-variable.log", "of-flag.log"],
+    },
 ];
 
 fn defaults() -> toml::Table {

@@ -22,6 +22,12 @@ const FORGED: &str =
 fn is_ours(log: &str) {
     assert!(!log.is_empty());
     for line in log.lines() {
+        if line.starts_with('{') {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?}"));
+            assert!(line["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{line}");
+            assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+            continue;
+        }
         let (time, rest) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?} in\n{log:?}"));
         assert!(time.parse::<jiff::Timestamp>().is_ok(), "{line:?} in\n{log:?}");
         let level = rest.trim_start().split(' ').next().unwrap_or_default();
@@ -44,8 +50,14 @@ fn is_json_on_one_line(body: &str) {
     assert!(!body.trim_end_matches('\n').contains(|character| character < ' '), "{body:?}");
 }
 
+const FORMATS: [&str; 2] = ["pretty", "json"];
+
 #[test]
 fn an_upstream_cannot_write_lines_into_the_log() {
+    FORMATS.into_iter().for_each(an_upstream_writes);
+}
+
+fn an_upstream_writes(format: &str) {
     let stub = Stub::start();
     stub.list(
         "offers",
@@ -85,7 +97,8 @@ fn an_upstream_cannot_write_lines_into_the_log() {
         "offer_caps",
         json!([{"offer_id": 10, "cap_type": FORGED, "cap_interval": FORGED, "cap_amount": 1, "time_zone": FORGED}]),
     );
-    let node = Setup::of_upstream(&stub.url(), "canary").variable("RUST_LOG", "debug").start_ready();
+    let setup = Setup::of_upstream(&stub.url(), "canary").variable("SMARTLINK_LOG_FORMAT", format);
+    let node = setup.variable("RUST_LOG", "debug").start_ready();
     let report = node.refresh();
     let warnings = report["warnings"].to_string();
     assert!(warnings.contains("forged"), "the hostile items were never told: {report}");
@@ -107,7 +120,12 @@ fn an_upstream_cannot_write_lines_into_the_log() {
 
 #[test]
 fn a_visitor_cannot_write_lines_anywhere() {
-    let node = Setup::demo().variable("RUST_LOG", "trace").start_ready();
+    FORMATS.into_iter().for_each(a_visitor_writes);
+}
+
+fn a_visitor_writes(format: &str) {
+    let setup = Setup::demo().variable("SMARTLINK_LOG_FORMAT", format);
+    let node = setup.variable("RUST_LOG", "trace").start_ready();
     let encoded: String = FORGED.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let target = format!("/sl?id=301&aff_id=67890&s1={encoded}&s2={encoded}");
     // As a header may hold it: without ends of lines, which would end it.
@@ -148,7 +166,12 @@ fn a_visitor_cannot_write_lines_anywhere() {
 
 #[test]
 fn a_caller_of_the_api_cannot_write_lines_into_logs_and_tables() {
-    let node = Setup::new().variable("RUST_LOG", "trace").start_ready();
+    FORMATS.into_iter().for_each(a_caller_writes);
+}
+
+fn a_caller_writes(format: &str) {
+    let setup = Setup::new().variable("SMARTLINK_LOG_FORMAT", format);
+    let node = setup.variable("RUST_LOG", "trace").start_ready();
     for (call, fields) in [
         ("offer.json", json!({"offer_name": FORGED, "offer_url": "https://a.example.com/"})),
         ("offer.json", json!({"offer_name": "a", "offer_url": FORGED})),

@@ -182,7 +182,7 @@ fn the_key_is_sought_in_order_and_never_shown() {
     let node = small();
     let key = node.key();
     let list = |name: &str, value: &str| {
-        let upstream = ["link", "list", "--upstream", node.admin.as_str()];
+        let upstream = ["link", "list", "--api", node.admin.as_str()];
         run(command().args(upstream).env(name, value))
     };
     assert_eq!(list("SMARTLINK_API_KEY", &key).code, 0);
@@ -201,6 +201,24 @@ fn the_key_is_sought_in_order_and_never_shown() {
 }
 
 #[test]
+fn the_upstream_of_serve_is_not_the_api_that_commands_speak_to() {
+    let node = small();
+    let list = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let data = node.directory.path().to_str().unwrap();
+        run(command()
+            .args(["link", "list", "--data-dir", data])
+            .args(arguments)
+            .envs(variables.iter().copied()))
+    };
+    // In the environment of a node, whose upstream has another key.
+    let of_serve = ("SMARTLINK_UPSTREAM", "http://192.0.2.1:9180");
+    let of_commands = ("SMARTLINK_API_URL", node.admin.as_str());
+    assert_eq!(list(&[], &[of_serve, of_commands]).code, 0);
+    assert_eq!(list(&["--api", &node.admin], &[of_serve]).code, 0);
+    assert_eq!(list(&["--upstream", &node.admin], &[of_serve]).code, 0, "its name of before");
+}
+
+#[test]
 fn what_cannot_be_reached_is_named() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let list = |upstream: &str| {
@@ -210,7 +228,7 @@ fn what_cannot_be_reached_is_named() {
     };
     for (upstream, said) in [
         (format!("http://{nobody}"), "cannot be reached"),
-        ("9180".to_owned(), "--upstream is no scheme, host"),
+        ("9180".to_owned(), "--api (SMARTLINK_API_URL) is no scheme, host"),
     ] {
         let said_of = list(&upstream);
         said_of.failed(&[said]);
@@ -352,9 +370,7 @@ fn a_watched_cap_is_a_line_for_each_change() {
     };
     set("5");
     let mut watch = command();
-    watch
-        .args(["cap", "watch", "--json", "--upstream", &node.admin, "--data-dir"])
-        .arg(node.directory.path());
+    watch.args(["cap", "watch", "--json", "--api", &node.admin, "--data-dir"]).arg(node.directory.path());
     let mut watch = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
     let mut next = || json(&lines.next().unwrap().unwrap());

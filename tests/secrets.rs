@@ -239,6 +239,10 @@ fn a_public_admin_address_needs_a_token() {
         let empty = desk.run_with(&[("SMARTLINK_ADMIN_TOKEN", "")], &["serve", "--admin", address]);
         empty.fails_saying(&["token"]);
         // With one, the address is as good as another.
+        let of_file = [("SMARTLINK_ADMIN_TOKEN_FILE", desk.file("token", format!("{TOKEN}\n")))];
+        let told = desk.run_with(&of_file, &["check", "--admin", address]);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        assert!(told.stdout.contains("with a token"), "{told:?}");
         let told = desk.run_with(&[("SMARTLINK_ADMIN_TOKEN", TOKEN)], &["check", "--admin", address]);
         assert_eq!(told.code, Some(0), "{told:?}");
     }

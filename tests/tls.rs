@@ -61,7 +61,7 @@ fn commands_believe_a_private_authority_when_it_is_named() {
     let front = authority.front(node.admin, "localhost", Validity::Now);
     let (url, key, file) = (front.url(), node.key(), authority.file());
     let ca_file = file.path().to_str().unwrap();
-    let variables = [("SMARTLINK_UPSTREAM", url.as_str()), ("SMARTLINK_API_KEY", key.as_str())];
+    let variables = [("SMARTLINK_API_URL", url.as_str()), ("SMARTLINK_API_KEY", key.as_str())];
     for (command, said) in [
         (&["link", "list"][..], "Finance Rotator"),
         (&["offer", "list"], "Personal Loan"),

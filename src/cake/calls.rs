@@ -57,7 +57,7 @@ pub enum CallError {
         .after.as_secs_f32()
     )]
     Timeout { upstream: String, call: String, after: Duration },
-    #[error("{upstream} cannot be reached: {reason}; is it running, and is --upstream its address?")]
+    #[error("{upstream} cannot be reached: {reason}; is it running, and is that its address?")]
     Unreachable { upstream: String, reason: String },
     #[error(
         "{upstream} is not believed to be what it says: {reason}; if a private authority signed its certificate, name \

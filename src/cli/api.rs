@@ -20,10 +20,12 @@ use crate::config::{API_KEY, API_KEY_FILE, KEY_FILE};
 #[derive(Clone, Debug, Args)]
 pub struct ApiArgs {
     /// The CAKE API: of a node (its admin address), or another
-    #[arg(long, global = true, value_name = "URL", env = "SMARTLINK_UPSTREAM", value_hint = ValueHint::Url)]
-    #[arg(default_value = "http://127.0.0.1:9180", help_heading = "Which API")]
-    upstream: String,
-    /// PEM file of certificate authorities to trust besides the system's, for an https upstream [default: none]
+    // It was --upstream, and is so in scripts. The variable was that of serve, whose upstream is another API than the one that a
+    // person on the same machine means: the node's.
+    #[arg(long, alias = "upstream", global = true, value_name = "URL", env = "SMARTLINK_API_URL")]
+    #[arg(default_value = "http://127.0.0.1:9180", value_hint = ValueHint::Url, help_heading = "Which API")]
+    api: String,
+    /// PEM file of certificate authorities to trust besides the system's, for an https API [default: none]
     #[arg(long, global = true, value_name = "FILE", env = "SMARTLINK_CA_FILE", value_hint = ValueHint::FilePath)]
     #[arg(help_heading = "Which API")]
     ca_file: Option<PathBuf>,
@@ -69,10 +71,10 @@ impl ApiArgs {
 
     /// With another time for each call.
     pub fn open_within(&self, call_timeout: Duration) -> anyhow::Result<Api> {
-        let Some(upstream) = parse_upstream(&self.upstream) else {
+        let Some(upstream) = parse_upstream(&self.api) else {
             // Not as it was typed: it may hold a key.
             bail!(
-                "--upstream is no scheme, host and path of an API, such as http://127.0.0.1:9180; a user, a query or a \
+                "--api (SMARTLINK_API_URL) is no scheme, host and path of an API, such as http://127.0.0.1:9180; a user, a query or a \
                  password does not belong there"
             );
         };

@@ -9,7 +9,7 @@ use clap::{Args, ValueHint};
 use super::ServeArgs;
 use super::one_line::OneLine;
 use crate::cake::{Client, Network};
-use crate::config::{ClickIdKeyFile, Config, Flags, Upstream};
+use crate::config::{ClickIdKeyFile, Config, Flags, LogOptions, Upstream};
 use crate::routing::compile;
 use crate::sync::{Kept, Overlay, read_last_good};
 
@@ -197,6 +197,9 @@ fn show(config: &Config) {
         }
         Upstream::Remote { url, key } => say(format_args!("upstream         {url}, with the key in {key}")),
     }
+    let LogOptions { format, level, file } = &config.log;
+    let place = file.as_ref().map_or("standard error".to_owned(), |path| path.display().to_string());
+    say(format_args!("log              {}, from {} on, to {place}", format.name(), level.name()));
 }
 
 /// `1 link`, `2 links`, `2 entries`.

@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use clap::{Args, ValueHint};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 
+use super::node;
 use super::one_line::OneLine;
 use crate::admin::{self, EntryAnswer, ExplainAnswer, ExplainQuery};
-use crate::config::{ADMIN_TOKEN, Config, Flags};
+use crate::config::{Config, Flags};
 use crate::routing::compile;
 use crate::state::{Published, now};
 use crate::sync::{Kept, read_last_good};
@@ -62,7 +59,7 @@ pub struct ExplainArgs {
     /// Sub id s5
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     s5: Option<String>,
-    /// The admin listener of a running node; its token, if it has one, from SMARTLINK_ADMIN_TOKEN
+    /// The admin listener of a running node; its token, if it has one, from SMARTLINK_ADMIN_TOKEN or SMARTLINK_ADMIN_TOKEN_FILE
     #[arg(long, value_name = "ADDR", env = "SMARTLINK_ADMIN", default_value = "127.0.0.1:9180")]
     admin: String,
     /// Ask this snapshot file instead: a last good file
@@ -123,36 +120,14 @@ fn ask_snapshot(path: &Path, args: &ExplainArgs, query: &ExplainQuery) -> anyhow
 }
 
 fn ask_node(address: &str, query: &ExplainQuery) -> anyhow::Result<ExplainAnswer> {
-    // As the log prints it, or as the configuration has it.
-    let address = address.trim_start_matches("http://").trim_end_matches('/');
-    let mut url = url::Url::parse(&format!("http://{address}/explain"))
-        .with_context(|| format!("--admin {address:?} is no address such as 127.0.0.1:9180"))?;
+    let mut url = node::url(address, "/explain")?;
     let parameters = serde_json::to_value(query)?;
     for (name, value) in parameters.as_object().into_iter().flatten() {
         if let Some(value) = value.as_str() {
             url.query_pairs_mut().append_pair(name, value);
         }
     }
-    let mut request = http::Request::get(url.as_str());
-    if let Ok(token) = std::env::var(ADMIN_TOKEN) {
-        request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
-    }
-    let request = request.body(Empty::<Bytes>::new())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = runtime.block_on(async {
-        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        tokio::time::timeout(PATIENCE, async {
-            let answer = client.request(request).await?;
-            let status = answer.status();
-            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
-        })
-        .await
-    });
-    let (status, body) = match asked {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => bail!("no node answers on {address} ({}); {ADVICE}", error.root_cause()),
-        Err(_) => bail!("no node answers on {address} within {} s; {ADVICE}", PATIENCE.as_secs()),
-    };
+    let (status, body) = node::ask(&url, PATIENCE)?;
     if !status.is_success() {
         let text = String::from_utf8_lossy(&body);
         let message = serde_json::from_slice::<serde_json::Value>(&body)
@@ -166,8 +141,6 @@ fn ask_node(address: &str, query: &ExplainQuery) -> anyhow::Result<ExplainAnswer
 
 /// A node answers in milliseconds; one that does not is not there.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-const ADVICE: &str = "is `smartlink serve` running, with this --admin address?";
 
 fn tell(answer: &ExplainAnswer) -> String {
     let mut text = String::new();

@@ -125,4 +125,4 @@ two exports of the same network are the same, byte for byte.
 Examples:
   smartlink export network.toml
   smartlink export --format json | jq '.smart_links | length'
-  SMARTLINK_API_KEY_FILE=a.key smartlink export network.toml --upstream http://node-a:9180";
+  SMARTLINK_API_KEY_FILE=a.key smartlink export network.toml --api http://node-a:9180";

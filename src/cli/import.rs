@@ -142,4 +142,4 @@ Needs a call of smartlink's own API, which another CAKE lacks.
 Examples:
   smartlink import network.toml
   smartlink import network.json --replace
-  SMARTLINK_API_KEY_FILE=b.key smartlink import network.toml --upstream http://node-b:9180";
+  SMARTLINK_API_KEY_FILE=b.key smartlink import network.toml --api http://node-b:9180";

@@ -7,20 +7,26 @@ mod click_id;
 mod explain;
 mod export;
 mod geo_target;
+mod health;
 mod import;
 mod key;
 mod link;
 mod log;
+mod logging;
 mod network_file;
+mod node;
 mod offer;
 mod one_line;
+mod repeats;
 mod report;
 mod rule;
 mod serve;
+mod supervisor;
 mod takeover;
 mod when;
 
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,6 +62,9 @@ enum Action {
     /// Check what serve would be given, or a snapshot, without serving.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(check::CheckArgs),
+    /// Tell whether the node on this machine is ready for clicks.
+    #[command(after_help = health::EXAMPLES)]
+    Health(health::HealthArgs),
     /// Tell why a click goes where it goes.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::ExplainArgs),
@@ -136,6 +145,15 @@ pub struct ServeArgs {
     /// Threads that take clicks [default: one a core]
     #[arg(long, value_name = "N", env = "SMARTLINK_THREADS")]
     threads: Option<usize>,
+    /// How the log is written: pretty, for people, or json, an object a line [default: pretty]
+    #[arg(long, value_name = "FORMAT", env = "SMARTLINK_LOG_FORMAT")]
+    log_format: Option<String>,
+    /// From where on it is written: error, warn, info, debug or trace; RUST_LOG wins [default: info]
+    #[arg(long, value_name = "LEVEL", env = "SMARTLINK_LOG_LEVEL")]
+    log_level: Option<String>,
+    /// Write the log into this file, which SIGUSR1 has opened anew [default: to standard error]
+    #[arg(long, value_name = "FILE", env = "SMARTLINK_LOG_FILE", value_hint = ValueHint::FilePath)]
+    log_file: Option<PathBuf>,
     /// Seed the embedded API with a demonstration network, and route bots, so that curl sees offers
     #[arg(long)]
     demo: bool,
@@ -154,6 +172,9 @@ impl From<ServeArgs> for Flags {
             asn: args.asn,
             trust_proxy: args.trust_proxy,
             threads: args.threads,
+            log_format: args.log_format,
+            log_level: args.log_level,
+            log_file: args.log_file,
             demo: args.demo,
         }
     }
@@ -171,6 +192,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command.action {
         Action::Serve { args, takeover } => serve::run(&args.into(), takeover),
         Action::Check(args) => Ok(check::run(&args)),
+        Action::Health(args) => Ok(health::run(&args)),
         Action::Explain(args) => explain::run(&args),
         Action::Link(args) => link::run(&args),
         Action::Offer(args) => offer::run(&args),
@@ -203,6 +225,16 @@ pub fn in_one_line(error: &anyhow::Error) -> String {
         }
     }
     OneLine(line).to_string()
+}
+
+/// Where a process on this machine reaches what listens there.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
 }
 
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no failure.
@@ -247,18 +279,23 @@ Examples:
 `smartlink COMMAND --help` tells more about each.";
 
 const SERVE_EXAMPLES: &str = "\
-Flags win over the environment, the environment over the file, the file over the defaults. RUST_LOG chooses what is \
-logged to standard error: error, warn, info or debug.
+Flags win over the environment, the environment over the file, the file over the defaults. RUST_LOG wins over \
+--log-level, and can say more: RUST_LOG=warn,smartlink::sync=debug.
 
 The API key comes from SMARTLINK_API_KEY, or from the file that SMARTLINK_API_KEY_FILE or upstream.api_key_file \
 names; without either, the embedded API makes one at its first start and keeps it in the data directory.
+
+The token of the admin listener comes from SMARTLINK_ADMIN_TOKEN, or from the file that SMARTLINK_ADMIN_TOKEN_FILE or \
+admin.token_file names.
 
 Click ids are signed with the key in the file that SMARTLINK_CLICK_ID_KEY_FILE or edge.click_id_key_file names, the same \
 on all nodes of a network; without either, with one that the node makes at its first start.
 
 Signals:
   SIGTERM, SIGINT   drain and exit; a second one exits at once
-  SIGHUP            refresh the snapshot and the geo databases now
+  SIGHUP            take up the configuration, certificates and geo databases, and refresh the snapshot
+  SIGUSR1           open the file of the log anew, after it was renamed (--log-file)
+  SIGUSR2           start the program anew, with the same arguments, to take over from this process
 
 Exit code: 0 when it drained, 2 when it could not start, 3 when a second signal cut the drain short, 4 when a part of it \
 panicked and it drained for that.

@@ -1,10 +1,11 @@
 //! What is told to a person is one line, whoever worded it: a name from an upstream, a value from a file, an error of the
 //! system. Nobody but us ends a line of the log, begins one, or steers the terminal that shows it.
 //!
-//! This is the one place for it: lines of the log come through [`fields`], lines of commands through [`OneLine`]. Tables have
-//! cells, and put a blank for a control character.
+//! This is the one place for it: lines of the log come through [`fields`], or as JSON through [`JsonLine`]; lines of commands
+//! through [`OneLine`]. Tables have cells, and put a blank for a control character.
 
 use std::fmt::{self, Write};
+use std::io;
 
 use tracing::field::Field;
 use tracing_subscriber::field::MakeExt;
@@ -34,6 +35,34 @@ pub fn fields() -> impl for<'w> FormatFields<'w> + 'static {
         }
     })
     .delimited(" ")
+}
+
+/// Takes lines of JSON, each whole, and spells what may not be seen as JSON spells it: a program reads the same, and a terminal is
+/// not steered. serde_json itself spells what ends lines, and not much more.
+pub struct JsonLine<W>(pub W);
+
+impl<W: io::Write> io::Write for JsonLine<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let mut spelled = String::with_capacity(line.len());
+        for character in text.chars() {
+            // Outside of strings JSON is ASCII that may be seen, but for the end of the line.
+            if character == '\n' || may_be_seen(character) {
+                spelled.push(character);
+                continue;
+            }
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Into a String, which never fails.
+                let _ = write!(spelled, "\\u{unit:04x}");
+            }
+        }
+        self.0.write_all(spelled.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Passes on what may be seen.
@@ -71,7 +100,6 @@ fn may_be_seen(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -132,6 +160,19 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn json_is_the_same_to_who_reads_it_and_steers_no_terminal() {
+        let hostile = "x\n\u{1b}[2J\u{7f}\u{9b}1m\u{202e}\u{2028}\u{e0001} \"q\" \\ Bücher 商店 😀";
+        let line = format!("{}\n", serde_json::json!({ "message": hostile, hostile: 1 }));
+        let mut written = Vec::new();
+        io::Write::write_all(&mut JsonLine(&mut written), line.as_bytes()).unwrap();
+        let written = String::from_utf8(written).unwrap();
+        assert!(written.trim_end_matches('\n').chars().all(may_be_seen), "{written:?}");
+        assert!(written.contains("\\udb40\\udc01") && written.contains("商店 😀"), "{written:?}");
+        let read: serde_json::Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(read, serde_json::from_str::<serde_json::Value>(&line).unwrap());
     }
 
     #[test]

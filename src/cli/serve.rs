@@ -2,8 +2,8 @@
 //! deadline, and says how it ended.
 
 use std::fs;
-use std::io::{IsTerminal, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,10 +16,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::one_line;
+use super::logging::{LogControl, Logging};
+use super::reachable;
+use super::supervisor::{PassedSockets, Supervisor};
 use super::takeover::{self, Claim, Estate, Inherited};
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
@@ -40,8 +41,22 @@ use crate::sync::{
 ///
 /// `takes_over`: from the process that uses the data directory, if there is one.
 pub fn run(flags: &Flags, takes_over: bool) -> anyhow::Result<ExitCode> {
-    start_logging();
+    // While this is the only thread.
+    let passed = PassedSockets::take()?;
     let config = Config::load(flags)?;
+    let logging = Logging::start(&config.log)?;
+    start(flags, config, takes_over, passed, &logging.control()).or_else(|error| {
+        if logging.last_words(&error) { Err(error) } else { Ok(ExitCode::from(super::FAILURE)) }
+    })
+}
+
+fn start(
+    flags: &Flags,
+    config: Config,
+    takes_over: bool,
+    passed: PassedSockets,
+    log: &LogControl,
+) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -49,7 +64,7 @@ pub fn run(flags: &Flags, takes_over: bool) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the control plane's threads")?;
-    let ended = runtime.block_on(serve(flags, config, takes_over));
+    let ended = runtime.block_on(serve(flags, config, takes_over, passed, log));
     // A compile that is under way need not be waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -64,7 +79,16 @@ fn yield_to_clicks() {
     let _ = rustix::process::setpriority_process(None, CONTROL_NICENESS);
 }
 
-async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Result<ExitCode> {
+async fn serve(
+    flags: &Flags,
+    config: Config,
+    takes_over: bool,
+    passed: PassedSockets,
+    log: &LogControl,
+) -> anyhow::Result<ExitCode> {
+    let supervisor = Supervisor::from_environment();
+    log.clone().reopen_when_told()?;
+    tracing::info!("smartlink {}, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     // Later a damaged overlay costs a refresh; now somebody is there to mend it.
     if let Some(path) = &config.refresh.overlay {
         let overlay = Overlay::read(path)?;
@@ -81,7 +105,12 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
     let mut signals = Signals::new()?;
     let (clicks_inherited, admin_inherited, mut predecessor) = match inherited {
         Some(Inherited { clicks, admin, predecessor }) => (clicks, Some(admin), Some(predecessor)),
-        None => (Vec::new(), None, None),
+        None => {
+            for socket in passed.clicks.iter().chain(&passed.admin) {
+                tracing::info!("systemd has opened the socket on {}", socket.local_addr()?);
+            }
+            (passed.clicks, passed.admin.into_iter().next(), None)
+        }
     };
     if let Some(predecessor) = &predecessor {
         tracing::info!("taking over from process {}", predecessor.process);
@@ -270,7 +299,8 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
         _ => None,
     };
     let carrying = alarm.watch("the one that carries conversions", carrier.run());
-    let counted = Arc::clone(&metrics);
+    let (counted, watched) = (Arc::clone(&metrics), Arc::clone(&table));
+    let has_taken_over = predecessor.is_some();
     let console = Console::new(console::Parts {
         token: config.admin.token.clone(),
         hosts: config.console_hosts.clone(),
@@ -344,6 +374,7 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
         }
     });
 
+    let pulse = edge.pulse();
     let mut reload = Reload {
         flags,
         config,
@@ -352,9 +383,13 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
         refresh_settings,
         refresh: refresh_handle.weak(),
         metrics: counted,
+        log,
+        supervisor,
     };
     let end = tokio::select! {
         end = signals.wait_for_the_end(&mut reload) => end,
+        // On this thread, so that a main thread that hangs is not told to be well.
+        () = supervisor.watch(&watched, &readiness, &pulse, has_taken_over) => unreachable!("it watches to the end"),
         Some(task) = alarms.recv() => {
             tracing::error!(
                 "a task panicked, {task}: the node drains and ends with exit code {BROKEN}, so that whoever supervises it \
@@ -371,71 +406,98 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
         }
         Ok(process) = &mut is_taken_over => {
             tracing::info!("process {process} has taken over and accepts the clicks from now on");
+            supervisor.taken_over(process);
             End::TakenOver
         }
     };
-    let config = reload.config;
     if end != End::TakenOver {
-        readiness.begin_drain();
+        supervisor.stopping();
     }
-    // A person at the keyboard has no load balancer that must notice.
-    let goodbye = if end == End::Interrupt { Duration::ZERO } else { config.goodbye };
-    let (for_seconds, at_most) = (goodbye.as_secs_f32(), config.drain_timeout.as_secs_f32());
-    tracing::info!(
-        "draining: for {for_seconds} s every answer is the last of its connection; then at most {at_most} s for what \
-         has begun"
-    );
-    let draining = async {
-        match end {
-            End::TakenOver => edge.hand_over(goodbye, config.drain_timeout).await,
-            End::Terminate | End::Interrupt | End::Broken => edge.drain(goodbye, config.drain_timeout).await,
-        }
+    let config = reload.config;
+    let running = Running {
+        edge,
+        click_logs,
+        readiness,
+        refreshing: (refresh_handle, refreshing),
+        keeping: (stop_keeping, keeping),
+        carrying,
+        admin: (stop_admin, admin),
     };
-    let drained = tokio::select! {
-        drained = draining => drained,
-        () = async {
-            // To one that was told to end by a signal, it is the second.
-            if matches!(end, End::TakenOver | End::Broken) {
-                signals.end_at_once().await;
-                tracing::info!("told to stop, and draining already; once more to stop at once");
-            }
-            signals.end_at_once().await;
-        } => {
-            tracing::warn!("told to stop again: stopping without waiting");
-            return Ok(ExitCode::from(STOPPED_AT_ONCE));
-        }
-    };
-    // The edge has let go of its logs.
-    if click_logs.is_some_and(|logs| !logs.finish(SEAL_PATIENCE)) {
-        tracing::warn!("the disk is slow: the last segments of the click log are sealed by the next start");
-    }
-    // Before the API ends, which may be that of the ledger.
-    drop(stop_keeping);
-    let _ = tokio::time::timeout(RETURN_PATIENCE, keeping).await;
-    let _ = tokio::time::timeout(RETURN_PATIENCE, carrying).await;
-    // Without a handle it ends as soon as what is live is on the disk; a reading that is under way is given up.
-    drop(refresh_handle);
-    let _ = tokio::time::timeout(KEEP_PATIENCE, refreshing).await;
-    drop(stop_admin);
-    // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
-    let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
-    match drained {
-        Drained::Clean => tracing::info!("drained; every answer that was begun was given"),
-        Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),
-    }
-    Ok(if end == End::Broken { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS })
+    Ok(running.end(end, config.goodbye, config.drain_timeout, &mut signals).await)
 }
 
-/// To standard error, so that standard output stays free. `RUST_LOG` chooses what is said.
-fn start_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .fmt_fields(one_line::fields())
-        .with_writer(std::io::stderr)
-        .init();
+/// What runs, until it ends. With each, what has it end.
+struct Running {
+    edge: Edge,
+    click_logs: Option<ClickLogs>,
+    readiness: Arc<Readiness>,
+    refreshing: (RefreshHandle, JoinHandle<()>),
+    /// The leases of caps.
+    keeping: (oneshot::Sender<()>, JoinHandle<()>),
+    /// It ends when the edge has.
+    carrying: JoinHandle<()>,
+    admin: (oneshot::Sender<()>, JoinHandle<()>),
+}
+
+impl Running {
+    /// Drains the edge, and ends all others in the order in which they need each other. Answers the exit code.
+    async fn end(self, end: End, goodbye: Duration, deadline: Duration, signals: &mut Signals) -> ExitCode {
+        let Self { edge, click_logs, readiness, refreshing, keeping, carrying, admin } = self;
+        if end != End::TakenOver {
+            readiness.begin_drain();
+        }
+        // A person at the keyboard has no load balancer that must notice.
+        let goodbye = if end == End::Interrupt { Duration::ZERO } else { goodbye };
+        let (for_seconds, at_most) = (goodbye.as_secs_f32(), deadline.as_secs_f32());
+        tracing::info!(
+            "draining: for {for_seconds} s every answer is the last of its connection; then at most {at_most} s for what \
+             has begun"
+        );
+        let draining = async {
+            match end {
+                End::TakenOver => edge.hand_over(goodbye, deadline).await,
+                End::Terminate | End::Interrupt | End::Broken => edge.drain(goodbye, deadline).await,
+            }
+        };
+        let drained = tokio::select! {
+            drained = draining => drained,
+            () = async {
+                // To one that was told to end by a signal, it is the second.
+                if matches!(end, End::TakenOver | End::Broken) {
+                    signals.end_at_once().await;
+                    tracing::info!("told to stop, and draining already; once more to stop at once");
+                }
+                signals.end_at_once().await;
+            } => {
+                tracing::warn!("told to stop again: stopping without waiting");
+                return ExitCode::from(STOPPED_AT_ONCE);
+            }
+        };
+        // The edge has let go of its logs.
+        if click_logs.is_some_and(|logs| !logs.finish(SEAL_PATIENCE)) {
+            tracing::warn!(
+                "the disk is slow: the last segments of the click log are sealed by the next start"
+            );
+        }
+        // Before the API ends, which may be that of the ledger.
+        let (stop_keeping, keeping) = keeping;
+        drop(stop_keeping);
+        let _ = tokio::time::timeout(RETURN_PATIENCE, keeping).await;
+        let _ = tokio::time::timeout(RETURN_PATIENCE, carrying).await;
+        // Without a handle it ends as soon as what is live is on the disk; a reading that is under way is given up.
+        let (refresh_handle, refreshing) = refreshing;
+        drop(refresh_handle);
+        let _ = tokio::time::timeout(KEEP_PATIENCE, refreshing).await;
+        let (stop_admin, admin) = admin;
+        drop(stop_admin);
+        // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
+        let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
+        match drained {
+            Drained::Clean => tracing::info!("drained; every answer that was begun was given"),
+            Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),
+        }
+        if end == End::Broken { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS }
+    }
 }
 
 async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -490,14 +552,14 @@ impl Files {
     }
 }
 
-/// The admin listener of the process before this one.
+/// The admin listener of the process before this one, or of systemd.
 fn inherit_admin(wanted: SocketAddr, inherited: std::net::TcpListener) -> anyhow::Result<TcpListener> {
     let address = inherited.local_addr()?;
     let is_wanted = wanted == address || (wanted.port() == 0 && wanted.ip() == address.ip());
     anyhow::ensure!(
         is_wanted,
-        "the process that runs has its admin interface on {address}, and this one is to have it on {wanted}; keep the address, \
-         or end that process and start without --takeover"
+        "there is a socket for the admin interface on {address}, of the process that runs or of systemd, and it is to be on \
+         {wanted}; keep the address, or end that process and start without --takeover"
     );
     inherited.set_nonblocking(true)?;
     Ok(TcpListener::from_std(inherited)?)
@@ -574,15 +636,6 @@ fn base_url(addresses: &[ClickAddress]) -> String {
     addresses.first().map(|click| reachable(click).to_string()).unwrap_or_default()
 }
 
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
-}
-
 /// Takes up what has changed in the configuration, and the files that it names: all of it, or nothing.
 struct Reload<'a> {
     flags: &'a Flags,
@@ -594,6 +647,8 @@ struct Reload<'a> {
     refresh_settings: mpsc::Sender<RefreshSettings>,
     refresh: RefreshHandle,
     metrics: Arc<Metrics>,
+    log: &'a LogControl,
+    supervisor: Supervisor,
 }
 
 impl Reload<'_> {
@@ -624,6 +679,7 @@ impl Reload<'_> {
             watched.send_if_modified(|in_use| std::mem::replace(in_use, files.clone()) != files);
         }
         self.edge.change(config.edge.settings.clone());
+        self.log.change_level(config.log.level);
         self.config = config;
         Ok(live)
     }
@@ -634,6 +690,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    next: Signal,
 }
 
 /// Why the process ends.
@@ -690,21 +747,29 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hangup: listen(SignalKind::hangup())?,
+            next: listen(SignalKind::user_defined2())?,
         })
     }
 
-    /// Until SIGTERM or SIGINT; meanwhile each SIGHUP has the configuration taken up anew, and asks for a refresh.
+    /// Until SIGTERM or SIGINT; meanwhile each SIGHUP has the configuration taken up anew, and asks for a refresh, and SIGUSR2 has
+    /// the next process started.
     async fn wait_for_the_end(&mut self, reload: &mut Reload<'_>) -> End {
         loop {
             tokio::select! {
                 end = told_to_end(&mut self.terminate, &mut self.interrupt) => return end,
+                _ = self.next.recv() => match takeover::start_next() {
+                    Ok(process) => tracing::info!("SIGUSR2: started process {process}, to take over from this one"),
+                    Err(error) => tracing::error!("SIGUSR2: {}", super::in_one_line(&error)),
+                },
                 _ = self.hangup.recv() => {
+                    reload.supervisor.reloading();
                     // To drop it half done is to have changed nothing.
                     let done = tokio::select! {
                         done = reload.run() => done,
                         end = told_to_end(&mut self.terminate, &mut self.interrupt) => return end,
                     };
                     reload.metrics.configuration_reloaded(done.is_ok());
+                    reload.supervisor.reloaded(done.as_ref().err());
                     match done {
                         Ok(changed) if changed.is_empty() => {
                             tracing::info!("SIGHUP: the configuration is the same; refreshing the snapshot");

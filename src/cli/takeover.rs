@@ -17,6 +17,7 @@
 //! would, until the files of the API and of the ledger are its own. Where the other has a ledger and no API, because its upstream is
 //! a real CAKE, there is nobody to ask so long: capped offers are closed on the next one, and postbacks are answered 503.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -25,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -144,6 +146,30 @@ impl Predecessor {
     }
 }
 
+/// Starts the program that is now under the name by which this process was started, with the same arguments, to take over from
+/// this one. Where the process is supervised, the next one is thereby, too: it is a child of this one.
+///
+/// Not from a thread that yields to clicks: all threads of the next process would do the same.
+pub fn start_next() -> anyhow::Result<u32> {
+    let mut arguments = env::args_os();
+    let program = arguments.next().context("this process does not know its own name")?;
+    let mut command = Command::new(program);
+    command.args(arguments.filter(|argument| argument != FLAG)).arg(FLAG);
+    // They are about this process.
+    for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
+        command.env_remove(variable);
+    }
+    let mut child = command.spawn().context("cannot start the next process")?;
+    let process = child.id();
+    thread::Builder::new().name("next".to_owned()).spawn(move || {
+        // While this process lives, the other ends only if it could not take over.
+        if let Ok(status) = child.wait() {
+            tracing::warn!("process {process}, which was to take over, has ended: {status}");
+        }
+    })?;
+    Ok(process)
+}
+
 /// Leaves all this to the next process, whenever one asks for it and then serves: then `taken` is told its process id.
 pub fn offer(data_dir: &Path, estate: Estate, taken: oneshot::Sender<u32>) -> io::Result<()> {
     let path = data_dir.join(SOCKET_FILE);
@@ -251,6 +277,9 @@ fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
         )
     })
 }
+
+/// What tells a process to take over.
+const FLAG: &str = "--takeover";
 
 /// In the data directory: locked while a node uses it.
 const LOCK_FILE: &str = "lock";

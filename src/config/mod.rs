@@ -46,6 +46,9 @@ pub struct Flags {
     pub asn: Option<PathBuf>,
     pub trust_proxy: Vec<String>,
     pub threads: Option<usize>,
+    pub log_format: Option<String>,
+    pub log_level: Option<String>,
+    pub log_file: Option<PathBuf>,
     pub demo: bool,
 }
 
@@ -84,6 +87,36 @@ pub struct Config {
     pub body_bytes_max: usize,
     pub rows_max: usize,
     pub ca_file: Option<PathBuf>,
+    pub log: LogOptions,
+}
+
+/// What the process says, and where.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    pub format: LogFormat,
+    /// Unless RUST_LOG says otherwise.
+    pub level: LogLevel,
+    /// `None`: to standard error.
+    pub file: Option<PathBuf>,
+}
+
+/// For whom lines of the log are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// People.
+    Pretty,
+    /// Programs: an object of JSON a line.
+    Json,
+}
+
+/// From where on lines of the log are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 /// Where the snapshot comes from.
@@ -196,6 +229,17 @@ pub fn click_log_directory(flags: &Flags) -> Result<PathBuf, ConfigError> {
     Ok(chosen_click_log(&raw, &chosen_data_dir(&raw, flags)))
 }
 
+/// The address of the admin listener alone, for the same reason.
+pub fn admin_address(flags: &Flags) -> Result<SocketAddr, ConfigError> {
+    let raw = flags.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    chosen_admin_address(&raw, flags)
+}
+
+/// The admin token of the environment, for commands that ask a node.
+pub fn admin_token() -> Result<Option<Key>, ConfigError> {
+    chosen_admin_token("")
+}
+
 impl Config {
     /// The client's options for an upstream.
     /// As [`Config::client`], for the ledger behind it: a lease that does not come soon is asked for again.
@@ -231,6 +275,8 @@ fn parse(text: &str) -> Result<Raw, FormError> {
         for (of_serde, of_toml) in [
             ("unknown field", "unknown key"),
             ("expected usize", "expected a whole number from 0"),
+            ("expected u64", "expected a whole number from 0"),
+            ("expected u32", "expected a whole number from 0 to 4294967295"),
             ("expected f64", "expected a number"),
             ("expected a sequence", "expected a list"),
         ] {
@@ -282,6 +328,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         body_bytes_max: raw.upstream.body_bytes_max,
         rows_max: raw.upstream.rows_max,
         ca_file: flags.ca_file.clone().or_else(|| path(&raw.upstream.ca_file)),
+        log: log_options(raw, flags)?,
         data_dir,
     };
     fit_together(&config)?;
@@ -562,6 +609,52 @@ fn chosen_click_log(raw: &Raw, data_dir: &Path) -> PathBuf {
     path(&raw.click_log.directory).unwrap_or_else(|| data_dir.join(CLICK_LOG))
 }
 
+fn log_options(raw: &Raw, flags: &Flags) -> Result<LogOptions, ConfigError> {
+    let (key, format) = match &flags.log_format {
+        Some(format) => ("--log-format (SMARTLINK_LOG_FORMAT)", format),
+        None => ("log.format", &raw.log.format),
+    };
+    let format = LogFormat::parse(format).ok_or_else(|| value(key, format, "pretty or json"))?;
+    let (key, level) = match &flags.log_level {
+        Some(level) => ("--log-level (SMARTLINK_LOG_LEVEL)", level),
+        None => ("log.level", &raw.log.level),
+    };
+    let level =
+        LogLevel::parse(level).ok_or_else(|| value(key, level, "error, warn, info, debug or trace"))?;
+    Ok(LogOptions { format, level, file: flags.log_file.clone().or_else(|| path(&raw.log.file)) })
+}
+
+impl LogFormat {
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Pretty, Self::Json].into_iter().find(|format| format.name() == text)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pretty => "pretty",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl LogLevel {
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace]
+            .into_iter()
+            .find(|level| level.name() == text)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
 fn conversion_options(raw: &Raw) -> Result<ConversionOptions, ConfigError> {
     let days = raw.conversions.click_age_days_max;
     if !(1..=CLICK_AGE_DAYS_MAX).contains(&days) {
@@ -572,16 +665,12 @@ fn conversion_options(raw: &Raw) -> Result<ConversionOptions, ConfigError> {
 }
 
 fn admin_options(raw: &Raw, flags: &Flags) -> Result<admin::Options, ConfigError> {
-    let listen = match &flags.admin {
-        Some(text) => address("--admin (SMARTLINK_ADMIN)", text)?,
-        None => address("admin.listen", &raw.admin.listen)?,
-    };
-    let source = secret_source(ADMIN_TOKEN, &raw.admin.token_file, "");
-    let token = source.map(|source| read_admin_token(&source)).transpose()?;
+    let listen = chosen_admin_address(raw, flags)?;
+    let token = chosen_admin_token(&raw.admin.token_file)?;
     if token.is_none() && !is_loopback(listen.ip()) {
         return Err(ConfigError::Conflict(format!(
-            "the admin listener {listen} can be reached from other machines and has no token; set {ADMIN_TOKEN} or \
-             admin.token_file, or listen on 127.0.0.1"
+            "the admin listener {listen} can be reached from other machines and has no token; set {ADMIN_TOKEN}, or \
+             {ADMIN_TOKEN_FILE} or admin.token_file to a file that holds it, or listen on 127.0.0.1"
         )));
     }
     Ok(admin::Options { listen, token })
@@ -714,8 +803,7 @@ fn secret_source(secret: &str, file_key: &str, file_variable: &str) -> Option<Ke
     if variable(secret).is_some() {
         return Some(KeySource::Environment(secret.to_owned()));
     }
-    let file = (!file_variable.is_empty()).then(|| variable(file_variable)).flatten();
-    file.or_else(|| path(file_key)).map(KeySource::File)
+    variable(file_variable).or_else(|| path(file_key)).map(KeySource::File)
 }
 
 /// A variable of the environment that is set, and not to nothing.
@@ -723,12 +811,24 @@ fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from)
 }
 
+fn chosen_admin_token(file: &str) -> Result<Option<Key>, ConfigError> {
+    let source = secret_source(ADMIN_TOKEN, file, ADMIN_TOKEN_FILE);
+    source.map(|source| read_admin_token(&source)).transpose()
+}
+
+fn chosen_admin_address(raw: &Raw, flags: &Flags) -> Result<SocketAddr, ConfigError> {
+    match &flags.admin {
+        Some(text) => address("--admin (SMARTLINK_ADMIN)", text),
+        None => address("admin.listen", &raw.admin.listen),
+    }
+}
+
 fn read_admin_token(source: &KeySource) -> Result<Key, ConfigError> {
     source.read().map_err(|error| {
         ConfigError::Conflict(match error {
             KeyError::Environment(name) => format!("the admin token in {name} is empty"),
             KeyError::File { path, reason } => {
-                format!("admin.token_file: cannot read {}: {reason}", path.display())
+                format!("cannot read the admin token from {}: {reason}", path.display())
             }
             KeyError::Malformed(place) => {
                 format!("the admin token in {place} must be one line of visible ASCII characters")
@@ -776,7 +876,7 @@ fn value(key: &str, found: impl std::fmt::Display, expected: &str) -> ConfigErro
 }
 
 /// What a running process takes up at SIGHUP; whoever documents a key says whether it is one of these.
-pub const LIVE_KEYS: [&str; 22] = [
+pub const LIVE_KEYS: [&str; 23] = [
     "click_log.when_full",
     "edge.bots",
     "edge.connection_age_max_seconds",
@@ -794,6 +894,7 @@ pub const LIVE_KEYS: [&str; 22] = [
     "edge.write_timeout_seconds",
     "geo.asn_database",
     "geo.database",
+    "log.level",
     "network.default_fallback_url",
     "upstream.lost_count_min",
     "upstream.lost_share_max",
@@ -812,6 +913,9 @@ pub const CLICK_ID_KEY_FILE: &str = "SMARTLINK_CLICK_ID_KEY_FILE";
 
 /// The variable that holds the admin token.
 pub const ADMIN_TOKEN: &str = "SMARTLINK_ADMIN_TOKEN";
+
+/// The variable that names a file which holds it.
+pub const ADMIN_TOKEN_FILE: &str = "SMARTLINK_ADMIN_TOKEN_FILE";
 
 /// In the data directory: the newest snapshot that was accepted.
 pub const LAST_GOOD: &str = "snapshot.last-good";
@@ -949,6 +1053,8 @@ mod tests {
                 "line 2: invalid type: string \"15\", expected a number",
             ),
             ("[edge]\n\nthreads = -1", "line 3: "),
+            ("[api]\nburst = -1", "expected a whole number from 0 to 4294967295"),
+            ("[click_log]\nkeep_bytes = -1", "expected a whole number from 0"),
             ("[edge]\nthreads = 1\nthreads = 2", "line 3: "),
             ("[edge]\nlisten = \"0.0.0.0:80\"", "expected a list"),
             (
@@ -973,6 +1079,8 @@ mod tests {
                 "edge.proxy_protocol needs the proxies that may connect there, and nobody is trusted; name them in \
                  edge.trusted_proxies",
             ),
+            ("[log]\nformat = \"text\"", "log.format is \"text\"; expected pretty or json"),
+            ("[log]\nlevel = \"INFO\"", "log.level is \"INFO\"; expected error, warn, info, debug or trace"),
             ("[api]\nrequests_per_second = -1.0", "api.requests_per_second is \"-1\""),
             ("[api]\nrequests_per_second = nan", "api.requests_per_second"),
             ("[api]\nburst = 0", "api.burst is \"0\"; expected at least 1"),

@@ -19,6 +19,7 @@ pub struct Raw {
     pub api: Api,
     pub admin: Admin,
     pub metrics: Metrics,
+    pub log: Log,
 }
 
 /// A path whose default is not the empty one.
@@ -150,6 +151,15 @@ pub struct Metrics {
     pub links_max: usize,
 }
 
+/// `[log]`: what the process says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub format: String,
+    pub level: String,
+    pub file: String,
+}
+
 impl Default for DataDir {
     fn default() -> Self {
         Self("./smartlink-data".to_owned())
@@ -255,5 +265,11 @@ impl Default for Admin {
 impl Default for Metrics {
     fn default() -> Self {
         Self { links_max: 10_000 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: "pretty".to_owned(), level: "info".to_owned(), file: String::new() }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Acceptor {
     pub tls: Option<TlsAcceptor>,
     /// Whether its connections begin with a PROXY header.
     pub proxy_protocol: bool,
+    /// Whether the socket is open after this process, too.
+    pub is_kept: bool,
 }
 
 impl Acceptor {
@@ -123,8 +125,8 @@ impl Acceptor {
         // To close the socket alone would reset what waits in its queue. A connection that is completed between the last look
         // and the close is reset all the same, before it was answered.
         let socket = listener.into_inner();
-        if *self.phase.borrow() == Phase::HandedOver {
-            // Another process has it too, and takes them.
+        if self.is_kept || *self.phase.borrow() == Phase::HandedOver {
+            // Another process has it too, and takes them, or has the next one take them.
             return;
         }
         while let Ok((stream, peer)) = accept(&socket) {

@@ -1,5 +1,8 @@
 //! The listening sockets, and the beginning and end of the threads behind them: one thread a core, each with its own runtime,
 //! its own `SO_REUSEPORT` socket on every address, and its own [`Worker`].
+//!
+//! A socket without `SO_REUSEPORT` is the only one on its address: systemd has opened it, and keeps it open for the next process.
+//! All threads accept from it. For each connection the system then wakes those of them that have nothing to do, and one gets it.
 
 use std::fmt;
 use std::io;
@@ -21,6 +24,7 @@ use super::connection::Phase;
 use super::conversion::{ConversionOptions, Postbacks};
 use super::deadlines::Deadlines;
 use super::limits::{Admissions, ConnectionLimits};
+use super::pulse::{Pulse, thread_name};
 use super::thread;
 use super::tls;
 use super::worker::{ClickOptions, Worker, system_random};
@@ -72,10 +76,11 @@ impl fmt::Display for ClickAddress {
 pub enum BindError {
     #[error("cannot listen for clicks on {address}: {}", explain_bind(.source))]
     Refused { address: SocketAddr, source: io::Error },
-    /// What waits in its queue would be reset.
+    /// What waits in its queue would be reset, or wait for ever.
     #[error(
-        "the process that runs takes clicks on {0}, which is not among the addresses that are to be listened on; list it, or \
-         end that process and start without --takeover"
+        "there is a socket for {0}, of the process that runs or of systemd, which is not among the addresses that are to be \
+         listened on; list it for clicks (edge.listen, edge.tls_listen), take it out of the socket unit, or end that process \
+         and start without --takeover"
     )]
     Unwanted(SocketAddr),
 }
@@ -100,7 +105,8 @@ pub struct Supplies<'a> {
 #[derive(Debug)]
 pub struct Bound {
     addresses: Vec<ClickAddress>,
-    /// For each thread, its sockets: one on every address, or more of those that were inherited.
+    /// For each thread, its sockets: one on every address, or more of those that were inherited. One that somebody keeps open is
+    /// that of all threads.
     sockets: Vec<Vec<(ClickAddress, Arc<StdListener>)>>,
     options: Options,
 }
@@ -113,6 +119,7 @@ pub struct Edge {
     sockets: ClickSockets,
     settings: watch::Sender<Arc<Settings>>,
     admissions: Arc<Admissions>,
+    pulse: Pulse,
 }
 
 /// The listening sockets of an edge, for as long as it accepts.
@@ -134,7 +141,8 @@ pub fn draw_node_identity() -> io::Result<NodeIdentity> {
 }
 
 /// Binds every address for every thread. Nothing is accepted yet. `inherited`: sockets of these addresses that listen already,
-/// and whose queues are full of clicks perhaps; they are used in the place of new ones, every one of them.
+/// and whose queues are full of clicks perhaps, of the process before this one or of systemd; they are used in the place of new
+/// ones, every one of them.
 pub fn bind(options: Options, mut inherited: Vec<StdListener>) -> Result<Bound, BindError> {
     let threads = options.threads.max(1);
     let mut addresses = Vec::new();
@@ -150,17 +158,24 @@ pub fn bind(options: Options, mut inherited: Vec<StdListener>) -> Result<Bound, 
                 wanted
             }
         };
+        for socket in &of_address {
+            tune(&SockRef::from(socket)).map_err(in_words)?;
+        }
+        // There can be no other on its address.
+        let is_alone = of_address.iter().any(is_kept);
         // Beside sockets on which another process accepts, clicks are given to those that listen: not before `start`.
         let make = if of_address.is_empty() { listen } else { prepare };
-        while of_address.len() < threads {
+        while of_address.len() < threads && !is_alone {
             let socket = make(address).map_err(in_words)?;
             // With port 0, the first socket chooses and the others join it.
             address = socket.local_addr().map_err(in_words)?;
             of_address.push(socket);
         }
         let address = ClickAddress { address, ..*listener };
-        for (nth, socket) in of_address.into_iter().enumerate() {
-            sockets[nth % threads].push((address, Arc::new(socket)));
+        let of_address: Vec<_> = of_address.into_iter().map(Arc::new).collect();
+        for nth in 0..threads.max(of_address.len()) {
+            let socket = Arc::clone(&of_address[nth % of_address.len()]);
+            sockets[nth % threads].push((address, socket));
         }
         addresses.push(address);
     }
@@ -211,7 +226,11 @@ impl Bound {
         let (settings, _) = watch::channel(settings);
         tracing::info!("click ids made by this process carry node {node}");
         let admissions = Arc::new(Admissions::new(&settings.borrow().limits, trusted));
-        let all_sockets = self.sockets.iter().flatten().map(|(_, socket)| Arc::downgrade(socket)).collect();
+        let mut all_sockets: Vec<_> =
+            self.sockets.iter().flatten().map(|(_, socket)| Arc::downgrade(socket)).collect();
+        all_sockets.sort_unstable_by_key(|socket| socket.as_ptr());
+        all_sockets.dedup_by(|one, other| one.ptr_eq(other));
+        let pulse = Pulse::new(self.sockets.len());
         let mut threads = Vec::new();
         let mut logs = click_logs.into_iter();
         for (index, sockets) in self.sockets.into_iter().enumerate() {
@@ -228,16 +247,19 @@ impl Bound {
             );
             let sockets = sockets.into_iter().map(|(address, socket)| {
                 let tls = acceptor.clone().filter(|_| address.tls);
-                thread::Listening { socket, tls, proxy_protocol: address.proxy_protocol }
+                let is_kept = is_kept(&socket);
+                thread::Listening { socket, tls, proxy_protocol: address.proxy_protocol, is_kept }
             });
             let sockets: Vec<_> = sockets.collect();
             let (admissions, settings, phase) =
                 (Arc::clone(&admissions), settings.subscribe(), phase.subscribe());
-            threads.push(Builder::new().name(format!("edge-{index}")).spawn(move || {
-                runtime.block_on(thread::run(sockets, worker, postbacks, settings, &admissions, phase));
+            let heart = pulse.heart(index);
+            threads.push(Builder::new().name(thread_name(index)).spawn(move || {
+                let run = thread::run(sockets, worker, postbacks, settings, &admissions, phase, heart);
+                runtime.block_on(run);
             })?);
         }
-        Ok(Edge { phase, threads, sockets: ClickSockets(all_sockets), settings, admissions })
+        Ok(Edge { phase, threads, sockets: ClickSockets(all_sockets.into()), settings, admissions, pulse })
     }
 }
 
@@ -274,6 +296,11 @@ impl Edge {
     /// The sockets, for a process that is to take them over.
     pub fn sockets(&self) -> ClickSockets {
         self.sockets.clone()
+    }
+
+    /// Whether its threads live.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     async fn end(self, first: Phase, goodbye: Duration, deadline: Duration) -> Drained {
@@ -323,14 +350,24 @@ fn prepare(address: SocketAddr) -> io::Result<StdListener> {
     socket.set_reuse_port(true)?;
     only_v6(&socket, address)?;
     socket.bind(&address.into())?;
+    tune(&SockRef::from(&socket))?;
+    Ok(socket.into())
+}
+
+/// Whether the process that has opened it keeps it open: ours are all open to further ones.
+fn is_kept(socket: &StdListener) -> bool {
+    // What cannot be asked is as ours are.
+    SockRef::from(socket).reuse_port().is_ok_and(|reuse_port| !reuse_port)
+}
+
+fn tune(socket: &Socket) -> io::Result<()> {
     // An answer is one small write; waiting to fill a packet would only delay it. Linux gives what it accepts the same setting,
     // which saves each connection a system call.
     socket.set_tcp_nodelay(true)?;
     // What it accepts has these from it, too.
     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    socket.set_nonblocking(true)
 }
 
 /// Lets the system keep a connection until its first bytes are there, or for a second: most clicks come on a connection of their
@@ -386,8 +423,9 @@ fn explain_bind(error: &io::Error) -> String {
     }
 }
 
-/// Connections that wait while the thread is busy; the system may cap it (net.core.somaxconn).
-const BACKLOG: i32 = 4096;
+/// Connections that wait while the thread is busy: as many as the system lets wait (net.core.somaxconn, 4,096 by default). Of more,
+/// it forgets the end of their handshake, and asks for it again seconds later.
+const BACKLOG: i32 = 65_535;
 
 /// What the system keeps of requests, and of answers, that one side has sent and the other has not taken; the system doubles it for
 /// what it needs itself. Left to itself it goes up to 4 MB (net.ipv4.tcp_wmem) for a client that never reads, and a few thousand of

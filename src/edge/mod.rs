@@ -18,6 +18,7 @@ mod listener;
 mod panics;
 mod plain;
 mod proxy_protocol;
+mod pulse;
 mod query;
 mod reply;
 mod request;
@@ -37,6 +38,7 @@ pub use listener::{
     draw_node_identity,
 };
 pub use proxy_protocol::{ProxyHeader, parse_proxy_header};
+pub use pulse::Pulse;
 pub use query::{Parameter, Query, QueryError, is_click_path, parse as parse_query};
 pub use reply::{Answer, Sentence};
 pub use request::Request;

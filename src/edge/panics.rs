@@ -121,6 +121,7 @@ async fn a_panic_ends_its_own_connection_alone() {
         certificate: None,
     };
     let edge = bound.start(supplies).unwrap();
+    let pulse = edge.pulse();
     let (mut plain, mut hyper) = (Client::to(address), Client::to(address));
     plain.is_served("");
     hyper.is_served(BY_HYPER);
@@ -130,10 +131,18 @@ async fn a_panic_ends_its_own_connection_alone() {
         holds.is_served("");
         holds.send(HOLD, "");
         wait_until_held();
+        pulse.ask();
+        assert_eq!(pulse.silent(), ["edge-0"], "it hangs");
         let mut first_turn = Client::to(address);
         first_turn.send(PANIC, "");
         let_go();
         first_turn.ends();
+        // The question waits for it.
+        let begun = Instant::now();
+        while !pulse.silent().is_empty() {
+            assert!(begun.elapsed() < PATIENCE, "the thread does not answer");
+            std::thread::sleep(Duration::from_millis(2));
+        }
         holds.has_answer("aff_id=….\n");
         // In a later one, and behind an answer that is still to go out.
         let mut later_turn = Client::to(address);
@@ -158,6 +167,9 @@ async fn a_panic_ends_its_own_connection_alone() {
     wait_for(&metrics, "smartlink_connections_active 2");
     let drained = edge.drain(Duration::ZERO, PATIENCE).await;
     assert_eq!(drained, Drained::Clean);
+    // One that has ended does not answer, either.
+    pulse.ask();
+    assert_eq!(pulse.silent(), ["edge-0"]);
 }
 
 fn wait_for(metrics: &Metrics, line: &str) {

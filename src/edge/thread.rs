@@ -26,6 +26,7 @@ use super::deadlines::{Connections, Watched};
 use super::limits::{Admission, Admissions, HeadLimits};
 use super::listener::Settings;
 use super::plain::Buffers;
+use super::pulse::Heart;
 use super::reply::Reply;
 use super::request::Request;
 use super::worker::Worker;
@@ -104,6 +105,8 @@ pub(super) struct Listening {
     pub tls: Option<TlsAcceptor>,
     /// Whether its connections begin with a PROXY header.
     pub proxy_protocol: bool,
+    /// Whether somebody else keeps it open, for the next process: what waits in its queue then is not lost with this one.
+    pub is_kept: bool,
 }
 
 /// From the first connection to the last.
@@ -114,6 +117,7 @@ pub(super) async fn run(
     mut settings: watch::Receiver<Arc<Settings>>,
     admissions: &Arc<Admissions>,
     mut phase: watch::Receiver<Phase>,
+    mut heart: Heart,
 ) {
     let counters = Arc::clone(worker.counters());
     let Settings { deadlines, limits, .. } = Settings::clone(&settings.borrow_and_update());
@@ -122,7 +126,7 @@ pub(super) async fn run(
     THREAD.set(Some(Thread { worker, buffers, connections, heads, waits_for_the_last: None }));
     let (postbacks, shared) = (Arc::new(postbacks), SharedPhase::default());
     let mut accepting = JoinSet::new();
-    for Listening { socket, tls, proxy_protocol } in sockets {
+    for Listening { socket, tls, proxy_protocol, is_kept } in sockets {
         let acceptor = Acceptor {
             postbacks: Arc::clone(&postbacks),
             counters: Arc::clone(&counters),
@@ -131,6 +135,7 @@ pub(super) async fn run(
             shared: shared.clone(),
             tls,
             proxy_protocol,
+            is_kept,
         };
         accepting.spawn(acceptor.run(socket));
     }
@@ -165,6 +170,7 @@ pub(super) async fn run(
                     thread.connections.wake_all();
                 }
             }),
+            () = heart.beat() => {}
             // A thread that has no clicks must not keep an old table alive.
             _ = keep_up.tick() => with(|thread| thread.worker.keep_up()),
         }

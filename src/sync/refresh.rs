@@ -256,7 +256,12 @@ impl Refresh {
         // Whatever came of this refresh: a disk that was full once must not leave an old file for good.
         self.keeper.work();
         match &error {
-            None => self.failures = 0,
+            None => {
+                let failures = std::mem::take(&mut self.failures);
+                if failures > 0 {
+                    tracing::info!(failures, "refreshes succeed again");
+                }
+            }
             Some(error) => {
                 self.failures = self.failures.saturating_add(1);
                 let stays = match self.live.current().generation {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,8 @@ pub struct Setup {
     listen: [SocketAddr; 2],
     /// Where the data are, if not on everybody's.
     disk: Option<Disk>,
+    /// Sockets that the program is given, by their names.
+    passed: Vec<(&'static str, OwnedFd)>,
 }
 
 /// A running node. Dropping it kills it.
@@ -57,6 +60,7 @@ impl Setup {
             program: PathBuf::from(env!("CARGO_BIN_EXE_smartlink")),
             listen: [SocketAddr::from(([127, 0, 0, 1], 0)); 2],
             disk: None,
+            passed: Vec::new(),
         }
         .setting("upstream.refresh_interval_seconds = 3600.0")
         // Many nodes at once, each with two segments a thread.
@@ -124,6 +128,13 @@ impl Setup {
         self.disk.as_ref().expect("it has a disk of its own")
     }
 
+    /// With a socket that stays open when the node ends, as systemd passes it: at most two.
+    pub fn passing(mut self, name: &'static str, socket: impl AsFd) -> Self {
+        self.passed.push((name, socket.as_fd().try_clone_to_owned().unwrap()));
+        assert!(self.passed.len() <= 2, "they go by way of standard input and output");
+        self
+    }
+
     /// Another build than the tests' own.
     pub fn program(self, program: PathBuf) -> Self {
         Self { program, ..self }
@@ -151,10 +162,17 @@ impl Setup {
 
     /// Starts the program, which is not expected to listen.
     #[track_caller]
-    pub fn start_and_fail(self) -> Node {
+    pub fn start_and_fail(mut self) -> Node {
         let configuration = self.write_configuration();
         let [clicks, admin] = self.listen.map(|address| address.to_string());
+        let mut passed = std::mem::take(&mut self.passed);
         let mut command = match &self.disk {
+            None if !passed.is_empty() => {
+                let mut command = Command::new("/bin/sh");
+                // The process that the shell becomes has its id, and the sockets from 3 on.
+                command.args(["-c", PASS]).arg(&self.program);
+                command
+            }
             None => Command::new(&self.program),
             Some(disk) => {
                 let mut command = disk.command(self.path());
@@ -162,6 +180,10 @@ impl Setup {
                 command
             }
         };
+        let names: Vec<&str> = passed.iter().map(|(name, _)| *name).collect();
+        let sockets = [("LISTEN_FDS", names.len().to_string()), ("LISTEN_FDNAMES", names.join(":"))];
+        let mut next = || passed.drain(..1.min(passed.len())).next().map(|(_, socket)| socket.into());
+        let (first, second) = (next().unwrap_or_else(Stdio::null), next().unwrap_or_else(Stdio::null));
         let mut child = command
             .args(["serve", "--listen", &clicks, "--admin", &admin, "--data-dir", "data", "--config"])
             .arg(&configuration)
@@ -170,8 +192,9 @@ impl Setup {
             // Whatever the developer has set for their own node is none of this one's business.
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .envs(sockets.into_iter().filter(|_| !names.is_empty()))
+            .stdin(first)
+            .stdout(second)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -413,15 +436,20 @@ impl Node {
     /// it says of it.
     #[track_caller]
     pub fn reload(&mut self, lines: &[&str]) -> String {
-        let setup = self.setup.take().expect("the node still has its directory");
-        let setup = lines.iter().fold(setup, |setup, line| setup.setting(line));
-        setup.write_configuration();
-        self.setup = Some(setup);
+        self.configure(lines);
         let said = self.log().len();
         self.signal("HUP");
         wait::until("the node to say what SIGHUP came to", || {
             self.log()[said..].lines().find(|line| line.contains("SIGHUP: ")).map(str::to_owned)
         })
+    }
+
+    /// Has these lines in its configuration, in place of those with the same keys, and is not told so.
+    pub fn configure(&mut self, lines: &[&str]) {
+        let setup = self.setup.take().expect("the node still has its directory");
+        let setup = lines.iter().fold(setup, |setup, line| setup.setting(line));
+        setup.write_configuration();
+        self.setup = Some(setup);
     }
 
     /// Without the line of this key, from the next time that its configuration is written.
@@ -459,6 +487,11 @@ impl Node {
         let status = wait::until(&what, || child.try_wait().unwrap());
         self.read_whole_log();
         status
+    }
+
+    /// Whether the process has ended; another one may still write to its log.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// The next process on its directory, which takes over from this one; it says where it listens when it does.
@@ -516,6 +549,8 @@ impl Node {
 }
 
 const TAKEOVER: &str = "--takeover";
+
+const PASS: &str = "LISTEN_PID=$$; export LISTEN_PID; exec \"$0\" \"$@\" 3<&0 4<&1 </dev/null >/dev/null";
 
 /// To a process that this test has started.
 pub fn signal(process: u32, name: &str) {
