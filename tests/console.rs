@@ -253,6 +253,17 @@ fn a_form_of_another_site_is_refused() {
 }
 
 #[test]
+fn a_web_page_cannot_ask_a_node_without_a_token_for_a_refresh() {
+    let node = Setup::demo().start_ready();
+    let refresh = Request::new("POST", "/refresh?force=true");
+    let of_a_page = refresh.clone().with("Origin", "https://evil.example");
+    let answer = ask(&node, &of_a_page);
+    assert_eq!(answer.status, 403);
+    assert!(answer.body.contains("sent by a web page"), "{answer:?}");
+    assert_eq!(ask(&node, &refresh).status, 200);
+}
+
+#[test]
 fn without_a_token_a_name_that_was_pointed_here_is_refused() {
     let node = Setup::demo().setting("admin.hosts = [\"console.example.com\"]").start_ready();
     let port = node.admin.port();

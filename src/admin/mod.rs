@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -73,7 +73,13 @@ pub async fn serve(
 }
 
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let Some(token) = &admin.token else { return next.run(request).await };
+    let Some(token) = &admin.token else {
+        // Any page that a browser on this machine shows could send a form here; browsers say so, and nobody else does.
+        if request.method() == Method::POST && request.headers().contains_key(header::ORIGIN) {
+            return (StatusCode::FORBIDDEN, "This was sent by a web page; ask for it with curl.\n").into_response();
+        }
+        return next.run(request).await;
+    };
     let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     match given.and_then(|value| value.strip_prefix(b"Bearer ")) {
         Some(given) if token.matches(given) => next.run(request).await,
