@@ -29,6 +29,7 @@ pub enum Section {
     Links,
     Caps,
     Snapshots,
+    Explain,
 }
 
 /// The foot of every page.
@@ -38,7 +39,8 @@ pub struct Node {
 }
 
 impl Section {
-    const ALL: &[Section] = &[Section::Overview, Section::Links, Section::Caps, Section::Snapshots];
+    const ALL: &[Section] =
+        &[Section::Overview, Section::Links, Section::Caps, Section::Snapshots, Section::Explain];
 
     pub fn path(self) -> &'static str {
         match self {
@@ -46,6 +48,7 @@ impl Section {
             Section::Links => "/console/links",
             Section::Caps => "/console/caps",
             Section::Snapshots => "/console/snapshots",
+            Section::Explain => "/console/explain",
         }
     }
 
@@ -55,6 +58,7 @@ impl Section {
             Section::Links => "Links",
             Section::Caps => "Caps",
             Section::Snapshots => "Snapshots",
+            Section::Explain => "Explain",
         }
     }
 }

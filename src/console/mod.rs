@@ -19,6 +19,8 @@ mod assets;
 mod attempts;
 mod cap_history;
 mod caps;
+mod explain;
+mod form;
 mod frame;
 mod guard;
 mod history;
@@ -116,6 +118,7 @@ impl Console {
             .route("/console/links/{id}", get(link::page))
             .route("/console/caps", get(caps::page))
             .route("/console/snapshots", get(snapshots::page))
+            .route("/console/explain", get(explain::page))
             .route("/console/logout", post(login::logout))
             .route_layer(middleware::from_fn_with_state(self.clone(), guard::session));
         let open = Router::new()
