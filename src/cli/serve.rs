@@ -281,6 +281,8 @@ async fn serve(flags: &Flags, config: Config, takes_over: bool) -> anyhow::Resul
         caps: console_caps,
         journal,
         client: console_client,
+        compile: config.refresh.compile.clone(),
+        zone: config.refresh.zone.clone(),
     });
     let console = console.context("the system has no randomness")?;
     // Ends with the process.

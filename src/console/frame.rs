@@ -17,6 +17,8 @@ pub struct Frame {
     pub csrf: String,
     pub has_session: bool,
     pub assets: &'static assets::Urls,
+    /// What was done on the page before.
+    pub done: Option<String>,
     /// Whether the page draws charts.
     pub has_charts: bool,
     pub node: Node,
@@ -70,6 +72,7 @@ impl Frame {
             section: Some(section),
             csrf: visitor.csrf.clone(),
             has_session: visitor.has_session,
+            done: visitor.done.clone(),
             ..Self::bare(console, title)
         }
     }
@@ -83,6 +86,7 @@ impl Frame {
             csrf: String::new(),
             has_session: false,
             assets: assets::urls(),
+            done: None,
             has_charts: false,
             node: Node { generation: live.generation, snapshot: live.snapshot.clone() },
         }
