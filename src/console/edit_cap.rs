@@ -57,7 +57,7 @@ pub async fn create(
         if let Some(cap) = there.iter().find(is_this) {
             let problem = format!("There is such a cap already: the {}, of {}.", cap.label(), cap.cap_amount);
             let page = ChangePage {
-                further: vec![(format!("/console/caps/edit{}", address(cap)), "Edit that one".to_owned())],
+                further: vec![(format!("/console/caps/edit{}", address_of(cap)), "Edit that one".to_owned())],
                 ..new_page()
             };
             let status = axum::http::StatusCode::UNPROCESSABLE_ENTITY;
@@ -164,14 +164,18 @@ async fn begin(console: &Console, asked: Option<String>) -> Result<(Arc<Names>, 
 }
 
 /// As a page's address names it.
-fn address(cap: &OfferCap) -> String {
-    let affiliate = cap.affiliate_id.map_or_else(String::new, |id| id.to_string());
+pub fn address(offer: i64, affiliate: Option<i64>, kind: &str, interval: &str) -> String {
+    let affiliate = affiliate.map_or_else(String::new, |id| id.to_string());
     query(&[
-        ("offer_id", &cap.offer_id.to_string()),
+        ("offer_id", &offer.to_string()),
         ("affiliate_id", &affiliate),
-        ("cap_type", &cap.cap_type),
-        ("cap_interval", &cap.cap_interval),
+        ("cap_type", kind),
+        ("cap_interval", interval),
     ])
+}
+
+fn address_of(cap: &OfferCap) -> String {
+    address(cap.offer_id, cap.affiliate_id, &cap.cap_type, &cap.cap_interval)
 }
 
 /// As the API knows it.
@@ -211,9 +215,9 @@ fn edit_page(cap: &OfferCap) -> ChangePage {
     ChangePage {
         title: format!("Edit the {}", cap.label()),
         about: "What was used of it stays used.".to_owned(),
-        action: format!("/console/caps/edit{}", address(cap)),
+        action: format!("/console/caps/edit{}", address_of(cap)),
         verb: "Save",
-        further: vec![(format!("/console/caps/remove{}", address(cap)), "Remove …".to_owned())],
+        further: vec![(format!("/console/caps/remove{}", address_of(cap)), "Remove …".to_owned())],
         ..new_page()
     }
 }
@@ -222,7 +226,7 @@ fn remove_page(cap: &OfferCap) -> ChangePage {
     ChangePage {
         title: format!("Remove the {}?", cap.label()),
         about: "The offer then takes clicks without this bound.".to_owned(),
-        action: format!("/console/caps/remove{}", address(cap)),
+        action: format!("/console/caps/remove{}", address_of(cap)),
         verb: "Remove it",
         further: vec![(CAPS.to_owned(), "Keep it".to_owned())],
         ..new_page()

@@ -9,12 +9,12 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::Console;
 use super::form::{Field, Form, Input};
 use super::frame::{self, Frame, Section};
 use super::guard::Visitor;
 use super::names::Names;
 use super::posted::Fields;
-use super::{Console, show};
 use crate::routing::{EntryStory, Failure, Outcome, TierStory, describe};
 use crate::state::{Explained, Looked, Question, now};
 use crate::types::{COUNTRIES, LinkId};
