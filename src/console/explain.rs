@@ -175,7 +175,7 @@ fn tell(asked: &Fields, names: &Names, told: &Explained, is_assumed: bool) -> To
             _ if !is_tried => Mark { class: "off", word: "not tried" },
             Some(priority) if priority < tier.priority => Mark { class: "off", word: "not reached" },
             Some(priority) if priority == tier.priority => Mark { class: "well", word: "took the click" },
-            _ => Mark { class: "note", word: "passed over: nothing was open" },
+            _ => Mark { class: "note", word: "passed over" },
         },
         entries: tier.entries.iter().map(|entry| story(entry, names, is_tried)).collect(),
     };
