@@ -127,7 +127,8 @@ pub async fn names(console: &Console) -> Result<std::sync::Arc<Names>, Response>
     })
 }
 
-/// Sends a change, and waits a moment until it is live, so that the next page shows it. Says whether it is.
+/// Sends a change, and waits a moment until it is live, so that the next page shows it. Says whether it is, as far as a
+/// newer generation tells: the same refresh may have brought somebody else's change, and an older one never does.
 pub async fn send(
     console: &Console,
     call: &str,

@@ -96,6 +96,11 @@ impl Field {
         format!("field-{}", self.name.replace('.', "-"))
     }
 
+    /// Whether what is typed into it is an address, or as long as one.
+    pub fn is_long(&self) -> bool {
+        self.name.ends_with("_url") || self.name == "ua"
+    }
+
     /// What describes it: its hint, and what is wrong.
     pub fn described_by(&self) -> String {
         let parts = [("hint", !self.hint.is_empty()), ("error", self.error.is_some())];

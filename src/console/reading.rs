@@ -6,11 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::cake::wire::{OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer};
+use crate::cake::wire::{OfferCap, OfferGeoTargets, OfferItem, RoutingRule, SmartLink, SmartLinkOffer};
 use crate::cake::{CallError, Client};
-
-/// A cap as the API lists it; how full it is, is not a form's business.
-pub use crate::cake::wire::OfferCap;
 
 /// A link with its entries, and the offers of those.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +60,7 @@ pub async fn rule(client: &Client, link: u32, rule: u32) -> Result<Option<Routin
     Ok(rows(client, "routing_rules.json", "routing_rules", named).await?.into_iter().next())
 }
 
-/// The caps of an offer.
+/// The caps of an offer, and not how full they are.
 pub async fn caps(client: &Client, offer: u32) -> Result<Vec<OfferCap>, CallError> {
     rows(client, "offer_caps.json", "offer_caps", &[("offer_id", offer.into())]).await
 }
