@@ -56,6 +56,9 @@ pub struct Change {
     pub after: String,
 }
 
+/// An entry, and its share where no condition holds; `None`: it is not there.
+type Side<'a> = Option<(&'a EntryFace, f64)>;
+
 impl Change {
     pub fn is_one(&self) -> bool {
         self.before != self.after
@@ -135,7 +138,7 @@ fn compare(before: Option<&LinkFace>, after: Option<&LinkFace>, names: &Names) -
 
 fn tier(priority: u32, was: Option<&TierFace>, is: Option<&TierFace>, names: &Names) -> Tier {
     let bases = [was, is].map(|tier| tier.map(without_conditions).unwrap_or_default());
-    let mut entries: BTreeMap<(OfferId, Option<RuleId>), [Option<(&EntryFace, f64)>; 2]> = BTreeMap::new();
+    let mut entries: BTreeMap<(OfferId, Option<RuleId>), [Side<'_>; 2]> = BTreeMap::new();
     for (side, tier) in [was, is].into_iter().enumerate() {
         for (entry, base) in tier.iter().flat_map(|tier| &tier.entries).zip(&bases[side]) {
             entries.entry((entry.offer, entry.rule)).or_default()[side] = Some((entry, *base));
@@ -152,16 +155,9 @@ fn tier(priority: u32, was: Option<&TierFace>, is: Option<&TierFace>, names: &Na
     }
 }
 
-fn entry(
-    offer: OfferId,
-    rule: Option<RuleId>,
-    [was, is]: [Option<(&EntryFace, f64)>; 2],
-    names: &Names,
-) -> Entry {
+fn entry(offer: OfferId, rule: Option<RuleId>, [was, is]: [Side<'_>; 2], names: &Names) -> Entry {
     let figure = |of: &dyn Fn(&EntryFace, f64) -> String| {
-        let side = |side: Option<(&EntryFace, f64)>| {
-            side.map_or_else(|| "–".to_owned(), |(entry, base)| of(entry, base))
-        };
+        let side = |side: Side<'_>| side.map_or_else(|| "–".to_owned(), |(entry, base)| of(entry, base));
         Change { before: side(was), after: side(is) }
     };
     let weight = figure(&|entry, _| entry.weight.to_string());
@@ -171,7 +167,7 @@ fn entry(
         // It holds for none of those clicks.
         false => "–".to_owned(),
     });
-    let conditions = |side: Option<(&EntryFace, f64)>| side.map(|(entry, _)| entry.conditions.clone());
+    let conditions = |side: Side<'_>| side.map(|(entry, _)| entry.conditions.clone());
     let (conditions_was, conditions_is) = (conditions(was), conditions(is));
     let (class, word) = match (was, is) {
         (None, _) => ("well", "new"),
