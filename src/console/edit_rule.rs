@@ -194,7 +194,13 @@ impl Begun {
             title: format!("Rule {rule} on link {link}"),
             action: format!("/console/links/{link}/rules/{rule}"),
             verb: "Save",
-            further: vec![(format!("/console/links/{link}/rules/{rule}/remove"), "Remove …".to_owned())],
+            further: vec![
+                (format!("/console/links/{link}/rules/{rule}/remove"), "Remove …".to_owned()),
+                (
+                    format!("/console/offers/{}?link={link}", self.item.offer_id),
+                    "Edit the offer itself".to_owned(),
+                ),
+            ],
             ..new_page(&self.names, link)
         }
     }
