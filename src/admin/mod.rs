@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use crate::cake::Key;
 use crate::state::{LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshResult};
 
-pub use explain::{EntryAnswer, ExplainAnswer, ExplainQuery, ParameterError, answer as explain};
+pub use explain::{EntryAnswer, ExplainAnswer, ExplainQuery, answer as explain};
 
 /// Where the admin listener is, and who may ask.
 #[derive(Clone, Debug)]

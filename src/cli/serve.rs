@@ -311,6 +311,8 @@ async fn serve(
         caps: console_caps,
         journal,
         client: console_client,
+        compile: config.refresh.compile.clone(),
+        zone: config.refresh.zone.clone(),
     });
     let console = console.context("the system has no randomness")?;
     // Ends with the process.

@@ -13,7 +13,7 @@ use super::frame::{self, Frame, Section};
 use super::guard::Visitor;
 use super::names::{Names, fold};
 use super::paging::{Page, query};
-use super::{Console, show};
+use super::{Console, edit_cap, show};
 use crate::routing::Cap;
 use crate::state::{CapLevel, now};
 use crate::types::{CapKey, UnixMillis};
@@ -46,6 +46,13 @@ pub struct Bar {
     pub amount: String,
     /// `None`: the ledger does not say.
     pub filled: Option<Filled>,
+}
+
+impl Bar {
+    /// As the address of its form names it.
+    pub fn address(&self) -> String {
+        edit_cap::address(self.offer.into(), self.affiliate.map(i64::from), self.kind, self.interval)
+    }
 }
 
 /// How full a cap is.

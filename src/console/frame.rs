@@ -17,6 +17,8 @@ pub struct Frame {
     pub csrf: String,
     pub has_session: bool,
     pub assets: &'static assets::Urls,
+    /// What was done on the page before.
+    pub done: Option<String>,
     /// Whether the page draws charts.
     pub has_charts: bool,
     pub node: Node,
@@ -29,6 +31,7 @@ pub enum Section {
     Links,
     Caps,
     Snapshots,
+    Explain,
 }
 
 /// The foot of every page.
@@ -38,7 +41,8 @@ pub struct Node {
 }
 
 impl Section {
-    const ALL: &[Section] = &[Section::Overview, Section::Links, Section::Caps, Section::Snapshots];
+    const ALL: &[Section] =
+        &[Section::Overview, Section::Links, Section::Caps, Section::Snapshots, Section::Explain];
 
     pub fn path(self) -> &'static str {
         match self {
@@ -46,6 +50,7 @@ impl Section {
             Section::Links => "/console/links",
             Section::Caps => "/console/caps",
             Section::Snapshots => "/console/snapshots",
+            Section::Explain => "/console/explain",
         }
     }
 
@@ -55,6 +60,7 @@ impl Section {
             Section::Links => "Links",
             Section::Caps => "Caps",
             Section::Snapshots => "Snapshots",
+            Section::Explain => "Explain",
         }
     }
 }
@@ -66,6 +72,7 @@ impl Frame {
             section: Some(section),
             csrf: visitor.csrf.clone(),
             has_session: visitor.has_session,
+            done: visitor.done.clone(),
             ..Self::bare(console, title)
         }
     }
@@ -79,6 +86,7 @@ impl Frame {
             csrf: String::new(),
             has_session: false,
             assets: assets::urls(),
+            done: None,
             has_charts: false,
             node: Node { generation: live.generation, snapshot: live.snapshot.clone() },
         }

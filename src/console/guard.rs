@@ -14,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use url::{Host, Url};
 
+use super::posted::Fields;
 use super::{Console, frame, login};
 
 /// Who looks at a page. Every handler behind [`session`] may take it, as an `Extension`.
@@ -23,6 +24,8 @@ pub struct Visitor {
     pub csrf: String,
     /// There is a session to end.
     pub has_session: bool,
+    /// What a form of theirs did, on the page to which it led.
+    pub done: Option<String>,
 }
 
 /// Refuses what other sites sent, and marks every answer as one of the console.
@@ -37,10 +40,10 @@ pub async fn origin(State(console): State<Console>, request: Request, next: Next
 /// Lets those in who have a session, or need none.
 pub async fn session(State(console): State<Console>, mut request: Request, next: Next) -> Response {
     let visitor = match &console.parts().token {
-        None => Some(Visitor { csrf: console.open_csrf().to_owned(), has_session: false }),
+        None => Some(Visitor { csrf: console.open_csrf().to_owned(), has_session: false, done: None }),
         Some(_) => login::cookie(request.headers())
             .and_then(|cookie| console.sessions().csrf(cookie, console.uptime()))
-            .map(|csrf| Visitor { csrf, has_session: true }),
+            .map(|csrf| Visitor { csrf, has_session: true, done: None }),
     };
     let Some(visitor) = visitor else {
         // A script is told; a person is shown where to log in, and comes back.
@@ -57,6 +60,8 @@ pub async fn session(State(console): State<Console>, mut request: Request, next:
         }
         return Redirect::to(&login::path_back_to(request.uri())).into_response();
     };
+    let done = Fields::read(request.uri().query().unwrap_or_default().as_bytes());
+    let visitor = Visitor { done: console.notices().text(done.text("done")), ..visitor };
     request.extensions_mut().insert(visitor);
     next.run(request).await
 }

@@ -19,6 +19,14 @@ mod assets;
 mod attempts;
 mod cap_history;
 mod caps;
+mod change;
+mod edit_cap;
+mod edit_entry;
+mod edit_link;
+mod edit_offer;
+mod edit_rule;
+mod explain;
+mod form;
 mod frame;
 mod guard;
 mod history;
@@ -27,9 +35,12 @@ mod link_history;
 mod links;
 mod login;
 mod names;
+mod notices;
 mod overview;
 mod paging;
 mod posted;
+mod preview;
+mod reading;
 mod session;
 mod shares;
 mod show;
@@ -45,6 +56,7 @@ use tokio::sync::watch;
 
 use crate::cake::{Client, Key};
 use crate::ledger::KnownCaps;
+use crate::routing::{CompileOptions, Zone};
 use crate::state::{Journal, LiveGeo, LiveTable, Metrics, Readiness, now};
 
 use attempts::Attempts;
@@ -52,6 +64,7 @@ use cap_history::CapHistory;
 use history::History;
 use link_history::LinkHistory;
 use names::NameBook;
+use notices::Notices;
 use session::Sessions;
 
 /// The room. Clones share it.
@@ -74,6 +87,10 @@ pub struct Parts {
     pub journal: Arc<Journal>,
     /// Of the upstream, be it embedded.
     pub client: Client,
+    /// By which the node compiles; of what can change while it runs, previews need nothing.
+    pub compile: CompileOptions,
+    /// The network's.
+    pub zone: Zone,
 }
 
 struct Room {
@@ -86,6 +103,7 @@ struct Room {
     link_history: LinkHistory,
     cap_history: CapHistory,
     names: NameBook,
+    notices: Notices,
     /// Of the forms of those who need no session.
     open_csrf: String,
 }
@@ -102,6 +120,7 @@ impl Console {
             link_history: LinkHistory::default(),
             cap_history: CapHistory::default(),
             names: NameBook::default(),
+            notices: Notices::default(),
             open_csrf: session::random_text()?,
         })))
     }
@@ -116,6 +135,8 @@ impl Console {
             .route("/console/links/{id}", get(link::page))
             .route("/console/caps", get(caps::page))
             .route("/console/snapshots", get(snapshots::page))
+            .route("/console/explain", get(explain::page))
+            .merge(changes())
             .route("/console/logout", post(login::logout))
             .route_layer(middleware::from_fn_with_state(self.clone(), guard::session));
         let open = Router::new()
@@ -176,6 +197,10 @@ impl Console {
         &self.0.names
     }
 
+    fn notices(&self) -> &Notices {
+        &self.0.notices
+    }
+
     fn open_csrf(&self) -> &str {
         &self.0.open_csrf
     }
@@ -184,4 +209,22 @@ impl Console {
     fn uptime(&self) -> Duration {
         self.0.started.elapsed()
     }
+}
+
+/// The forms that change something.
+fn changes() -> Router<Console> {
+    Router::new()
+        .route("/console/links/new", get(edit_link::new).post(edit_link::create))
+        .route("/console/links/{id}/edit", get(edit_link::edit).post(edit_link::save))
+        .route("/console/links/{id}/offers/new", get(edit_entry::new).post(edit_entry::attach))
+        .route("/console/links/{id}/offers/{offer}", get(edit_entry::edit).post(edit_entry::save))
+        .route("/console/links/{id}/offers/{offer}/remove", get(edit_entry::ask).post(edit_entry::remove))
+        .route("/console/links/{id}/rules/new", get(edit_rule::new).post(edit_rule::create))
+        .route("/console/links/{id}/rules/{rule}", get(edit_rule::edit).post(edit_rule::save))
+        .route("/console/links/{id}/rules/{rule}/remove", get(edit_rule::ask).post(edit_rule::remove))
+        .route("/console/offers/new", get(edit_offer::new).post(edit_offer::create))
+        .route("/console/offers/{offer}", get(edit_offer::edit).post(edit_offer::save))
+        .route("/console/caps/new", get(edit_cap::new).post(edit_cap::create))
+        .route("/console/caps/edit", get(edit_cap::edit).post(edit_cap::save))
+        .route("/console/caps/remove", get(edit_cap::ask).post(edit_cap::remove))
 }

@@ -80,6 +80,13 @@ impl Names {
         self.offers.get(&i64::from(id))
     }
 
+    /// In the order of their ids.
+    pub fn offers(&self) -> impl Iterator<Item = (i64, &NamedOffer)> {
+        let mut offers: Vec<_> = self.offers.iter().map(|(&id, offer)| (id, offer)).collect();
+        offers.sort_unstable_by_key(|(id, _)| *id);
+        offers.into_iter()
+    }
+
     /// Whether the upstream has our calls, so that links, entries, rules and caps can be changed through it.
     pub fn can_be_changed(&self) -> bool {
         self.state.is_some()

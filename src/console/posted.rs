@@ -30,6 +30,16 @@ impl Fields {
         found.map_or("", |(_, value)| value)
     }
 
+    /// What was typed or chosen under this name.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Every field, in the order in which they came.
+    pub fn each(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Whether a box was ticked.
     pub fn is_set(&self, name: &str) -> bool {
         self.0.iter().any(|(other, _)| other == name)

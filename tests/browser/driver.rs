@@ -134,6 +134,24 @@ impl Browser {
         self.wait(element.send_keys(text)).unwrap();
     }
 
+    /// Types where the focus is.
+    pub fn type_in(&self, text: &str) {
+        let element = self.wait(self.client.active_element()).unwrap();
+        self.wait(element.send_keys(text)).unwrap();
+    }
+
+    /// Chooses what is called so, of a list that drops down.
+    #[track_caller]
+    pub fn choose(&self, css: &str, label: &str) {
+        let element = self.wait(self.client.find(Locator::Css(css))).unwrap_or_else(|_| panic!("no {css}"));
+        self.wait(element.select_by_label(label)).unwrap_or_else(|error| panic!("{label} in {css}: {error}"));
+    }
+
+    /// Runs no script of the pages that are opened from now on.
+    pub fn without_scripts(&self) {
+        self.developer("Emulation.setScriptExecutionDisabled", json!({"value": true}));
+    }
+
     /// Presses a key where the focus is.
     pub fn press(&self, key: Key) {
         let element = self.wait(self.client.active_element()).unwrap();

@@ -5,6 +5,7 @@
 //! `SMARTLINK_SCREENSHOTS=DIR cargo test --test browser` keeps pictures of every page.
 
 mod driver;
+mod forms;
 mod pages;
 #[path = "../support/mod.rs"]
 mod support;
