@@ -3,6 +3,10 @@
 
 mod support;
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{LazyLock, Mutex};
+
 use serde_json::{Value, json};
 
 use support::cake::Cake;
@@ -10,7 +14,22 @@ use support::http::{Answer, Connection, Request};
 use support::node::{Node, Setup};
 
 fn get(node: &Node, target: &str) -> Answer {
-    node.admin("GET", target)
+    let request = Request::new("GET", target).with("Host", &node.admin.to_string());
+    Connection::to(node.admin).ask(&request.and("Cookie", &session(node)))
+}
+
+/// The cookie of one who has given the API's key.
+fn session(node: &Node) -> String {
+    static SESSIONS: LazyLock<Mutex<HashMap<SocketAddr, String>>> = LazyLock::new(Mutex::default);
+    if let Some(cookie) = SESSIONS.lock().unwrap().get(&node.admin) {
+        return cookie.clone();
+    }
+    let login = form(node, "/console/login", &[("token".to_owned(), node.key())]);
+    let answer = Connection::to(node.admin).ask(&login);
+    let set = answer.header("set-cookie").unwrap_or_else(|| panic!("no login: {}", text(&answer)));
+    let cookie = set.split(';').next().unwrap().to_owned();
+    SESSIONS.lock().unwrap().insert(node.admin, cookie.clone());
+    cookie
 }
 
 /// Fills in the form of a page as a browser does: with its hidden fields, and whatever else is not typed as it is.
@@ -29,15 +48,37 @@ fn send(node: &Node, target: &str, typed: &[(&str, &str)]) -> Answer {
 }
 
 fn post(node: &Node, target: &str, fields: &[(String, String)]) -> Answer {
+    Connection::to(node.admin).ask(&form(node, target, fields).and("Cookie", &session(node)))
+}
+
+fn form(node: &Node, target: &str, fields: &[(String, String)]) -> Request {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     let host = node.admin.to_string();
-    let request = Request::new("POST", target)
+    Request::new("POST", target)
         .with("Host", &host)
         .with("Origin", &format!("http://{host}"))
         .with("Sec-Fetch-Site", "same-origin")
         .with("Content-Type", "application/x-www-form-urlencoded")
-        .body(body);
-    Connection::to(node.admin).ask(&request)
+        .body(body)
+}
+
+#[test]
+fn nothing_is_changed_without_the_key_where_there_is_no_token() {
+    let node = Setup::demo().start_ready();
+    let ask = |request: Request| Connection::to(node.admin).ask(&request);
+    let get = |target: &str| ask(Request::new("GET", target).with("Host", &node.admin.to_string()));
+    assert_eq!(get("/console/links/301").status, 200);
+    let target = "/console/links/301/edit";
+    let sent_away = get(target);
+    assert_eq!(sent_away.status, 303);
+    let login = sent_away.header("location").unwrap();
+    assert_eq!(login, "/console/login?next=%2Fconsole%2Flinks%2F301%2Fedit");
+    assert!(text(&get(login)).contains("API key"));
+    let fields = shown(&self::get(&node, target));
+    assert_eq!(ask(form(&node, target, &fields)).status, 401);
+    let wrong = ask(form(&node, "/console/login", &[("token".to_owned(), "no-key".to_owned())]));
+    assert_eq!(wrong.status, 401);
+    assert!(text(&wrong).contains("not the key of the API"), "{}", text(&wrong));
 }
 
 /// The fields of the form in the page, as a browser would send them.

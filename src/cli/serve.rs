@@ -196,6 +196,7 @@ async fn serve(
         },
     };
     let console_client = client(config.client(upstream.clone(), key.clone()))?;
+    let console_key = key.clone();
     let client = client(config.client(upstream, key))?;
     let cells = Arc::new(CapCells::default());
     let (mut refresh, refresh_handle) = Refresh::new(
@@ -311,6 +312,7 @@ async fn serve(
         caps: console_caps,
         journal,
         client: console_client,
+        key: console_key,
         compile: config.refresh.compile.clone(),
         zone: config.refresh.zone.clone(),
     });

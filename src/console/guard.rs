@@ -6,7 +6,8 @@
 //!   same origin as itself, and its cookies are its own. It is told by the name.
 //! - `Origin` and `Sec-Fetch-Site` of what changes something: another site, or another port of this machine, may send a
 //!   form here. The form's own token ([`Posted`](super::posted::Posted)) is asked for besides.
-//! - the session, where there is a token.
+//! - the session: where there is a token, for every page; where there is none, for what changes something, which the API does not
+//!   do without its key either.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -39,31 +40,43 @@ pub async fn origin(State(console): State<Console>, request: Request, next: Next
 
 /// Lets those in who have a session, or need none.
 pub async fn session(State(console): State<Console>, mut request: Request, next: Next) -> Response {
-    let visitor = match &console.parts().token {
-        None => Some(Visitor { csrf: console.open_csrf().to_owned(), has_session: false, done: None }),
-        Some(_) => login::cookie(request.headers())
-            .and_then(|cookie| console.sessions().csrf(cookie, console.uptime()))
-            .map(|csrf| Visitor { csrf, has_session: true, done: None }),
-    };
+    let of_session = login::cookie(request.headers())
+        .and_then(|cookie| console.sessions().csrf(cookie, console.uptime()))
+        .map(|csrf| Visitor { csrf, has_session: true, done: None });
+    let of_anybody = || Visitor { csrf: console.open_csrf().to_owned(), has_session: false, done: None };
+    let visitor = of_session.or_else(|| console.parts().token.is_none().then(of_anybody));
     let Some(visitor) = visitor else {
-        // A script is told; a person is shown where to log in, and comes back.
-        if request.uri().path().ends_with(".json") {
-            return (StatusCode::UNAUTHORIZED, "Log in first.\n").into_response();
-        }
-        if request.method() != Method::GET {
-            return frame::told(
-                &console,
-                StatusCode::UNAUTHORIZED,
-                "You are not logged in",
-                "The session has ended, and nothing was changed. Log in in another window, and send the form again.",
-            );
-        }
-        return Redirect::to(&login::path_back_to(request.uri())).into_response();
+        return to_the_login(&console, &request);
     };
     let done = Fields::read(request.uri().query().unwrap_or_default().as_bytes());
     let visitor = Visitor { done: console.notices().text(done.text("done")), ..visitor };
     request.extensions_mut().insert(visitor);
     next.run(request).await
+}
+
+/// Lets those change something who have a session: behind [`session`].
+pub async fn changes(State(console): State<Console>, request: Request, next: Next) -> Response {
+    let visitor = request.extensions().get::<Visitor>();
+    if visitor.is_some_and(|visitor| visitor.has_session) {
+        return next.run(request).await;
+    }
+    to_the_login(&console, &request)
+}
+
+fn to_the_login(console: &Console, request: &Request) -> Response {
+    // A script is told; a person is shown where to log in, and comes back.
+    if request.uri().path().ends_with(".json") {
+        return (StatusCode::UNAUTHORIZED, "Log in first.\n").into_response();
+    }
+    if request.method() != Method::GET {
+        return frame::told(
+            console,
+            StatusCode::UNAUTHORIZED,
+            "You are not logged in",
+            "The session has ended, and nothing was changed. Log in in another window, and send the form again.",
+        );
+    }
+    Redirect::to(&login::path_back_to(request.uri())).into_response()
 }
 
 /// Why a request is not looked at, if so.

@@ -1,4 +1,4 @@
-//! Logging in with the admin token, and out.
+//! Logging in, with the admin token or, where there is none, with the API's key; and out.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::frame::{self, Frame};
 use super::posted::{Fields, Posted};
-use super::{Console, session};
+use super::{Console, Parts, session};
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -20,6 +20,8 @@ struct LoginPage {
     /// Where to go from here.
     next: String,
     problem: Option<String>,
+    /// Where the API's key is, if it is asked for, and not the token.
+    key_is_in: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -30,9 +32,6 @@ pub struct Asked {
 
 /// `GET /console/login`
 pub async fn page(State(console): State<Console>, Query(asked): Query<Asked>) -> Response {
-    if console.parts().token.is_none() {
-        return Redirect::to(frame::HOME).into_response();
-    }
     show(&console, StatusCode::OK, asked.next, None)
 }
 
@@ -44,7 +43,6 @@ pub async fn login(
     headers: HeaderMap,
     fields: Fields,
 ) -> Response {
-    let Some(token) = &console.parts().token else { return Redirect::to(frame::HOME).into_response() };
     let next = fields.text("next").to_owned();
     let now = console.uptime();
     let address = peer.map(|Extension(ConnectInfo(peer))| peer.ip());
@@ -59,13 +57,19 @@ pub async fn login(
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         return answer;
     }
-    if !token.matches(fields.text("token").trim().as_bytes()) {
+    let given = fields.text("token").trim().as_bytes();
+    let (is_right, problem) = match &console.parts().token {
+        Some(token) => (token.matches(given), WRONG_TOKEN),
+        None => match console.parts().key.read() {
+            Ok(key) => (key.matches(given), WRONG_KEY),
+            Err(error) => {
+                return show(&console, StatusCode::SERVICE_UNAVAILABLE, next, Some(error.to_string()));
+            }
+        },
+    };
+    if !is_right {
         console.attempts().failed(address, now);
-        let problem =
-            "This is not the admin token. It is in the file that admin.token_file names, or in the variable \
-                       SMARTLINK_ADMIN_TOKEN."
-                .to_owned();
-        return show(&console, StatusCode::UNAUTHORIZED, next, Some(problem));
+        return show(&console, StatusCode::UNAUTHORIZED, next, Some(problem.to_owned()));
     }
     let Some(cookie) = console.sessions().begin(now) else {
         let problem = Some("The system has no randomness to begin a session with.".to_owned());
@@ -101,7 +105,9 @@ pub fn path_back_to(uri: &Uri) -> String {
 
 fn show(console: &Console, status: StatusCode, next: String, problem: Option<String>) -> Response {
     let frame = Frame::bare(console, "Log in");
-    frame::page_with(status, &LoginPage { frame, next, problem })
+    let Parts { token, key, .. } = console.parts();
+    let key_is_in = token.is_none().then(|| key.to_string());
+    frame::page_with(status, &LoginPage { frame, next, problem, key_is_in })
 }
 
 /// A path of the console, and nothing that a browser could take for another site.
@@ -118,6 +124,11 @@ fn set_cookie(value: &str, seconds: u64, secure: bool) -> String {
     let secure = if secure { "; Secure" } else { "" };
     format!("{COOKIE}={value}; Path=/console; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
+
+const WRONG_TOKEN: &str = "This is not the admin token. It is in the file that admin.token_file names, or in the variable \
+                           SMARTLINK_ADMIN_TOKEN.";
+
+const WRONG_KEY: &str = "This is not the key of the API.";
 
 const LOGIN: &str = "/console/login";
 

@@ -8,7 +8,8 @@
 //! 1. Figures and routing come from the live table and the counters of this process; names, and everything that is
 //!    changed, go through the upstream's API with the node's key, so that nothing can be done here that cannot be done
 //!    there.
-//! 2. Nobody gets past the [`guard`] without the admin token, where there is one, nor from another site in any case.
+//! 2. Nobody gets past the [`guard`] without the admin token, where there is one, nor changes anything without it or the API's key,
+//!    nor from another site in any case.
 //! 3. Whatever came from outside is text in a page. Templates escape it, and the policy of the pages runs no script
 //!    but ours.
 //! 4. What it keeps is bounded: sessions, guesses, history, names.
@@ -54,7 +55,7 @@ use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tokio::sync::watch;
 
-use crate::cake::{Client, Key};
+use crate::cake::{Client, Key, KeySource};
 use crate::ledger::KnownCaps;
 use crate::routing::{CompileOptions, Zone};
 use crate::state::{Journal, LiveGeo, LiveTable, Metrics, Readiness, now};
@@ -73,8 +74,11 @@ pub struct Console(Arc<Room>);
 
 /// What the console shows, and by whom it writes.
 pub struct Parts {
-    /// Asked for at the login. Without one, there is no login.
+    /// Asked for at the login, by every page. Without one, everybody who gets here may look, and who changes something is asked
+    /// for the API's key.
     pub token: Option<Key>,
+    /// The API's key.
+    pub key: KeySource,
     /// The names under which browsers reach it, besides `localhost` and addresses.
     pub hosts: Vec<String>,
     pub metrics: Arc<Metrics>,
@@ -136,7 +140,7 @@ impl Console {
             .route("/console/caps", get(caps::page))
             .route("/console/snapshots", get(snapshots::page))
             .route("/console/explain", get(explain::page))
-            .merge(changes())
+            .merge(changes().route_layer(middleware::from_fn_with_state(self.clone(), guard::changes)))
             .route("/console/logout", post(login::logout))
             .route_layer(middleware::from_fn_with_state(self.clone(), guard::session));
         let open = Router::new()

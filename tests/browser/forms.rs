@@ -30,6 +30,14 @@ fn open(browser: &Browser, node: &Node, path: &str) {
     browser.open(&format!("http://{}{path}", node.admin));
 }
 
+/// Without a token, forms take the API's key.
+fn log_in(browser: &Browser, node: &Node) {
+    open(browser, node, "/console/links/new");
+    browser.fill("#token", &node.key());
+    browser.click("main form button");
+    assert_eq!(browser.text("h1"), "New link");
+}
+
 /// Clicks what is called so, of what one can click in the page.
 #[track_caller]
 fn follow(browser: &Browser, href_ends: &str) {
@@ -58,6 +66,7 @@ fn faults(browser: &Browser) -> serde_json::Value {
 fn every_form_is_well_in_light_and_dark_and_on_a_narrow_screen() {
     let Some(browser) = Browser::start() else { return };
     let node = Setup::demo().start_ready();
+    log_in(&browser, &node);
     let views: [View; 4] = [WIDE, WIDE.dark(), NARROW, NARROW.dark()];
     for view in views {
         browser.look(view);
@@ -94,6 +103,7 @@ fn every_form_is_well_in_light_and_dark_and_on_a_narrow_screen() {
 fn a_newcomer_makes_a_link_clicks_sees_the_fill_rate_move_and_asks_why() {
     let Some(browser) = Browser::start() else { return };
     let node = Setup::new().start_ready();
+    log_in(&browser, &node);
     browser.look(WIDE);
     browser.without_scripts();
 
@@ -172,6 +182,7 @@ fn a_newcomer_makes_a_link_clicks_sees_the_fill_rate_move_and_asks_why() {
 fn a_link_is_made_by_the_keyboard_alone() {
     let Some(browser) = Browser::start() else { return };
     let node = Setup::demo().start_ready();
+    log_in(&browser, &node);
     browser.look(WIDE);
     open(&browser, &node, "/console/links/new");
     let tab_to = |wanted: &str| {
