@@ -76,7 +76,8 @@ async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) ->
     let Some(token) = &admin.token else {
         // Any page that a browser on this machine shows could send a form here; browsers say so, and nobody else does.
         if request.method() == Method::POST && request.headers().contains_key(header::ORIGIN) {
-            return (StatusCode::FORBIDDEN, "This was sent by a web page; ask for it with curl.\n").into_response();
+            return (StatusCode::FORBIDDEN, "This was sent by a web page; ask for it with curl.\n")
+                .into_response();
         }
         return next.run(request).await;
     };
