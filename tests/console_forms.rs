@@ -24,7 +24,10 @@ fn session(node: &Node) -> String {
     if let Some(cookie) = SESSIONS.lock().unwrap().get(&node.admin) {
         return cookie.clone();
     }
-    let login = form(node, "/console/login", &[("token".to_owned(), node.key())]);
+    // That of its own API, or the one it was given for its upstream.
+    let upstreams = node.data().parent().unwrap().join("upstream-key");
+    let key = std::fs::read_to_string(upstreams).unwrap_or_else(|_| node.key());
+    let login = form(node, "/console/login", &[("token".to_owned(), key)]);
     let answer = Connection::to(node.admin).ask(&login);
     let set = answer.header("set-cookie").unwrap_or_else(|| panic!("no login: {}", text(&answer)));
     let cookie = set.split(';').next().unwrap().to_owned();
