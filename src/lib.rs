@@ -17,6 +17,7 @@
 //! 3  sync        keeps a node current              snapshot, geo databases, leases; carries conversions
 //! 3  backoffice  the embedded CAKE                 its API over SQLite
 //! 3  admin       metrics, health, explain, refresh
+//! 3  console     pages for people                  reads state, writes through the upstream's API
 //! 2  state       the meeting place                 live table, caps, live geo, counts, readiness
 //! 2  cake        the CAKE API on the wire          items as serde types, the client
 //! 2  ledger      who may spend how much of a cap   leases, windows, conversions
@@ -130,6 +131,7 @@ pub mod state;
 // The planes.
 pub mod admin;
 pub mod backoffice;
+pub mod console;
 pub mod edge;
 pub mod sync;
 

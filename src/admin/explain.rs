@@ -1,7 +1,7 @@
-//! Explain: a click described in parameters, told step by step. The same function answers the endpoint and the
-//! command.
+//! Explain: a click described in parameters, told step by step ([`Question`]), as JSON. The same function answers the
+//! endpoint and the command.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,14 +9,11 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use rand::TryRng;
-use rand::rngs::SysRng;
 use serde::{Deserialize, Serialize};
 
-use crate::lookup::{Hints, device};
-use crate::routing::{ClosedCap, TierStory, Values, explain};
-use crate::state::{Caps, Geo, Published, now};
-use crate::types::{AffiliateId, Click, Draw, Language, LinkId, UnixMillis, referrer_host};
+use crate::routing::{ClosedCap, TierStory};
+use crate::state::{Geo, Looked, ParameterErrors, Published, Question};
+use crate::types::AffiliateId;
 
 use super::Admin;
 
@@ -114,14 +111,6 @@ pub struct CapAnswer {
     pub reason: String,
 }
 
-/// A parameter that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("`{parameter}` {problem}")]
-pub struct ParameterError {
-    pub parameter: &'static str,
-    pub problem: String,
-}
-
 /// `GET /explain`.
 pub async fn handle(
     State(admin): State<Arc<Admin>>,
@@ -144,60 +133,49 @@ pub fn answer(
     query: &ExplainQuery,
     published: &Published,
     geo: &Geo,
-) -> Result<ExplainAnswer, ParameterError> {
+) -> Result<ExplainAnswer, ParameterErrors> {
     let text = Option::as_deref;
-    let address = read(text(&query.ip), "ip", "an IP address", |ip| ip.parse::<IpAddr>().ok())?
-        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-        .to_canonical();
-    let at = read(text(&query.at), "at", "a moment in RFC 3339 such as 2026-11-22T14:30:00Z", read_moment)?;
-    let draw = read(text(&query.draw), "draw", "64 bits as 0x… or decimal", read_draw)?;
-    let click = Click {
-        link: required(text(&query.id), "id", |id| LinkId::parse(id.as_bytes()))?,
-        affiliate: required(text(&query.aff_id), "aff_id", |id| AffiliateId::parse(id.as_bytes()))?,
-        at: at.unwrap_or_else(now),
-        address,
-        place: geo.place(address).1,
-        device: device(&Hints { user_agent: text(&query.ua), ..Hints::default() }),
-        language: text(&query.language).and_then(Language::from_accept_language),
-        referrer_host: text(&query.referrer).and_then(referrer_host),
+    let question = Question {
+        id: text(&query.id),
+        aff_id: text(&query.aff_id),
+        ip: text(&query.ip),
+        country: None,
+        ua: text(&query.ua),
+        language: text(&query.language),
+        referrer: text(&query.referrer),
+        at: text(&query.at),
+        draw: text(&query.draw),
         subs: [&query.s1, &query.s2, &query.s3, &query.s4, &query.s5].map(text),
     };
-    let draw = draw.unwrap_or_else(|| Draw(SysRng.try_next_u64().unwrap_or_default()));
-    let explanation = explain(published.table.of(click.link), &Caps::looking(&published.caps), &click, draw);
-    let decision = explanation.decision;
-    let offer = decision.choice.map(|choice| choice.offer);
-    let mut location = Vec::new();
-    let filled = decision.destination.is_some_and(|template| {
-        template.fill(&Values { click: &click, click_id: "explained", offer }, &mut location).is_ok()
-    });
+    let told = question.answer(published, geo)?;
     Ok(ExplainAnswer {
-        outcome: decision.outcome.as_str().to_owned(),
-        offer_id: offer.map(|offer| offer.value()),
-        rule_id: decision.choice.and_then(|choice| choice.rule).map(|rule| rule.value()),
-        priority: decision.choice.map(|choice| choice.priority),
-        destination: filled.then(|| String::from_utf8_lossy(&location).into_owned()),
-        snapshot: published.snapshot.clone(),
-        generation: published.generation,
-        draw: format!("{:#018x}", draw.0),
-        at: jiff::Timestamp::from_millisecond(click.at.0).map(|at| at.to_string()).unwrap_or_default(),
-        visitor: visitor(&click),
-        tiers: explanation.tiers.iter().map(tier).collect(),
+        outcome: told.outcome.as_str().to_owned(),
+        offer_id: told.choice.map(|choice| choice.offer.value()),
+        rule_id: told.choice.and_then(|choice| choice.rule).map(|rule| rule.value()),
+        priority: told.choice.map(|choice| choice.priority),
+        destination: told.destination,
+        snapshot: told.snapshot,
+        generation: told.generation,
+        draw: format!("{:#018x}", told.draw.0),
+        at: jiff::Timestamp::from_millisecond(told.at.0).map(|at| at.to_string()).unwrap_or_default(),
+        visitor: visitor(told.visitor),
+        tiers: told.tiers.iter().map(tier).collect(),
     })
 }
 
-fn visitor(click: &Click<'_>) -> Visitor {
+fn visitor(looked: Looked) -> Visitor {
     Visitor {
-        ip: click.address,
-        country: click.place.country.map(|country| country.to_string()),
-        region: click.place.region.map(|region| region.to_string()),
-        city: click.place.city.map(str::to_owned),
-        asn: click.place.asn,
-        device: click.device.kind.to_string(),
-        os: click.device.os.to_string(),
-        browser: click.device.browser.to_string(),
-        bot: click.device.bot,
-        language: click.language.map(|language| language.to_string()),
-        referrer_host: click.referrer_host.map(str::to_owned),
+        ip: looked.address,
+        country: looked.country.map(|country| country.to_string()),
+        region: looked.region.map(|region| region.to_string()),
+        city: looked.city,
+        asn: looked.asn,
+        device: looked.device.kind.to_string(),
+        os: looked.device.os.to_string(),
+        browser: looked.device.browser.to_string(),
+        bot: looked.device.bot,
+        language: looked.language.map(|language| language.to_string()),
+        referrer_host: looked.referrer_host,
     }
 }
 
@@ -224,37 +202,4 @@ fn cap(cap: &ClosedCap) -> CapAnswer {
         cap_interval: key.interval.as_str().to_owned(),
         reason: reason.as_str().to_owned(),
     }
-}
-
-fn required<T>(
-    text: Option<&str>,
-    parameter: &'static str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<T, ParameterError> {
-    read(text, parameter, "a number from 1 to 4294967295 in plain digits", parse)?
-        .ok_or_else(|| ParameterError { parameter, problem: "is missing".to_owned() })
-}
-
-fn read<T>(
-    text: Option<&str>,
-    parameter: &'static str,
-    expected: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, ParameterError> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    parse(text)
-        .map(Some)
-        .ok_or_else(|| ParameterError { parameter, problem: format!("is {text:?}; expected {expected}") })
-}
-
-fn read_moment(text: &str) -> Option<UnixMillis> {
-    text.parse::<jiff::Timestamp>().ok().map(|at| UnixMillis(at.as_millisecond()))
-}
-
-fn read_draw(text: &str) -> Option<Draw> {
-    let number = match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
-    };
-    number.ok().map(Draw)
 }

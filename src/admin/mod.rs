@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use crate::cake::Key;
 use crate::state::{LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshResult};
 
-pub use explain::{EntryAnswer, ExplainAnswer, ExplainQuery, ParameterError, answer as explain};
+pub use explain::{EntryAnswer, ExplainAnswer, ExplainQuery, answer as explain};
 
 /// Where the admin listener is, and who may ask.
 #[derive(Clone, Debug)]
@@ -73,7 +73,14 @@ pub async fn serve(
 }
 
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let Some(token) = &admin.token else { return next.run(request).await };
+    let Some(token) = &admin.token else {
+        // Any page that a browser on this machine shows could send a form here; browsers say so, and nobody else does.
+        if request.method() == Method::POST && request.headers().contains_key(header::ORIGIN) {
+            return (StatusCode::FORBIDDEN, "This was sent by a web page; ask for it with curl.\n")
+                .into_response();
+        }
+        return next.run(request).await;
+    };
     let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     match given.and_then(|value| value.strip_prefix(b"Bearer ")) {
         Some(given) if token.matches(given) => next.run(request).await,
@@ -161,6 +168,7 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 const INDEX: &str = "smartlink admin\n\
     \n\
+    GET  /console/   pages for people\n\
     GET  /metrics    Prometheus metrics\n\
     GET  /livez      200 while the process lives\n\
     GET  /readyz     200 once a table is live\n\

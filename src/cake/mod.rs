@@ -16,6 +16,7 @@ mod outgoing;
 mod page;
 mod tls;
 mod update;
+mod value_list;
 
 pub use calls::{CallError, Envelope, Rows};
 pub use client::{Client, ClientOptions, Fetched, REVISION_HEADER, ROWS_MAX, Routing, parse_upstream};
@@ -27,3 +28,4 @@ pub use network::{Network, ReadAttachment, ReadLink, RuleReader, RuleRow, read_c
 pub use page::{ItemId, List, Page, Unreadable, read_page};
 pub use tls::TlsError;
 pub use update::{Changes, Haste, Update};
+pub use value_list::{OpenQuote, read_value_list, write_value_list};

@@ -27,6 +27,7 @@ use crate::backoffice::{self, Backoffice};
 use crate::cake::{Client, KeySource};
 use crate::clicklog::{self, ClickLogs};
 use crate::config::{Changed, Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
+use crate::console::{self, Console};
 use crate::edge::{self, ClickAddress, Drained, Edge, Supplies};
 use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
 use crate::routing::Table;
@@ -194,6 +195,8 @@ async fn serve(
             then: Arc::clone(&late_ledger),
         },
     };
+    let console_client = client(config.client(upstream.clone(), key.clone()))?;
+    let console_key = key.clone();
     let client = client(config.client(upstream, key))?;
     let cells = Arc::new(CapCells::default());
     let (mut refresh, refresh_handle) = Refresh::new(
@@ -212,6 +215,8 @@ async fn serve(
     refresh.follow(to_refresh);
     refresh.start_from_last_good();
     let caps = refresh.caps();
+    let journal = refresh.journal();
+    let console_caps = refresh.caps();
     let (desk, conversions) = conversion_desk();
     let carrier = ConversionCarrier::new(ledger.clone(), conversions);
     let cap_keeper = CapKeeper::new(ledger.clone(), node_name(), cells, caps.clone(), Arc::clone(&metrics))?;
@@ -297,6 +302,23 @@ async fn serve(
     let carrying = alarm.watch("the one that carries conversions", carrier.run());
     let (counted, watched) = (Arc::clone(&metrics), Arc::clone(&table));
     let has_taken_over = predecessor.is_some();
+    let console = Console::new(console::Parts {
+        token: config.admin.token.clone(),
+        hosts: config.console_hosts.clone(),
+        metrics: Arc::clone(&metrics),
+        readiness: Arc::clone(&readiness),
+        table: Arc::clone(&table),
+        geo: Arc::clone(&geo),
+        caps: console_caps,
+        journal,
+        client: console_client,
+        key: console_key,
+        compile: config.refresh.compile.clone(),
+        zone: config.refresh.zone.clone(),
+    });
+    let console = console.context("the system has no randomness")?;
+    // Ends with the process.
+    alarm.watch("the one that samples figures for the console", console.clone().sample());
     let admin = Admin {
         token: config.admin.token.clone(),
         metrics,
@@ -346,6 +368,7 @@ async fn serve(
             Some(backoffice) => admin.router().merge(backoffice.router()),
             None => admin.router(),
         };
+        let router = router.merge(console.router());
         let served = admin::serve(admin_listener, router, async {
             // Either way, the admin listener is to end.
             let _ = admin_stopped.await;

@@ -5,6 +5,7 @@
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
+use crate::cake::{read_value_list, write_value_list};
 use crate::routing::DAY_NAMES;
 
 /// Reads `--conditions`.
@@ -46,17 +47,7 @@ fn read_one(text: &str) -> anyhow::Result<(String, Value)> {
     if name.is_empty() || !["in", "not_in"].contains(&mode) || list.trim().is_empty() {
         bail!("expected a name, `in` or `not_in`, and values, such as 'country in US,CA'");
     }
-    let values = split(list)?.into_iter().map(|value| read_value(name, value)).collect::<Vec<_>>();
-    Ok((name.to_owned(), json!({ mode: values })))
-}
-
-/// Autonomous system numbers are numbers in JSON, also where they are written as AS64496; everything else is text.
-fn read_value(name: &str, value: String) -> Value {
-    let number = value.trim_start_matches("AS").parse::<u32>();
-    match number {
-        Ok(number) if name == "asn" => number.into(),
-        _ => value.into(),
-    }
+    Ok((name.to_owned(), json!({ mode: read_value_list(name, list)? })))
 }
 
 /// `mon-fri 09:00-17:30 America/New_York`, the days being optional.
@@ -95,33 +86,11 @@ fn read_days(text: &str) -> anyhow::Result<Vec<&'static str>> {
     Ok(DAY_NAMES.into_iter().zip(named).filter(|(_, named)| *named).map(|(day, _)| day).collect())
 }
 
-/// Splits at commas outside of double quotes.
-fn split(list: &str) -> anyhow::Result<Vec<String>> {
-    let mut values = vec![String::new()];
-    let mut quoted = false;
-    for character in list.trim().chars() {
-        match (character, values.last_mut()) {
-            ('"', _) => quoted = !quoted,
-            (',', _) if !quoted => values.push(String::new()),
-            (character, Some(value)) => value.push(character),
-            (_, None) => {}
-        }
-    }
-    if quoted {
-        bail!("a double quote is not closed");
-    }
-    Ok(values.into_iter().map(|value| value.trim().to_owned()).collect())
-}
-
 fn write_one(name: &str, value: &Value) -> String {
-    let text = |value: &Value| match value.as_str() {
-        Some(text) if text.contains(',') => format!("\"{text}\""),
-        Some(text) => text.to_owned(),
-        None => value.to_string(),
-    };
-    let list = |list: &Value| list.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(",");
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     if name == "hours" {
-        let days = if value["days"].is_array() { list(&value["days"]) + " " } else { String::new() };
+        let days =
+            if value["days"].is_array() { write_value_list(&value["days"]) + " " } else { String::new() };
         let days = if days == "mon,tue,wed,thu,fri " { "mon-fri ".to_owned() } else { days };
         return format!(
             "hours {days}{}-{} {}",
@@ -131,7 +100,7 @@ fn write_one(name: &str, value: &Value) -> String {
         );
     }
     match value.as_object().and_then(|object| object.iter().next()) {
-        Some((mode, values)) => format!("{name} {mode} {}", list(values)),
+        Some((mode, values)) => format!("{name} {mode} {}", write_value_list(values)),
         None => format!("{name} {value}"),
     }
 }

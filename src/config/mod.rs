@@ -65,6 +65,8 @@ pub struct Config {
     /// How long it then waits for what has begun.
     pub drain_timeout: Duration,
     pub admin: admin::Options,
+    /// The names under which browsers reach the console.
+    pub console_hosts: Vec<String>,
     /// Of the embedded API.
     pub api: Limits,
     pub geo: GeoFiles,
@@ -308,6 +310,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         goodbye: seconds("edge.goodbye_seconds", raw.edge.goodbye_seconds, 0.0)?,
         drain_timeout: seconds("edge.drain_timeout_seconds", raw.edge.drain_timeout_seconds, 0.0)?,
         admin: admin_options(raw, flags)?,
+        console_hosts: console_hosts(&raw.admin.hosts)?,
         api: api_limits(raw)?,
         geo: GeoFiles {
             places: flags.geo.clone().or_else(|| path(&raw.geo.database)),
@@ -673,6 +676,14 @@ fn admin_options(raw: &Raw, flags: &Flags) -> Result<admin::Options, ConfigError
     Ok(admin::Options { listen, token })
 }
 
+fn console_hosts(hosts: &[String]) -> Result<Vec<String>, ConfigError> {
+    let name = |text: &String| match Host::parse(text) {
+        Ok(Host::Domain(name)) => Ok(name),
+        _ => Err(value("admin.hosts", text, "names without port, such as console.example.com")),
+    };
+    hosts.iter().map(name).collect()
+}
+
 fn api_limits(raw: &Raw) -> Result<Limits, ConfigError> {
     let per_second = raw.api.requests_per_second;
     if !(0.0..=RATE_MAX).contains(&per_second) {
@@ -1032,6 +1043,8 @@ mod tests {
                 "upstream.overlay is \"routing.toml\", but there is no upstream",
             ),
             ("[admin]\nlisten = \"0.0.0.0:9180\"", "has no token"),
+            ("[admin]\nhosts = [\"console.example.com:443\"]", "admin.hosts"),
+            ("[admin]\nhosts = [\"127.0.0.1\"]", "admin.hosts"),
             ("[edge]\nlisen = []", "line 2: unknown key `lisen`"),
             ("edge = 1\n", "line 1: "),
             ("\n\n[edge", "line 3: "),

@@ -141,6 +141,7 @@ pub struct Api {
 pub struct Admin {
     pub listen: String,
     pub token_file: String,
+    pub hosts: Vec<String>,
 }
 
 /// `[metrics]`: bounds on series.
@@ -257,7 +258,7 @@ impl Default for Api {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9180".to_owned(), token_file: String::new() }
+        Self { listen: "127.0.0.1:9180".to_owned(), token_file: String::new(), hosts: Vec::new() }
     }
 }
 

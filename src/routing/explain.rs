@@ -138,7 +138,7 @@ fn tell(
     }
 }
 
-fn wanted(condition: &Condition) -> String {
+pub(super) fn wanted(condition: &Condition) -> String {
     match condition {
         Condition::Value { mode, set } => {
             let mode = if *mode == Mode::In { "in" } else { "not in" };

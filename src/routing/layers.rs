@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use crate::types::LinkId;
+use crate::types::{AffiliateId, LinkId};
 
 use super::table::{IdHasher, Table};
 
@@ -66,6 +66,14 @@ impl LayeredTable {
         replaced(self.base.entries(), patch)
     }
 
+    /// Every link that is live and whose it is, in no order.
+    pub fn each_link(&self) -> impl Iterator<Item = (LinkId, AffiliateId)> {
+        let patch = self.patch.as_deref();
+        let is_in_force = move |link: &LinkId| patch.is_none_or(|patch| !patch.changed.contains(link));
+        let of_base = self.base.each_link().filter(move |(link, _)| is_in_force(link));
+        of_base.chain(patch.into_iter().flat_map(|patch| patch.table.each_link()))
+    }
+
     /// Offers that are in either.
     pub fn offers(&self) -> usize {
         self.base.offers() + self.patch.as_ref().map_or(0, |patch| patch.offers_added)
@@ -100,7 +108,7 @@ fn replaced(base: usize, patch: Option<(usize, usize)>) -> usize {
 mod tests {
     use super::*;
     use crate::routing::{Attachment, CompileOptions, Link, Offer, Rotation, Snapshot, Weight, compile};
-    use crate::types::{AffiliateId, OfferId};
+    use crate::types::OfferId;
 
     /// Links of these affiliates, each with one entry for each of its offers.
     fn table(links: &[(u32, u32, &[u32])]) -> Table {
@@ -155,6 +163,10 @@ mod tests {
         let patched = base.patched(ids(&[1, 3, 4, 5]), table(&[(1, 11, &[2]), (4, 40, &[3, 7])]));
         let of: Vec<_> = (1..=5).map(|link| affiliate(&patched, link)).collect();
         assert_eq!(of, [Some(11), Some(20), None, Some(40), None]);
+        let mut live: Vec<u32> =
+            patched.each_link().map(|(link, of)| link.value() * 100 + of.value()).collect();
+        live.sort_unstable();
+        assert_eq!(live, [111, 220, 440]);
         assert_eq!((patched.links(), patched.entries(), patched.offers()), (3, 4, 4));
         assert_eq!(patched.changed_links(), 4);
         assert!(patched.heap_bytes() > base.heap_bytes());

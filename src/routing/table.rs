@@ -188,6 +188,11 @@ impl Table {
         row.fallback.map(|index| &self.templates[index as usize]).or(self.network_fallback.as_ref())
     }
 
+    /// Every link and whose it is, in no order.
+    pub(super) fn each_link(&self) -> impl Iterator<Item = (LinkId, AffiliateId)> {
+        self.links.iter().map(|(&link, &row)| (link, self.rows[row as usize].affiliate))
+    }
+
     /// How many entries hang on a link.
     pub(super) fn entries_of(&self, row: &LinkRow) -> usize {
         self.tiers_of(row).iter().map(|tier| tier.count as usize).sum()

@@ -10,14 +10,13 @@ use prometheus::proto::{
     MetricFamily, MetricType,
 };
 
+use super::cap_levels::CapLevel;
 use super::clock::now;
-use super::counters::{
-    ById, Cell, ClickCount, CloseReason, Counters, DURATION_BOUNDS_NANOS, LinkSeries, lock,
-};
+use super::counters::{Cell, ClickCount, CloseReason, Counters, DURATION_BOUNDS_NANOS, LinkSeries, lock};
 use super::geo::GeoCount;
 use super::live::LiveTable;
 use crate::routing::Outcome;
-use crate::types::CapKey;
+use crate::types::{CapKey, LinkId, OfferId};
 
 /// Every worker's counters.
 #[derive(Debug)]
@@ -116,18 +115,8 @@ impl Collector for TableCollector {
     }
 }
 
-/// How full a cap is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CapLevel {
-    pub cap: CapKey,
-    /// Of a window.
-    pub amount: u64,
-    /// Neither spent nor granted to a node.
-    pub remaining: u64,
-}
-
 /// How full each cap is.
-pub(super) type CapLevels = Mutex<Vec<CapLevel>>;
+pub(super) type CapLevels = Mutex<Arc<[CapLevel]>>;
 
 /// Shows how full each cap is, when asked.
 pub(super) struct CapCollector {
@@ -147,9 +136,9 @@ impl Collector for CapCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let levels = lock(&self.levels);
+        let levels = Arc::clone(&lock(&self.levels));
         let amounts = levels.iter().map(|level| of_cap(&level.cap, level.amount)).collect();
-        let remaining = levels.iter().map(|level| of_cap(&level.cap, level.remaining)).collect();
+        let remaining = levels.iter().map(|level| of_cap(&level.cap, level.remaining())).collect();
         families(CAP_FAMILIES, [amounts, remaining])
     }
 }
@@ -169,20 +158,24 @@ fn of_cap(cap: &CapKey, value: u64) -> Metric {
 }
 
 fn by_id(workers: &[Arc<Counters>]) -> (Vec<Metric>, Vec<Metric>) {
-    let mut sums = ById::default();
+    let (mut link_sums, mut offer_sums) = (HashMap::<LinkId, _>::new(), HashMap::<OfferId, u64>::new());
+    let mut other_links = [0; ClickCount::COUNT];
     for worker in workers {
         let counts = lock(&worker.by_id);
         for (&link, counts) in &counts.links {
-            add(sums.links.entry(link).or_default(), counts);
+            add(link_sums.entry(link).or_insert([0; ClickCount::COUNT]), &counts.outcomes);
+            for &(offer, count) in &counts.offers {
+                *offer_sums.entry(offer).or_default() += count;
+            }
         }
-        add(&mut sums.other_links, &counts.other_links);
-        for (&offer, count) in &counts.offers {
-            *sums.offers.entry(offer).or_default() += count;
+        add(&mut other_links, &counts.other_links);
+        for (&offer, count) in &counts.other_offers {
+            *offer_sums.entry(offer).or_default() += count;
         }
     }
-    let mut links: Vec<_> = sums.links.iter().map(|(link, counts)| (link.to_string(), counts)).collect();
+    let mut links: Vec<_> = link_sums.iter().map(|(link, counts)| (link.to_string(), counts)).collect();
     links.sort_unstable_by_key(|(link, _)| (link.len(), link.clone()));
-    links.push(("other".to_owned(), &sums.other_links));
+    links.push(("other".to_owned(), &other_links));
     let links = links
         .into_iter()
         .flat_map(|(link, counts)| {
@@ -192,7 +185,7 @@ fn by_id(workers: &[Arc<Counters>]) -> (Vec<Metric>, Vec<Metric>) {
             })
         })
         .collect();
-    let mut offers: Vec<_> = sums.offers.into_iter().collect();
+    let mut offers: Vec<_> = offer_sums.into_iter().collect();
     offers.sort_unstable();
     let offers = offers
         .into_iter()

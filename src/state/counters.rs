@@ -97,19 +97,26 @@ impl Counters {
             return;
         }
         let mut by_id = lock(&self.by_id);
+        let ById { links, other_links, other_offers } = &mut *by_id;
+        let mut counted_by_link = false;
         if let Some(link) = link {
-            match by_id.links.get_mut(&link) {
-                Some(counts) => counts[count.index()] += 1,
-                None if self.series.admit(link) => {
-                    let mut counts = [0; ClickCount::COUNT];
-                    counts[count.index()] = 1;
-                    by_id.links.insert(link, counts);
+            let counts = match links.get_mut(&link) {
+                Some(counts) => Some(counts),
+                None if self.series.admit(link) => Some(links.entry(link).or_default()),
+                None => None,
+            };
+            match counts {
+                Some(counts) => {
+                    counts.outcomes[count.index()] += 1;
+                    counted_by_link = offer.is_some_and(|offer| counts.count_offer(offer));
                 }
-                None => by_id.other_links[count.index()] += 1,
+                None => other_links[count.index()] += 1,
             }
         }
-        if let Some(offer) = offer {
-            *by_id.offers.entry(offer).or_default() += 1;
+        if let Some(offer) = offer
+            && !counted_by_link
+        {
+            *other_offers.entry(offer).or_default() += 1;
         }
     }
 
@@ -260,10 +267,48 @@ type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 #[derive(Debug, Default)]
 pub(super) struct ById {
-    pub(super) links: IdMap<LinkId, [u64; ClickCount::COUNT]>,
+    pub(super) links: IdMap<LinkId, LinkCounts>,
     pub(super) other_links: [u64; ClickCount::COUNT],
-    pub(super) offers: IdMap<OfferId, u64>,
+    /// Clicks that were not counted with their link.
+    pub(super) other_offers: IdMap<OfferId, u64>,
 }
+
+/// What was counted of one link.
+#[derive(Debug, Default)]
+pub(super) struct LinkCounts {
+    pub(super) outcomes: [u64; ClickCount::COUNT],
+    /// Each offer that took a click of it, roughly the most frequent first. A link has a handful of offers: to find one in
+    /// a row costs less than in a map of all offers.
+    pub(super) offers: Vec<(OfferId, u64)>,
+}
+
+impl LinkCounts {
+    /// Whether there was room for it.
+    fn count_offer(&mut self, offer: OfferId) -> bool {
+        let Some(index) = self.offers.iter().position(|&(other, _)| other == offer) else {
+            if self.offers.len() >= OFFERS_OF_LINK_MAX {
+                return false;
+            }
+            if self.offers.capacity() == 0 {
+                self.offers.reserve_exact(OFFERS_OF_LINK_USUAL);
+            }
+            self.offers.push((offer, 1));
+            return true;
+        };
+        self.offers[index].1 += 1;
+        // Whoever takes more moves to where it is found sooner.
+        if index > 0 && self.offers[index].1 > self.offers[index - 1].1 {
+            self.offers.swap(index, index - 1);
+        }
+        true
+    }
+}
+
+/// Offers that are counted with a link; more are counted without it.
+const OFFERS_OF_LINK_MAX: usize = 64;
+
+/// As many have room from the first on.
+const OFFERS_OF_LINK_USUAL: usize = 4;
 
 /// Which links have series of their own, over all workers.
 #[derive(Debug, Default)]

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use prometheus::core::Collector;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::collect::{CapCollector, CapLevel, CapLevels, PREFIX, TableCollector, WorkerCollector, Workers};
+use super::cap_levels::CapLevel;
+use super::collect::{CapCollector, CapLevels, PREFIX, TableCollector, WorkerCollector, Workers};
 use super::conversions::ConversionCount;
 use super::counters::{Counters, LinkSeries, lock};
 use super::geo::GeoDatabase;
@@ -21,7 +22,7 @@ use super::refresh::RefreshResult;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    workers: Arc<Workers>,
+    pub(super) workers: Arc<Workers>,
     /// `snapshot_refreshes_total{result}`: attempts to refresh, by what came of them.
     refreshes: IntCounterVec,
     /// `snapshot_quarantined`: items left out of the live table.
@@ -154,7 +155,12 @@ impl Metrics {
 
     /// How full each cap is, in place of what was told before.
     pub fn caps_are(&self, caps: Vec<CapLevel>) {
-        *lock(&self.cap_levels) = caps;
+        *lock(&self.cap_levels) = caps.into();
+    }
+
+    /// How full each cap is, as it was told last. Empty: there is none, or the ledger is away.
+    pub fn cap_levels(&self) -> Arc<[CapLevel]> {
+        Arc::clone(&lock(&self.cap_levels))
     }
 
     /// When the database in use was made, in seconds since 1970; `None`: there is none.
@@ -175,6 +181,13 @@ impl Metrics {
         if let Some(epoch) = epoch {
             self.certificate_expires.with_label_values(&[file]).set(epoch);
         }
+    }
+
+    /// Until when the certificate in use is valid, in seconds since 1970; `None`: there is none, or it does not say so.
+    pub fn certificate_expires_at(&self) -> Option<i64> {
+        let families = self.certificate_expires.collect();
+        let gauge = families.first()?.get_metric().first()?;
+        Some(gauge.get_gauge().get_value() as i64)
     }
 
     /// What there is room for in `directory`, by what is kept there; `None`: it cannot be told.
@@ -283,7 +296,8 @@ mod tests {
             kind: CapKind::Click,
             interval: CapInterval::Daily,
         };
-        let level = |cap, remaining| CapLevel { cap, amount: remaining + 100, remaining };
+        let level =
+            |cap, left: u64| CapLevel { cap, amount: left + 100, used: 60, leased: 40, window_ends_at: None };
         metrics.caps_are(vec![level(key(30, 11), 5), level(key(301, 1), 6), level(key(3011, 0), 7)]);
         let text = metrics.text().unwrap();
         for (offer, affiliate, left) in [("30", "11", 5), ("301", "1", 6), ("3011", "", 7)] {
@@ -296,6 +310,7 @@ mod tests {
             }
         }
         metrics.caps_are(Vec::new());
+        assert!(metrics.cap_levels().is_empty());
         assert!(!metrics.text().unwrap().contains("smartlink_cap_"));
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Map;
 use tokio::sync::watch;
@@ -27,11 +28,6 @@ pub async fn show_caps(ledger: LedgerAt, caps: watch::Receiver<KnownCaps>, metri
         let (levels, every) = match ledger.place() {
             Place::Here(ledger) => {
                 let states = ledger.state().await.unwrap_or_default();
-                let level = |state: &CapState| CapLevel {
-                    cap: state.cap,
-                    amount: state.amount,
-                    remaining: state.remaining(),
-                };
                 (states.iter().map(level).collect(), EVERY)
             }
             Place::Upstream(client) => (listed(client).await.unwrap_or_default(), EVERY_LISTED),
@@ -41,6 +37,11 @@ pub async fn show_caps(ledger: LedgerAt, caps: watch::Receiver<KnownCaps>, metri
         // Where there are very many caps, the ledger has better things to do than to be looked at. Or it waited for its disk.
         tokio::time::sleep(every.max((begun.elapsed() * LOOKS_SHARE).min(EVERY_AT_MOST))).await;
     }
+}
+
+fn level(state: &CapState) -> CapLevel {
+    let &CapState { cap, amount, used, leased, window_ends_at } = state;
+    CapLevel { cap, amount, used, leased, window_ends_at }
 }
 
 /// What the upstream's API says of all caps. `None`: nothing, at the moment.
@@ -57,7 +58,9 @@ struct Row {
     cap_type: String,
     cap_interval: String,
     cap_amount: u64,
-    remaining: Option<u64>,
+    used: Option<u64>,
+    leased: Option<u64>,
+    window_ends_at: Option<String>,
 }
 
 impl Row {
@@ -72,7 +75,16 @@ impl Row {
             kind: CapKind::parse(&self.cap_type)?,
             interval: CapInterval::parse(&self.cap_interval)?,
         };
-        Some(CapLevel { cap, amount: self.cap_amount, remaining: self.remaining? })
+        Some(CapLevel {
+            cap,
+            amount: self.cap_amount,
+            used: self.used?,
+            leased: self.leased?,
+            window_ends_at: self
+                .window_ends_at
+                .and_then(|ends| ends.parse().ok())
+                .map(Timestamp::as_millisecond),
+        })
     }
 }
 

@@ -23,8 +23,8 @@ use crate::cake::{Changes, Client, FetchError, Fetched, Haste, Update, read_caps
 use crate::ledger::KnownCaps;
 use crate::routing::{Cap, CompileOptions, LayeredTable, Warning, Zone};
 use crate::state::{
-    Asked, CapCells, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshRequests,
-    RefreshResult, now, refresh_requests,
+    Asked, CapCells, Change, Event, Journal, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport,
+    RefreshRequests, RefreshResult, now, refresh_requests,
 };
 
 use super::geo_reload::{GeoRead, GeoReload};
@@ -94,6 +94,8 @@ pub struct Refresh {
     /// How long the upstream asked to wait, when it last refused.
     asked_to_wait: Option<Duration>,
     guard: Guard,
+    /// For people.
+    journal: Arc<Journal>,
 }
 
 impl Refresh {
@@ -131,6 +133,7 @@ impl Refresh {
             revision: None,
             asked_to_wait: None,
             guard,
+            journal: Arc::default(),
         };
         (refresh, handle)
     }
@@ -138,6 +141,11 @@ impl Refresh {
     /// The caps in force, whenever they change, or the upstream confirms what was remembered.
     pub fn caps(&self) -> watch::Receiver<KnownCaps> {
         self.caps.subscribe()
+    }
+
+    /// What becomes of the snapshot, event by event.
+    pub fn journal(&self) -> Arc<Journal> {
+        Arc::clone(&self.journal)
     }
 
     /// From where other settings may come.
@@ -171,7 +179,7 @@ impl Refresh {
                     self.keeper.keep(Box::new(network), hash);
                 }
                 self.fetched.clone_from(&name);
-                self.publish(table, KnownCaps::Remembered(caps.into()), name, warnings);
+                self.publish(table, KnownCaps::Remembered(caps.into()), name, warnings, Change::Remembered);
                 self.live.confirm(written_at.unwrap_or_else(now));
                 tracing::info!(
                     snapshot = %self.live.current().snapshot,
@@ -261,6 +269,7 @@ impl Refresh {
                     generation => format!("the live table stays (generation {generation})"),
                 };
                 tracing::warn!(failures = self.failures, "refresh {}: {error}; {stays}", result.as_str());
+                self.note(result, None, Some(error.clone()));
             }
         }
         self.free_replaced();
@@ -304,7 +313,7 @@ impl Refresh {
         match blocking(work).await {
             Ok(Some((name, Compiled { table, caps, warnings }))) => {
                 self.patch = Patch::default();
-                self.publish(table, KnownCaps::Remembered(caps.into()), name, warnings);
+                self.publish(table, KnownCaps::Remembered(caps.into()), name, warnings, Change::Whole);
                 self.must_recompile = false;
             }
             Ok(None) | Err(_) => {
@@ -390,6 +399,7 @@ impl Refresh {
         let (patch, zone, options) =
             (self.patch.clone(), self.options.zone.clone(), self.options.compile.clone());
         let before = live.snapshot.clone();
+        let change = Change::of_links(changes.links.iter().copied());
         let work = move || -> io::Result<_> {
             let block = Block::new(&before, &changes)?;
             let revision = changes.revision.clone();
@@ -405,7 +415,7 @@ impl Refresh {
         drop(live);
         // Of caps that it says nothing of, the upstream says that they are as they were.
         let caps = caps.map_or_else(|| Arc::clone(self.caps.borrow().all()), Arc::from);
-        self.publish(table, KnownCaps::Given(caps), block.name(), warnings);
+        self.publish(table, KnownCaps::Given(caps), block.name(), warnings, change);
         self.patch = patch;
         self.changes_taken(revision, block);
         Ok(true)
@@ -423,6 +433,7 @@ impl Refresh {
         let generation = self.live.publish_caps(book, snapshot.clone(), now());
         self.told_of_caps(KnownCaps::Given(caps));
         tracing::info!(generation, %snapshot, caps = count, "published caps");
+        self.note(RefreshResult::Published, Some(Change::Caps), None);
         self.changes_taken(changes.revision.clone(), block);
         Ok(true)
     }
@@ -487,7 +498,7 @@ impl Refresh {
         self.fetched = fetched;
         self.patch = Patch::default();
         let Compiled { table, caps, warnings } = *compiled;
-        self.publish(table, KnownCaps::Given(caps.into()), last_good::name(&hash), warnings);
+        self.publish(table, KnownCaps::Given(caps.into()), last_good::name(&hash), warnings, Change::Whole);
         self.must_recompile = false;
         self.keeper.keep(network, hash);
         Ok(RefreshResult::Published)
@@ -499,6 +510,7 @@ impl Refresh {
         caps: KnownCaps,
         snapshot: String,
         warnings: Vec<Warning>,
+        change: Change,
     ) {
         let (table, book) = (table.into(), Arc::new(self.cells.book(caps.all())));
         let cap_count = book.len();
@@ -509,6 +521,28 @@ impl Refresh {
         self.readiness.table_is_live();
         self.tell(&snapshot, warnings);
         tracing::info!(generation, %snapshot, links, entries, offers, changed_links, caps = cap_count, "published");
+        self.note(RefreshResult::Published, Some(change), None);
+    }
+
+    /// Notes for people what happened, and what is live after it.
+    fn note(&self, result: RefreshResult, change: Option<Change>, problem: Option<String>) {
+        let (live, at) = (self.live.current(), now());
+        self.journal.note(Event {
+            at,
+            times: 1,
+            first_at: at,
+            result,
+            generation: live.generation,
+            snapshot: live.snapshot.clone(),
+            links: live.table.links(),
+            entries: live.table.entries(),
+            offers: live.table.offers(),
+            caps: live.caps.len(),
+            change,
+            quarantined: self.quarantined,
+            warnings: self.warnings.clone(),
+            problem,
+        });
     }
 
     /// Logs what is not in the live table as the upstream has it, and keeps the first of it for whoever asks.

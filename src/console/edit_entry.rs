@@ -1,0 +1,284 @@
+//! Forms for what is attached to a link: attaching an offer, its weight and priority, detaching it.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+use serde_json::Map;
+
+use super::change::{self, ChangePage};
+use super::form::Form;
+use super::frame::Section;
+use super::guard::Visitor;
+use super::names::Names;
+use super::paging::query;
+use super::posted::{Fields, Posted};
+use super::reading::WholeLink;
+use super::{Console, reading};
+use crate::cake::wire::{FieldError, SmartLinkOffer};
+use crate::types::{LinkId, OfferId};
+
+/// `GET /console/links/{id}/offers/new`, perhaps with the offer.
+pub async fn new(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+    RawQuery(asked): RawQuery,
+) -> Response {
+    let asked = Fields::read(asked.unwrap_or_default().as_bytes());
+    match begin_new(&console, &id).await {
+        Ok((names, link)) => {
+            let form = new_form(&names).prefilled(&asked);
+            new_page(&names, link).fresh(&console, &visitor, form)
+        }
+        Err(told) => told,
+    }
+}
+
+/// `POST /console/links/{id}/offers/new`
+pub async fn attach(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+    Posted(posted): Posted,
+) -> Response {
+    let (names, link) = match begin_new(&console, &id).await {
+        Ok(begun) => begun,
+        Err(told) => return told,
+    };
+    let (page, form) = (new_page(&names, link), new_form(&names).typed(&posted));
+    if change::wants_preview(&posted) {
+        let offer = match change::whole(&form, "offer_id") {
+            Ok(offer) => offer,
+            Err(error) => return page.previewed(&console, &visitor, form, Err(error)),
+        };
+        let preview =
+            change::preview(&console, &names, link, Some(offer), |whole| put(whole, &form, link, offer));
+        return match preview.await {
+            Ok(preview) => page.previewed(&console, &visitor, form, preview),
+            Err(error) => page.refused(&console, &visitor, form, &error),
+        };
+    }
+    let mut parameters = form.filled_in();
+    parameters.insert("smart_link_id".to_owned(), link.value().into());
+    match change::send(&console, ATTACH, parameters).await {
+        Ok((answer, is_live)) => {
+            let entry = &answer.value()["response"];
+            let what = format!(
+                "Offer {} is attached to link {link} with weight {} in priority {}.",
+                entry["offer_id"], entry["offer_weight"], entry["priority"]
+            );
+            change::done(&console, &format!("/console/links/{link}"), change::sentence(&what, is_live))
+        }
+        Err(error) => page.refused(&console, &visitor, form, &error),
+    }
+}
+
+/// `GET /console/links/{id}/offers/{offer}`
+pub async fn edit(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Path(path): Path<(String, String)>,
+) -> Response {
+    match begin(&console, &path).await {
+        Ok(begun) => begun.page().fresh(&console, &visitor, edit_form(&begun.entry)),
+        Err(told) => told,
+    }
+}
+
+/// `POST /console/links/{id}/offers/{offer}`
+pub async fn save(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Path(path): Path<(String, String)>,
+    Posted(posted): Posted,
+) -> Response {
+    let begun = match begin(&console, &path).await {
+        Ok(begun) => begun,
+        Err(told) => return told,
+    };
+    let (link, offer) = (begun.link, begun.offer);
+    let (page, form) = (begun.page(), edit_form(&begun.entry).typed(&posted));
+    if change::wants_preview(&posted) {
+        let preview = change::preview(&console, &begun.names, link, None, |whole| {
+            put(whole, &form, link, offer.value().into())
+        });
+        return match preview.await {
+            Ok(preview) => page.previewed(&console, &visitor, form, preview),
+            Err(error) => page.refused(&console, &visitor, form, &error),
+        };
+    }
+    let to = format!("/console/links/{link}");
+    let mut parameters = form.changed();
+    if parameters.is_empty() {
+        return change::done(&console, &to, format!("Offer {offer} on link {link}: nothing was changed."));
+    }
+    parameters.extend(begun.named());
+    match change::send(&console, ATTACH, parameters).await {
+        Ok((_, is_live)) => {
+            let what = format!("Offer {offer} on link {link} was changed: {}.", form.changes());
+            change::done(&console, &to, change::sentence(&what, is_live))
+        }
+        Err(error) => page.refused(&console, &visitor, form, &error),
+    }
+}
+
+/// `GET /console/links/{id}/offers/{offer}/remove`
+pub async fn ask(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Path(path): Path<(String, String)>,
+) -> Response {
+    let begun = match begin(&console, &path).await {
+        Ok(begun) => begun,
+        Err(told) => return told,
+    };
+    let offer = i64::from(begun.offer.value());
+    let preview = change::preview(&console, &begun.names, begun.link, None, |whole| {
+        whole.attached.retain(|entry| entry.offer_id != offer);
+        Ok(())
+    });
+    match preview.await {
+        Ok(preview) => begun.remove_page().ask(&console, &visitor, preview.ok(), None),
+        Err(error) => change::failed(&console, &error),
+    }
+}
+
+/// `POST /console/links/{id}/offers/{offer}/remove`
+pub async fn remove(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Path(path): Path<(String, String)>,
+    Posted(_): Posted,
+) -> Response {
+    let begun = match begin(&console, &path).await {
+        Ok(begun) => begun,
+        Err(told) => return told,
+    };
+    match change::send(&console, "remove_smart_link_offer.json", begun.named()).await {
+        Ok((_, is_live)) => {
+            let what = format!("Offer {} is no longer attached to link {}.", begun.offer, begun.link);
+            let to = format!("/console/links/{}", begun.link);
+            change::done(&console, &to, change::sentence(&what, is_live))
+        }
+        Err(error) => begun.remove_page().ask(&console, &visitor, None, Some(&error)),
+    }
+}
+
+/// An entry that is there.
+struct Begun {
+    names: Arc<Names>,
+    link: LinkId,
+    offer: OfferId,
+    entry: SmartLinkOffer,
+}
+
+impl Begun {
+    fn named(&self) -> Map<String, serde_json::Value> {
+        Map::from_iter([
+            ("smart_link_id".to_owned(), self.link.value().into()),
+            ("offer_id".to_owned(), self.offer.value().into()),
+        ])
+    }
+
+    fn page(&self) -> ChangePage {
+        let (link, offer) = (self.link, self.offer);
+        let of_link = query(&[("link", &link.to_string())]);
+        ChangePage {
+            section: Section::Links,
+            title: format!("Offer {offer} on link {link}"),
+            trail: change::link_trail(&self.names, link),
+            about: String::new(),
+            action: format!("/console/links/{link}/offers/{offer}"),
+            verb: "Save",
+            can_preview: true,
+            further: vec![
+                (format!("/console/links/{link}/offers/{offer}/remove"), "Detach …".to_owned()),
+                (format!("/console/offers/{offer}{of_link}"), "Edit the offer itself".to_owned()),
+            ],
+        }
+    }
+
+    fn remove_page(&self) -> ChangePage {
+        let (link, offer) = (self.link, self.offer);
+        ChangePage {
+            title: format!("Detach offer {offer} from link {link}?"),
+            about: "Its weight and its priority are forgotten. The offer itself stays, and so do rules that name it."
+                .to_owned(),
+            action: format!("/console/links/{link}/offers/{offer}/remove"),
+            verb: "Detach it",
+            can_preview: false,
+            further: vec![(format!("/console/links/{link}"), "Keep it".to_owned())],
+            ..self.page()
+        }
+    }
+}
+
+async fn begin(console: &Console, (id, offer): &(String, String)) -> Result<Begun, Response> {
+    let names = change::names(console).await?;
+    let missing = || change::not_found(console, &format!("offer {offer} attached to link {id}"));
+    let link = LinkId::parse(id.as_bytes()).ok_or_else(missing)?;
+    let offer = offer.parse().ok().and_then(OfferId::new).ok_or_else(missing)?;
+    let found = reading::attachment(&console.parts().client, link.value(), offer.value()).await;
+    let entry = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
+    Ok(Begun { names, link, offer, entry })
+}
+
+async fn begin_new(console: &Console, id: &str) -> Result<(Arc<Names>, LinkId), Response> {
+    let names = change::names(console).await?;
+    let missing = || change::not_found(console, &format!("link {id}"));
+    let link = LinkId::parse(id.as_bytes()).ok_or_else(missing)?;
+    let found = reading::link(&console.parts().client, link.value()).await;
+    found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
+    Ok((names, link))
+}
+
+/// Puts what was typed in its place: an offer is attached to a link once.
+fn put(whole: &mut WholeLink, form: &Form, link: LinkId, offer: i64) -> Result<(), FieldError> {
+    let before = whole.attached.iter().find(|entry| entry.offer_id == offer);
+    let entry = SmartLinkOffer {
+        smart_link_id: link.value().into(),
+        offer_id: offer,
+        offer_weight: change::whole_or(form, "offer_weight", before.map_or(1, |entry| entry.offer_weight))?,
+        priority: change::whole_or(form, "priority", before.map_or(1, |entry| entry.priority))?,
+    };
+    whole.attached.retain(|entry| entry.offer_id != offer);
+    whole.attached.push(entry);
+    Ok(())
+}
+
+fn new_page(names: &Names, link: LinkId) -> ChangePage {
+    let of_link = query(&[("link", &link.to_string())]);
+    ChangePage {
+        section: Section::Links,
+        title: format!("Attach an offer to link {link}"),
+        trail: change::link_trail(names, link),
+        about: "For every visitor. An offer for some visitors alone is a rule.".to_owned(),
+        action: format!("/console/links/{link}/offers/new"),
+        verb: "Attach",
+        can_preview: true,
+        further: vec![
+            (format!("/console/offers/new{of_link}"), "Create a new offer first".to_owned()),
+            (format!("/console/links/{link}/rules/new"), "Add a rule instead".to_owned()),
+        ],
+    }
+}
+
+fn new_form(names: &Names) -> Form {
+    Form::new(vec![
+        change::offer_field(names),
+        change::weight_field().value("1"),
+        change::priority_field().value("1"),
+    ])
+}
+
+fn edit_form(entry: &SmartLinkOffer) -> Form {
+    Form::new(vec![
+        change::weight_field().is(entry.offer_weight.to_string()),
+        change::priority_field().is(entry.priority.to_string()),
+    ])
+}
+
+/// Attaches, or changes what is attached.
+const ATTACH: &str = "smart_link_offer.json";

@@ -1,0 +1,175 @@
+//! Forms for a link: a new one, and the link as it is.
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::change::{self, ChangePage};
+use super::form::{Field, Form, Input};
+use super::frame::Section;
+use super::guard::Visitor;
+use super::names::Names;
+use super::posted::Posted;
+use super::{Console, reading};
+use crate::cake::wire::{LINK_STATUSES, SmartLink};
+use crate::types::LinkId;
+
+/// `GET /console/links/new`
+pub async fn new(State(console): State<Console>, Extension(visitor): Extension<Visitor>) -> Response {
+    match change::names(&console).await {
+        Ok(_) => new_page().fresh(&console, &visitor, new_form()),
+        Err(told) => told,
+    }
+}
+
+/// `POST /console/links/new`
+pub async fn create(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Posted(posted): Posted,
+) -> Response {
+    if let Err(told) = change::names(&console).await {
+        return told;
+    }
+    let form = new_form().typed(&posted);
+    match change::send(&console, "smart_link.json", form.filled_in()).await {
+        Ok((answer, _)) => {
+            let link = answer.value()["response"]["smart_link_id"].to_string();
+            let what = format!(
+                "Link {link} “{}” was created. Nothing is attached to it yet: its clicks go to the fallback until you \
+                 attach an offer.",
+                form.text("smart_link_name")
+            );
+            change::done(&console, &format!("/console/links/{link}"), what)
+        }
+        Err(error) => new_page().refused(&console, &visitor, form, &error),
+    }
+}
+
+/// `GET /console/links/{id}/edit`
+pub async fn edit(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+) -> Response {
+    match begin(&console, &id).await {
+        Ok((link, names, item)) => edit_page(&names, link).fresh(&console, &visitor, edit_form(&item)),
+        Err(told) => told,
+    }
+}
+
+/// `POST /console/links/{id}/edit`
+pub async fn save(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+    Posted(posted): Posted,
+) -> Response {
+    let (link, names, item) = match begin(&console, &id).await {
+        Ok(begun) => begun,
+        Err(told) => return told,
+    };
+    let (page, form) = (edit_page(&names, link), edit_form(&item).typed(&posted));
+    if change::wants_preview(&posted) {
+        let preview = change::preview(&console, &names, link, None, |whole| {
+            let changed = &mut whole.link;
+            changed.affiliate_id = change::whole(&form, "affiliate_id")?;
+            form.text("smart_link_status").clone_into(&mut changed.smart_link_status);
+            form.text("rotation_type").clone_into(&mut changed.rotation_type);
+            changed.cap_aware = form.text("cap_aware") == "true";
+            changed.fallback_url = Some(form.text("fallback_url").to_owned());
+            Ok(())
+        });
+        return match preview.await {
+            Ok(preview) => page.previewed(&console, &visitor, form, preview),
+            Err(error) => page.refused(&console, &visitor, form, &error),
+        };
+    }
+    let to = format!("/console/links/{link}");
+    let mut parameters = form.changed();
+    if parameters.is_empty() {
+        return change::done(&console, &to, format!("Link {link}: nothing was changed."));
+    }
+    parameters.insert("smart_link_id".to_owned(), link.value().into());
+    match change::send(&console, "update_smart_link.json", parameters).await {
+        Ok((_, is_live)) => {
+            let what = format!("Link {link} was changed: {}.", form.changes());
+            change::done(&console, &to, change::sentence(&what, is_live))
+        }
+        Err(error) => page.refused(&console, &visitor, form, &error),
+    }
+}
+
+async fn begin(console: &Console, id: &str) -> Result<(LinkId, std::sync::Arc<Names>, SmartLink), Response> {
+    let names = change::names(console).await?;
+    let missing = || change::not_found(console, &format!("link {id}"));
+    let link = LinkId::parse(id.as_bytes()).ok_or_else(missing)?;
+    let found = reading::link(&console.parts().client, link.value()).await;
+    let item = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
+    Ok((link, names, item))
+}
+
+fn new_page() -> ChangePage {
+    ChangePage {
+        section: Section::Links,
+        title: "New link".to_owned(),
+        trail: vec![("/console/links".to_owned(), "Links".to_owned())],
+        about: "What an affiliate sends clicks to. Offers are attached to it next.".to_owned(),
+        action: "/console/links/new".to_owned(),
+        verb: "Create",
+        can_preview: false,
+        further: Vec::new(),
+    }
+}
+
+fn edit_page(names: &Names, link: LinkId) -> ChangePage {
+    ChangePage {
+        section: Section::Links,
+        title: format!("Edit link {link}"),
+        trail: change::link_trail(names, link),
+        about: String::new(),
+        action: format!("/console/links/{link}/edit"),
+        verb: "Save",
+        can_preview: true,
+        further: Vec::new(),
+    }
+}
+
+fn new_form() -> Form {
+    let fresh = ["", "", LINK_STATUSES[0], "weighted", "true", ""];
+    Form::new(fields().into_iter().zip(fresh).map(|(field, value)| field.value(value)).collect())
+}
+
+fn edit_form(link: &SmartLink) -> Form {
+    let values = [
+        link.smart_link_name.clone(),
+        link.affiliate_id.to_string(),
+        link.smart_link_status.to_ascii_lowercase(),
+        link.rotation_type.clone(),
+        link.cap_aware.to_string(),
+        link.fallback_url.clone().unwrap_or_default(),
+    ];
+    Form::new(fields().into_iter().zip(values).map(|(field, value)| field.is(value)).collect())
+}
+
+fn fields() -> [Field; 6] {
+    let rotations = [
+        ("weighted", "weighted: one is drawn by weight"),
+        ("even", "even: one is drawn, each as likely"),
+        ("priority", "priority: the one with the lowest offer number takes all"),
+    ];
+    let rotations = rotations.map(|(value, label)| (value.to_owned(), label.to_owned()));
+    [
+        Field::new("smart_link_name", "Name").hint("What people call it."),
+        Field::new("affiliate_id", "Affiliate").hint("Whose link it is: only its clicks are routed."),
+        Field::new("smart_link_status", "Status")
+            .one_of(LINK_STATUSES)
+            .hint("Inactive: every click goes to the fallback."),
+        Field::new("rotation_type", "Rotation")
+            .input(Input::Choice(rotations.into()))
+            .hint("How one of a tier’s entries is chosen."),
+        Field::new("cap_aware", "Pass over offers whose caps are full").input(Input::Tick),
+        Field::new("fallback_url", "Fallback")
+            .hint("Where clicks go that reach no offer, with tokens such as {s1}. Empty: the network’s."),
+    ]
+}

@@ -1,0 +1,304 @@
+//! All links, searched and sorted here, a page at a time: names from the upstream, figures from this process.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::HashMap;
+use std::time::Instant;
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::frame::{self, Frame, Section};
+use super::guard::Visitor;
+use super::link_history::{Filled, Recent};
+use super::names::{NamedLink, Names, fold};
+use super::paging::{Page, query};
+use super::shares::shares;
+use super::{Console, show};
+use crate::routing::{LinkFace, describe};
+use crate::state::{OfferTotals, Published, now};
+use crate::types::{AffiliateId, LinkId};
+
+#[derive(Template)]
+#[template(path = "links.html")]
+struct Links {
+    frame: Frame,
+    asked: String,
+    sort: Sort,
+    descending: bool,
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+    page: Page,
+    previous: Option<String>,
+    next: Option<String>,
+    found: String,
+    total: String,
+    over: String,
+    took: String,
+    problem: Option<String>,
+    can_be_changed: bool,
+}
+
+/// The head of a column that the list can be sorted by.
+struct Column {
+    name: &'static str,
+    is_number: bool,
+    /// Where it is sorted by this column, or the other way round.
+    href: String,
+    /// `aria-sort`, if the list is sorted by it.
+    sorted: Option<&'static str>,
+}
+
+struct Row {
+    id: u32,
+    name: String,
+    affiliate: u32,
+    standing: Standing,
+    clicks: String,
+    fill_rate: String,
+    shares: Vec<Share>,
+    more_shares: usize,
+}
+
+/// Whether clicks on it can come to an offer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Active,
+    Inactive,
+    NotLive,
+}
+
+impl Standing {
+    fn class(self) -> &'static str {
+        match self {
+            Standing::Active => "well",
+            Standing::Inactive => "off",
+            Standing::NotLive => "ill",
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Standing::Active => "active",
+            Standing::Inactive => "inactive",
+            Standing::NotLive => "not live",
+        }
+    }
+}
+
+/// An offer's part of what its tier took.
+struct Share {
+    offer: u32,
+    name: String,
+    is: String,
+    /// By the weights of the tier.
+    by_weight: String,
+}
+
+/// What the list is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Id,
+    Name,
+    Affiliate,
+    Clicks,
+    Fill,
+}
+
+impl Sort {
+    const ALL: [Sort; 5] = [Sort::Id, Sort::Name, Sort::Affiliate, Sort::Clicks, Sort::Fill];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Sort::Id => "id",
+            Sort::Name => "name",
+            Sort::Affiliate => "affiliate",
+            Sort::Clicks => "clicks",
+            Sort::Fill => "fill",
+        }
+    }
+
+    fn heading(self) -> &'static str {
+        match self {
+            Sort::Id => "Link",
+            Sort::Name => "Name",
+            Sort::Affiliate => "Affiliate",
+            Sort::Clicks => "Clicks",
+            Sort::Fill => "Fill rate",
+        }
+    }
+
+    /// Which way round it is at first: the busiest first.
+    fn begins_descending(self) -> bool {
+        self == Sort::Clicks
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Asked {
+    q: String,
+    sort: String,
+    dir: String,
+    page: String,
+}
+
+/// `GET /console/links`
+pub async fn page(
+    State(console): State<Console>,
+    Extension(visitor): Extension<Visitor>,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let seen = console.names().look(&console).await;
+    let begun = Instant::now();
+    let sort = Sort::ALL.into_iter().find(|sort| sort.as_str() == asked.sort).unwrap_or(Sort::Id);
+    let descending = match asked.dir.as_str() {
+        "asc" => false,
+        "desc" => true,
+        _ => sort.begins_descending(),
+    };
+    let (live, metrics) = (console.parts().table.current(), &console.parts().metrics);
+    // Only a list that is sorted by them needs the counts of all links.
+    let recent = match sort {
+        Sort::Clicks | Sort::Fill => console.link_history().recent(now(), &metrics.link_totals()),
+        Sort::Id | Sort::Name | Sort::Affiliate => Recent::default(),
+    };
+    // Where the upstream names none, those that are live have numbers.
+    let unnamed: Vec<NamedLink>;
+    let all = match seen.names.links() {
+        [] => {
+            unnamed = live_links(&live);
+            &unnamed
+        }
+        links => links,
+    };
+    let typed = asked.q.trim();
+    let found = arranged(all, typed, sort, descending, &recent);
+    let page = Page::of(found.len(), asked.page.parse().ok());
+    let shown = &found[page.range()];
+    let ids: Vec<LinkId> = shown.iter().filter_map(|link| LinkId::new(link.id)).collect();
+    let recent = console.link_history().recent(now(), &metrics.totals_of(&ids));
+    let offers: HashMap<LinkId, OfferTotals> = ids.iter().copied().zip(metrics.offers_of(&ids)).collect();
+    let rows = shown.iter().map(|link| row(link, &live, &recent, &offers, &seen.names)).collect();
+    let href = |sort: Sort, descending: bool, page: usize| {
+        let number = if page > 1 { page.to_string() } else { String::new() };
+        let direction = if descending { "desc" } else { "asc" };
+        query(&[("q", typed), ("sort", sort.as_str()), ("dir", direction), ("page", &number)])
+    };
+    let column = |other: Sort| Column {
+        name: other.heading(),
+        is_number: matches!(other, Sort::Id | Sort::Affiliate | Sort::Clicks | Sort::Fill),
+        href: href(other, if other == sort { !descending } else { other.begins_descending() }, 1),
+        sorted: (other == sort).then_some(if descending { "descending" } else { "ascending" }),
+    };
+    frame::page(&Links {
+        frame: Frame::new(&console, &visitor, Section::Links, "Links"),
+        asked: typed.to_owned(),
+        sort,
+        descending,
+        columns: Sort::ALL.map(column).into(),
+        rows,
+        previous: page.previous().map(|number| href(sort, descending, number)),
+        next: page.next().map(|number| href(sort, descending, number)),
+        found: show::count(found.len() as u64),
+        total: show::count(all.len() as u64),
+        over: show::duration(recent.over),
+        took: format!("{:.1}", begun.elapsed().as_secs_f64() * 1000.0),
+        page,
+        problem: seen.problem,
+        can_be_changed: seen.names.can_be_changed(),
+    })
+}
+
+/// Those that are meant, in order.
+fn arranged<'a>(
+    links: &'a [NamedLink],
+    typed: &str,
+    sort: Sort,
+    descending: bool,
+    recent: &Recent,
+) -> Vec<&'a NamedLink> {
+    let (folded, number) = (fold(typed), typed.parse().ok());
+    let mut found: Vec<&NamedLink> = links.iter().filter(|link| link.is_meant(&folded, number)).collect();
+    let filled = |link: &NamedLink| LinkId::new(link.id).map_or(Filled::default(), |id| recent.of(id));
+    let turned = |order: Ordering| if descending { order.reverse() } else { order };
+    match sort {
+        // They are in this order.
+        Sort::Id if descending => found.reverse(),
+        Sort::Id => {}
+        Sort::Name => found.sort_by(|a, b| turned(a.folded().cmp(b.folded())).then(a.id.cmp(&b.id))),
+        // A stable sort, of what is in the order of ids.
+        Sort::Affiliate => found.sort_by(|a, b| turned(a.affiliate.cmp(&b.affiliate))),
+        Sort::Clicks => {
+            let mut keyed: Vec<_> = found.into_iter().map(|link| (filled(link).clicks(), link)).collect();
+            keyed.sort_by(|a, b| turned(a.0.cmp(&b.0)));
+            found = keyed.into_iter().map(|(_, link)| link).collect();
+        }
+        Sort::Fill => {
+            // Those without clicks have no rate, and come last in any case.
+            let mut keyed: Vec<_> = found.into_iter().map(|link| (filled(link).rate(), link)).collect();
+            keyed.sort_by(|a, b| match (a.0, b.0) {
+                (Some(a), Some(b)) => turned(a.total_cmp(&b)),
+                (a, b) => b.is_some().cmp(&a.is_some()),
+            });
+            found = keyed.into_iter().map(|(_, link)| link).collect();
+        }
+    }
+    found
+}
+
+fn live_links(live: &Published) -> Vec<NamedLink> {
+    let unnamed =
+        |(link, affiliate): (LinkId, AffiliateId)| NamedLink::unnamed(link.value(), affiliate.value());
+    let mut links: Vec<NamedLink> = live.table.each_link().map(unnamed).collect();
+    links.sort_unstable_by_key(|link| link.id);
+    links
+}
+
+fn row(
+    link: &NamedLink,
+    live: &Published,
+    recent: &Recent,
+    offers: &HashMap<LinkId, OfferTotals>,
+    names: &Names,
+) -> Row {
+    let id = LinkId::new(link.id);
+    let face = id.and_then(|id| describe(&live.table, id));
+    let filled = id.map_or(Filled::default(), |id| recent.of(id));
+    let taken = id.and_then(|id| offers.get(&id)).unwrap_or(const { &OfferTotals::new() });
+    let mut shares = face.as_ref().map_or_else(Vec::new, |face| shares_of(face, taken, names));
+    let more_shares = shares.len().saturating_sub(SHARES_SHOWN);
+    shares.truncate(SHARES_SHOWN);
+    Row {
+        id: link.id,
+        name: link.name.to_string(),
+        affiliate: link.affiliate,
+        standing: match &face {
+            Some(face) if face.active => Standing::Active,
+            Some(_) => Standing::Inactive,
+            None => Standing::NotLive,
+        },
+        clicks: show::count(filled.clicks()),
+        fill_rate: show::percent(filled.rate()),
+        shares,
+        more_shares,
+    }
+}
+
+/// What each offer took in its tier, beside what its weight would give it there; the busiest first.
+fn shares_of(face: &LinkFace, taken: &OfferTotals, names: &Names) -> Vec<Share> {
+    let mut shares: Vec<_> = shares(face, taken).into_iter().collect();
+    shares.sort_by_key(|(offer, share)| (Reverse(share.count), share.tier, *offer));
+    let shown = shares.into_iter().map(|(offer, share)| Share {
+        offer: offer.value(),
+        name: names.offer(offer.value()).map_or_else(String::new, |offer| offer.name.to_string()),
+        is: show::whole_percent(share.taken),
+        by_weight: show::whole_percent(Some(share.by_weight)),
+    });
+    shown.collect()
+}
+
+/// In a row of the list.
+const SHARES_SHOWN: usize = 4;

@@ -1,0 +1,284 @@
+//! What people call links and offers, read from the upstream's API: the table has no names. Kept while somebody looks,
+//! and brought up to date by what has changed, where the upstream tells.
+//!
+//! A page does not wait long for it: it is shown with what is known, and says so.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderValue;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Console;
+use crate::cake::wire::{OfferItem, SmartLink};
+use crate::cake::{CallError, Client, FetchError, Haste, Rows, Update};
+
+/// The names of a network, as of a moment.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// In the order of their ids.
+    links: Vec<NamedLink>,
+    offers: HashMap<i64, NamedOffer>,
+    /// Which state of the network this is, if the upstream tells: then it is smartlink's own.
+    state: Option<HeaderValue>,
+}
+
+/// A link as the upstream lists it.
+#[derive(Clone, Debug)]
+pub struct NamedLink {
+    pub id: u32,
+    pub affiliate: u32,
+    pub name: Box<str>,
+    /// The name in lower case, to search in.
+    folded: Box<str>,
+}
+
+/// An offer as the upstream lists it.
+#[derive(Clone, Debug)]
+pub struct NamedOffer {
+    pub name: Box<str>,
+}
+
+/// The names that are known, and what was the matter when they were asked for last.
+#[derive(Debug, Default)]
+pub struct NameBook {
+    known: Mutex<Known>,
+    /// Held by the one who reads.
+    reading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    names: Option<Arc<Names>>,
+    problem: Option<String>,
+    checked_at: Option<Instant>,
+    read_at: Option<Instant>,
+}
+
+/// For a page.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Without names, if none could be read yet.
+    pub names: Arc<Names>,
+    /// Why they may be old, or are missing: a sentence.
+    pub problem: Option<String>,
+}
+
+impl Names {
+    pub fn links(&self) -> &[NamedLink] {
+        &self.links
+    }
+
+    pub fn link(&self, id: u32) -> Option<&NamedLink> {
+        self.links.binary_search_by_key(&id, |link| link.id).ok().map(|index| &self.links[index])
+    }
+
+    pub fn offer(&self, id: u32) -> Option<&NamedOffer> {
+        self.offers.get(&i64::from(id))
+    }
+
+    /// In the order of their ids.
+    pub fn offers(&self) -> impl Iterator<Item = (i64, &NamedOffer)> {
+        let mut offers: Vec<_> = self.offers.iter().map(|(&id, offer)| (id, offer)).collect();
+        offers.sort_unstable_by_key(|(id, _)| *id);
+        offers.into_iter()
+    }
+
+    /// Whether the upstream has our calls, so that links, entries, rules and caps can be changed through it.
+    pub fn can_be_changed(&self) -> bool {
+        self.state.is_some()
+    }
+}
+
+impl NamedLink {
+    /// Of a link of which nothing but its numbers is known.
+    pub fn unnamed(id: u32, affiliate: u32) -> Self {
+        Self { id, affiliate, name: Box::default(), folded: Box::default() }
+    }
+
+    /// Whether the link is meant by what was typed, which is folded: a part of its name, its number or its affiliate's.
+    pub fn is_meant(&self, typed: &str, number: Option<u32>) -> bool {
+        number.is_some_and(|number| self.id == number || self.affiliate == number)
+            || self.folded.contains(typed)
+    }
+
+    /// To sort by.
+    pub fn folded(&self) -> &str {
+        &self.folded
+    }
+}
+
+impl NameBook {
+    /// The names, as fresh as they are to be had in a moment.
+    pub async fn look(&self, console: &Console) -> Seen {
+        let reader = console.clone();
+        let reading = tokio::spawn(async move {
+            reader.names().bring_up_to_date(&reader.parts().client).await;
+        });
+        let in_time = tokio::time::timeout(PATIENCE, reading).await.is_ok();
+        let known = self.lock().clone();
+        let problem = match (&known.names, known.problem) {
+            (_, Some(problem)) => Some(format!("Names cannot be brought up to date: {problem}")),
+            (None, None) if !in_time => {
+                Some("Names are being read, and will be here in a moment.".to_owned())
+            }
+            _ => None,
+        };
+        Seen { names: known.names.unwrap_or_default(), problem }
+    }
+
+    /// Something was changed: whoever looks next sees it.
+    pub fn look_again(&self) {
+        self.lock().checked_at = None;
+    }
+
+    async fn bring_up_to_date(&self, client: &Client) {
+        let _alone = self.reading.lock().await;
+        let known = self.lock().clone();
+        if known.checked_at.is_some_and(|at| at.elapsed() < CHECK_EVERY) {
+            return;
+        }
+        let done = match &known.names {
+            None => read_all(client).await.map(Some),
+            Some(names) => match &names.state {
+                Some(state) => changed(client, names, state).await,
+                None if known.read_at.is_some_and(|at| at.elapsed() < READ_EVERY) => Ok(None),
+                None => read_all(client).await.map(Some),
+            },
+        };
+        let mut known = self.lock();
+        known.checked_at = Some(Instant::now());
+        match done {
+            Ok(None) => known.problem = None,
+            Ok(Some(names)) => {
+                known.names = Some(Arc::new(names));
+                known.problem = None;
+                known.read_at = Some(Instant::now());
+            }
+            Err(problem) => known.problem = Some(problem),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Right after any panic: what is known is replaced whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads every list.
+async fn read_all(client: &Client) -> Result<Names, String> {
+    // First, so that what changes while it is read is found by the next look.
+    let state = match client.revision(&HeaderValue::from_static(NO_STATE), Duration::ZERO).await {
+        Ok(state) => state,
+        // A CAKE that is not smartlink's has no such call.
+        Err(FetchError::Status { .. }) => None,
+        Err(error) => return Err(error.to_string()),
+    };
+    let links = rows(client, "smart_links.json", "smart_links", &Map::new()).await?;
+    let mut links: Vec<NamedLink> = read_rows(&links).filter_map(named_link).collect();
+    links.sort_unstable_by_key(|link| link.id);
+    links.dedup_by_key(|link| link.id);
+    Ok(Names { links, offers: read_offers(client).await?, state })
+}
+
+/// What has changed since a state; `None`: nothing.
+async fn changed(client: &Client, names: &Names, state: &HeaderValue) -> Result<Option<Names>, String> {
+    let told = |error: FetchError| error.to_string();
+    match client.revision(state, Duration::ZERO).await.map_err(told)? {
+        Some(now) if now == *state => return Ok(None),
+        Some(_) => {}
+        None => return read_all(client).await.map(Some),
+    }
+    let changes = match client.update(Some(state), Haste::Full).await.map_err(told)? {
+        Update::Changes(changes) if changes.links.len() <= SINGLY_MAX => changes,
+        _ => return read_all(client).await.map(Some),
+    };
+    let mut links = names.links.clone();
+    links.retain(|link| !changes.links.iter().any(|changed| changed.value() == link.id));
+    for link in &changes.links {
+        let asked = Map::from_iter([("smart_link_id".to_owned(), Value::from(link.value()))]);
+        let read = rows(client, "smart_links.json", "smart_links", &asked).await?;
+        links.extend(read_rows(&read).filter_map(named_link));
+    }
+    links.sort_unstable_by_key(|link| link.id);
+    Ok(Some(Names { links, offers: read_offers(client).await?, state: Some(changes.revision) }))
+}
+
+async fn read_offers(client: &Client) -> Result<HashMap<i64, NamedOffer>, String> {
+    #[derive(Deserialize)]
+    struct Wrapped {
+        offer: OfferItem,
+    }
+    let offers = rows(client, "offers.json", "offers", &Map::new()).await?;
+    let named = read_rows(&offers)
+        .map(|Wrapped { offer }| (offer.offer_id, NamedOffer { name: offer.offer_name.into() }));
+    Ok(named.collect())
+}
+
+async fn rows(client: &Client, call: &str, list: &str, asked: &Map<String, Value>) -> Result<Rows, String> {
+    client.rows(call, list, asked, None, |_| ()).await.map_err(|error: CallError| error.to_string())
+}
+
+/// Those that can be read; the others are not in the table either, and the snapshot's warnings name them.
+fn read_rows<T: DeserializeOwned>(rows: &Rows) -> impl Iterator<Item = T> {
+    rows.rows.iter().filter_map(|row| serde_json::from_str(row.get()).ok())
+}
+
+fn named_link(link: SmartLink) -> Option<NamedLink> {
+    Some(NamedLink {
+        id: u32::try_from(link.smart_link_id).ok()?,
+        affiliate: u32::try_from(link.affiliate_id).ok()?,
+        folded: fold(&link.smart_link_name).into(),
+        name: link.smart_link_name.into(),
+    })
+}
+
+/// As it is searched.
+pub fn fold(text: &str) -> String {
+    text.to_lowercase()
+}
+
+/// A page does not wait longer.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// A page asks for itself again every few seconds.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+
+/// From an upstream that does not tell whether anything has changed.
+const READ_EVERY: Duration = Duration::from_secs(300);
+
+/// With more changed links, all of them are read: page by page it is less.
+const SINGLY_MAX: usize = 100;
+
+/// The name of no state.
+const NO_STATE: &str = "none";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_found_by_a_part_of_its_name_and_by_numbers() {
+        let link = SmartLink {
+            smart_link_id: 301,
+            smart_link_name: "Finance ROTATOR – Österreich".to_owned(),
+            affiliate_id: 67_890,
+            smart_link_status: "Active".to_owned(),
+            rotation_type: "weighted".to_owned(),
+            cap_aware: true,
+            fallback_url: None,
+            tracking_url: None,
+        };
+        let link = named_link(link).unwrap();
+        let is_meant = |typed: &str| link.is_meant(&fold(typed), typed.parse().ok());
+        for typed in ["", "rotator", "ÖSTER", "301", "67890"] {
+            assert!(is_meant(typed), "{typed}");
+        }
+        for typed in ["30", "rotators", "6789"] {
+            assert!(!is_meant(typed), "{typed}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What became of the snapshot, for people: what was published, refused and left out, and when. In memory, the last of
+//! it, and of this process: the log has all of it.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::routing::Warning;
+use crate::types::{LinkId, UnixMillis};
+
+use super::refresh::RefreshResult;
+
+/// The last events, written by whoever refreshes.
+#[derive(Debug, Default)]
+pub struct Journal(Mutex<VecDeque<Event>>);
+
+/// One thing that happened to the live table, or did not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When it happened last.
+    pub at: UnixMillis,
+    /// How often it happened in a row, and when first.
+    pub times: u64,
+    pub first_at: UnixMillis,
+    /// Never [`RefreshResult::Unchanged`]: that is no event.
+    pub result: RefreshResult,
+    /// Of the live table, after it.
+    pub generation: u64,
+    pub snapshot: String,
+    pub links: usize,
+    pub entries: usize,
+    pub offers: usize,
+    pub caps: usize,
+    /// `None`: nothing was published.
+    pub change: Option<Change>,
+    /// What is left out of the live table.
+    pub quarantined: usize,
+    /// The first of it.
+    pub warnings: Vec<Warning>,
+    /// Why nothing was published.
+    pub problem: Option<String>,
+}
+
+/// What was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// What the process remembered from the one before it.
+    Remembered,
+    /// A snapshot that was read whole.
+    Whole,
+    /// These links, be it that they are gone; the first of them, and how many they are.
+    Links { count: usize, first: Vec<LinkId> },
+    /// Caps alone.
+    Caps,
+}
+
+impl Journal {
+    /// Notes an event. One that failed as the last one did is the same again.
+    pub fn note(&self, mut event: Event) {
+        let mut events = self.lock();
+        event.warnings.truncate(WARNINGS_MAX);
+        if event.change.is_none()
+            && let Some(last) = events.back_mut()
+            && (last.result, last.generation, &last.problem)
+                == (event.result, event.generation, &event.problem)
+        {
+            last.at = event.at;
+            last.times += 1;
+            return;
+        }
+        if events.len() >= EVENTS_MAX {
+            events.pop_front();
+        }
+        events.push_back(event);
+    }
+
+    /// The newest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.lock().iter().rev().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        // Right after any panic: each change is one push.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Change {
+    /// Changed links, of which the smallest ids are kept.
+    pub fn of_links(links: impl Iterator<Item = LinkId>) -> Self {
+        let mut first: Vec<LinkId> = links.collect();
+        let count = first.len();
+        first.sort_unstable();
+        first.truncate(LINKS_SHOWN);
+        Change::Links { count, first }
+    }
+}
+
+/// A busy network changes every few seconds: some minutes of it, or weeks of a calm one.
+const EVENTS_MAX: usize = 200;
+
+/// Of an event.
+const WARNINGS_MAX: usize = 20;
+
+/// Of an event.
+const LINKS_SHOWN: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(at: i64, result: RefreshResult, problem: Option<&str>) -> Event {
+        Event {
+            at: UnixMillis(at),
+            times: 1,
+            first_at: UnixMillis(at),
+            result,
+            generation: 7,
+            snapshot: "a".to_owned(),
+            links: 1,
+            entries: 1,
+            offers: 1,
+            caps: 0,
+            change: (result == RefreshResult::Published).then_some(Change::Whole),
+            quarantined: 0,
+            warnings: Vec::new(),
+            problem: problem.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_fails_again_is_one_event() {
+        let journal = Journal::default();
+        journal.note(event(1, RefreshResult::Published, None));
+        for at in 2..=4 {
+            journal.note(event(at, RefreshResult::Failed, Some("away")));
+        }
+        journal.note(event(5, RefreshResult::Failed, Some("another reason")));
+        journal.note(event(6, RefreshResult::Published, None));
+        journal.note(event(7, RefreshResult::Published, None));
+        let events = journal.events();
+        let seen: Vec<_> = events.iter().map(|event| (event.first_at.0, event.at.0, event.times)).collect();
+        assert_eq!(seen, [(7, 7, 1), (6, 6, 1), (5, 5, 1), (2, 4, 3), (1, 1, 1)]);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let journal = Journal::default();
+        for at in 0..2 * EVENTS_MAX as i64 {
+            journal.note(event(at, RefreshResult::Published, None));
+        }
+        let events = journal.events();
+        assert_eq!((events.len(), events[0].at.0), (EVENTS_MAX, 2 * EVENTS_MAX as i64 - 1));
+    }
+
+    #[test]
+    fn of_many_links_the_first_are_named() {
+        let links = (1..=1000).rev().filter_map(LinkId::new);
+        let Change::Links { count, first } = Change::of_links(links) else { panic!() };
+        assert_eq!((count, first.len(), first[0].value(), first[9].value()), (1000, 10, 1, 10));
+    }
+}
