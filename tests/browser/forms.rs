@@ -175,6 +175,16 @@ fn a_newcomer_makes_a_link_clicks_sees_the_fill_rate_move_and_asks_why() {
     let path = browser.text(".path");
     assert!(path.contains("device must be in mobile; the click's is desktop"), "{path}");
     assert!(browser.text(".tier.well h3").starts_with("Priority 1"), "{path}");
+
+    // The same in the report.
+    let shown = fill_rate();
+    let said = node.command(&["log", "stats", "--json", "--by", "link", "--link", &link]);
+    assert!(said.status.success(), "{said:?}");
+    let report: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    let rows = report["by"]["link"]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 1, "{report}");
+    let reported = rows[0]["fill_rate"].as_f64().unwrap() * 100.0;
+    assert_eq!(format!("{reported:.1} %"), shown, "{report}");
     assert_eq!(browser.complaints(), [] as [String; 0]);
 }
 

@@ -104,14 +104,14 @@ struct Phases {
 impl Phases {
     fn begin(load: &Running) -> Self {
         let begun = load.warm_up();
-        load.wait_for(lengths(200, 10_000, 40_000));
+        load.wait_for(lengths(200, 4_000, 40_000));
         Self { begun, first: Instant::now(), faults: Vec::new() }
     }
 
     /// The fault, from now on until it was felt and has lasted for long enough.
     fn last(&mut self, fault: &'static str, edge: &Node, is_felt: impl Fn() -> bool) {
         let begun = Instant::now();
-        let time = lengths(Duration::from_millis(500), Duration::from_secs(10), Duration::from_secs(300));
+        let time = lengths(Duration::from_millis(500), Duration::from_secs(6), Duration::from_secs(300));
         let time = number("CHAOS_SECONDS").map_or(time, Duration::from_secs);
         wait::until("the fault to be felt", || {
             assert_eq!(edge.readyz(), 200, "{fault}");

@@ -27,7 +27,7 @@ fn more_clicks_than_there_is_time_for_cost_no_answer_of_those_that_are_taken() {
     let seconds = Duration::from_secs;
     let (at_peak, overloaded, recovers) = (
         lengths(seconds(1), seconds(5), seconds(15)),
-        lengths(seconds(2), seconds(20), seconds(120)),
+        lengths(seconds(2), seconds(12), seconds(120)),
         lengths(seconds(1), seconds(5), seconds(5)),
     );
     let node = of_this_build(Network::configure(Setup::new()))

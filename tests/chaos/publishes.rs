@@ -15,7 +15,7 @@ use crate::support::node::Setup;
 fn every_redirect_is_of_a_table_that_was_live() {
     let mut run = Run::begin("publishes");
     // Ten a second.
-    let publishes = lengths(20, 200, 1_000);
+    let publishes = lengths(20, 120, 1_000);
     let node = of_this_build(Network::configure(Setup::new())).setting("edge.threads = 2").start_ready();
     let network = Arc::new(Network::make(&node, 20, &[]));
     let before = node.metrics().generation();
@@ -28,7 +28,7 @@ fn every_redirect_is_of_a_table_that_was_live() {
     };
     let load = load.start(node.clicks, &network);
     let begun = load.warm_up();
-    load.wait_for(lengths(200, 10_000, 40_000));
+    load.wait_for(lengths(200, 4_000, 40_000));
     let first = Instant::now();
     for nth in 0..publishes {
         // Where publishing takes longer, they come later.

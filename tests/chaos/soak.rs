@@ -18,7 +18,7 @@ use crate::support::wait;
 #[test]
 fn memory_and_descriptors_stay_what_they_were() {
     let mut run = Run::begin("soak");
-    let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(lengths(3, 40, 600)));
+    let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(lengths(3, 25, 600)));
     let setup = of_this_build(Network::configure(Setup::new()))
         .setting("edge.threads = 2")
         // The disk is others' too: old clicks go, and their files with them.

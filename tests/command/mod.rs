@@ -84,7 +84,7 @@ impl Desk {
         let mut node =
             Node { log: BufReader::new(child.stderr.take().unwrap()), child, admin: String::new() };
         let line = node.read_log_until("admin on http://");
-        node.admin = line.split("http://").nth(1).unwrap().trim_end().trim_end_matches('/').to_owned();
+        node.admin = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap().to_owned();
         node.read_log_until("published");
         node
     }
