@@ -75,7 +75,9 @@ fn a_broken_database_sends_nobody_elsewhere() {
             }
         }
         assert_eq!(reloads(&node), (loaded, failed));
-        assert_eq!(node.log().matches("; the database in use stays").count() as u64, failed);
+        // Of those that are word for word the same, the log tells the first ten.
+        let told = node.log().matches("; the database in use stays").count() as u64;
+        assert!((refused.len() as u64..=failed).contains(&told), "{told} of {failed}: {}", node.log());
         println!(
             "{failed} refused, {loaded} taken, {} clicks meanwhile",
             load.clicks.load(Ordering::Relaxed)

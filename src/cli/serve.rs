@@ -283,7 +283,8 @@ async fn serve(
     for address in click_addresses {
         tracing::info!("clicks on {address}/sl{}", address.remark());
     }
-    tracing::info!("admin on http://{admin_address}/, console on http://{admin_address}/console/");
+    tracing::info!("admin on http://{admin_address}/");
+    tracing::info!("console on http://{admin_address}/console/");
 
     // Ends with the process.
     alarm.watch("the one that shows what is left of caps", show_caps(ledger, caps, Arc::clone(&metrics)));

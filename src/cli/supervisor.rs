@@ -105,8 +105,9 @@ impl Supervisor {
         }
         let mut status = self::status(live, readiness);
         let main = NotifyState::MainPid(std::process::id());
-        let ready = [NotifyState::Ready, NotifyState::Status(&status), main];
-        self.tell(if has_taken_over { &ready } else { &ready[..2] });
+        // The process before may have been about to say that it is well.
+        let ready = [NotifyState::Ready, NotifyState::Watchdog, NotifyState::Status(&status), main];
+        self.tell(if has_taken_over { &ready } else { &ready[..3] });
 
         let every = self.watchdog.map_or(STATUS_EVERY, |watchdog| watchdog / 2);
         let mut next = Instant::now() + every;
@@ -134,8 +135,13 @@ impl Supervisor {
                     self.tell(&[NotifyState::Watchdog]);
                 }
             }
-            // One that could not run for a while does not make up for it.
-            next = (next + every).max(Instant::now() + every / 2);
+            // One that could not run for a while does not make up for it. Who did not answer may a moment later, and the next look
+            // would be too late for systemd.
+            next = if was_well {
+                (next + every).max(Instant::now() + every / 2)
+            } else {
+                Instant::now() + every / 8
+            };
         }
     }
 

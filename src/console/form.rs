@@ -127,7 +127,7 @@ impl Field {
             Input::Text | Input::Suggested(_) | Input::Choice(_) => posted.text(self.name).trim().to_owned(),
         };
         if self.was.is_some() {
-            self.was = Some(posted.text(&format!("{WAS}{}", self.name)).to_owned());
+            self.was = Some(posted.text(&format!("{WAS}{}", self.name)).trim().to_owned());
         }
     }
 }

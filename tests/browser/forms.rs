@@ -35,7 +35,7 @@ fn log_in(browser: &Browser, node: &Node) {
     open(browser, node, "/console/links/new");
     browser.fill("#token", &node.key());
     browser.click("main form button");
-    assert_eq!(browser.text("h1"), "New link");
+    wait::until("the login", || browser.path().starts_with("/console/links/new").then_some(()));
 }
 
 /// Clicks what is called so, of what one can click in the page.

@@ -187,13 +187,14 @@ impl Which {
     }
 }
 
-/// A moment, a day in UTC, or a span before now.
+/// A moment, of UTC if it does not say otherwise; a day in UTC; or a span before now.
 fn read_time(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Ok(moment);
     }
-    if let Ok(day) = text.parse::<civil::Date>() {
-        return Ok(day.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp());
+    // Of a text with a time of day, `civil::Date` would take the day alone.
+    if let Ok(moment) = text.parse::<civil::DateTime>() {
+        return Ok(moment.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp());
     }
     let (number, unit) = text.split_at(text.len() - usize::from(text.is_ascii() && !text.is_empty()));
     let unit_seconds = match unit {

@@ -37,6 +37,13 @@
     return [Math.min(from || end, end - 60), end];
   };
 
+  // The samples that have none before and none after them.
+  const alone = (plot, nth) => {
+    const values = plot.data[nth];
+    const has = (index) => values[index] !== null && values[index] !== undefined;
+    return [...values.keys()].filter((index) => has(index) && !has(index - 1) && !has(index + 1));
+  };
+
   const options = (chart, width) => {
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const most = (top) => (chart.most ? chart.most : Math.max(top || 0, chart.least) * 1.1);
@@ -57,7 +64,8 @@
           width: 1.6,
           dash: line.dash,
           fill: line.fill ? colour(line.colour) + "22" : undefined,
-          points: { show: false },
+          // Between others it is a line; alone it would be nothing.
+          points: { size: 4, width: 0, fill: colour(line.colour), filter: alone },
           value: (_, value) => (value === null || value === undefined ? "–" : value.toFixed(1) + chart.unit),
         })),
       ],
