@@ -49,7 +49,7 @@ fn a_full_disk_costs_records_and_caps_but_no_click() {
 
     // What was leased is spent, and no more.
     wait_until_closed(&node);
-    assert!(node.logged(&["WARN", "the ledger does not grant", "full"]), "{}", node.log());
+    node.wait_for_log(&["WARN", "the ledger does not grant", "full"]);
     wait::until_equal("the gauge of the ledger", 0, || node.metrics().value("smartlink_ledger_reachable"));
 
     // What must be kept is refused, and the refusal says so.
@@ -165,7 +165,7 @@ fn a_disk_that_turned_read_only_stops_no_click() {
     // A start on it says what it cannot do, and where.
     let mut node = node.kill().start_and_fail();
     assert!(node.wait_for_exit().code() != Some(0));
-    assert!(node.logged(&["data", "Read-only file system"]), "{}", node.log());
+    node.wait_for_log(&["data", "Read-only file system"]);
 }
 
 /// Another process has the ledger's file for itself, as a backup may: its disk seems to stand still.

@@ -221,7 +221,7 @@ fn a_refused_connection_changes_nothing() {
     wait_for_first_refresh(&node, "failed");
     publish(&stub, NEW);
     meet(&node, "refused", Failure("offers.json: the upstream cannot be reached"));
-    assert!(node.logged(&["WARN", "Connection refused"]), "{}", node.log());
+    node.wait_for_log(&["WARN", "Connection refused"]);
     let node = node.kill().moved_to(&stub.url()).start_ready();
     wait_for_first_refresh(&node, "published");
     recover(&node, "refused", "unchanged");

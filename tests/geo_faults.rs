@@ -173,7 +173,7 @@ fn a_database_that_is_overwritten_in_place_is_taken_whole_or_not_at_all() {
         (seen == after).then_some(())
     });
     assert_eq!(reloads(&node), (1, 0));
-    assert!(node.logged(&["INFO", "geo.mmdb", "is being overwritten in place"]), "{}", node.log());
+    node.wait_for_log(&["INFO", "geo.mmdb", "is being overwritten in place"]);
 }
 
 #[test]

@@ -373,7 +373,7 @@ fn a_connection_without_a_header_does_not_hold_up_the_end() {
     node.signal("TERM");
     silent.assert_closes();
     assert_eq!(node.wait_for_exit().code(), Some(0));
-    assert!(node.logged(&["drained", "every answer"]), "{}", node.log());
+    node.wait_for_log(&["drained", "every answer"]);
 }
 
 const NAME: &str = "go.example.com";

@@ -88,7 +88,7 @@ fn without_room_clicks_are_served_and_counted_or_refused() {
         });
         let answer = connection.ask(&long);
         assert_eq!(answer.status, status, "{policy}: {answer:?}");
-        assert!(node.logged(&["cannot make the next segment", "make room"]), "{}", node.log());
+        node.wait_for_log(&["cannot make the next segment", "make room"]);
         assert_eq!(node.readyz(), 200);
     }
 }

@@ -56,7 +56,7 @@ fn busy_connections_get_whole_answers_until_the_last() {
         client.join().unwrap();
     }
     assert_eq!(status.code(), Some(0), "{status}");
-    assert!(node.logged(&["drained", "every answer"]), "{}", node.log());
+    node.wait_for_log(&["drained", "every answer"]);
     let goodbyes = seen.said_goodbye.load(Ordering::Relaxed);
     assert!(goodbyes > 0, "no busy connection was told that its answer was the last");
     println!(
@@ -130,7 +130,7 @@ fn idle_and_silent_connections_are_closed_and_keep_nobody_waiting() {
     idle.assert_closes();
     silent.assert_closes();
     assert_eq!(node.wait_for_exit().code(), Some(0));
-    assert!(node.logged(&["drained", "every answer"]), "{}", node.log());
+    node.wait_for_log(&["drained", "every answer"]);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn the_deadline_closes_a_client_that_never_reads() {
     });
     node.signal("TERM");
     assert_eq!(node.wait_for_exit().code(), Some(0));
-    assert!(node.logged(&["the deadline closed"]), "{}", node.log());
+    node.wait_for_log(&["the deadline closed"]);
     sender.join().unwrap();
 }
 

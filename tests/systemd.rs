@@ -210,7 +210,7 @@ fn no_connection_is_refused_while_a_node_with_passed_sockets_is_restarted() {
         .on(click_address, admin_address);
     let mut node = setup.passing("clicks", &clicks).passing("admin", &admin).start_ready();
     assert_eq!((node.clicks, node.admin), (click_address, admin_address));
-    assert!(node.logged(&["systemd has opened the socket on", &click_address.to_string()]), "{}", node.log());
+    node.wait_for_log(&["systemd has opened the socket on", &click_address.to_string()]);
 
     let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..4)
@@ -272,7 +272,7 @@ fn sockets_that_do_not_fit_are_refused_in_words() {
         .start_and_fail();
     assert_eq!(node.wait_for_exit().code(), Some(2));
     let said = [&format!("there is a socket for {address}")[..], "not among the addresses"];
-    assert!(node.logged(&said), "{}", node.log());
+    node.wait_for_log(&said);
 
     let (udp, directory) = (std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap());
     let mut node = Setup::demo().passing("clicks", &udp).start_and_fail();

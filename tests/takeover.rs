@@ -113,7 +113,7 @@ fn one_that_cannot_serve_leaves_the_other_as_it_was() {
         let said = node.log().len();
         let mut other = node.leave(change).start_and_fail();
         assert_eq!(other.wait_for_exit().code(), Some(2), "{wrong}: {}", other.log());
-        assert!(other.logged(&[word]), "{wrong}: {}", other.log());
+        other.wait_for_log(&[word]);
         node.take_back(other);
         assert_eq!(node.click(CLICK).status, 302, "{wrong}");
         assert_eq!(node.readyz(), 200, "{wrong}");
@@ -156,7 +156,7 @@ fn one_that_is_told_to_stop_before_it_serves_takes_nothing_over() {
     other.wait_for_log(&["routing from the last good snapshot"]);
     other.signal("TERM");
     assert_eq!(other.wait_for_exit().code(), Some(2), "{}", other.log());
-    assert!(other.logged(&["told to stop before it took over"]), "{}", other.log());
+    other.wait_for_log(&["told to stop before it took over"]);
     node.take_back(other);
     node.wait_for_log(&["has ended before it took clicks"]);
     assert_eq!(node.click(CLICK).status, 302);

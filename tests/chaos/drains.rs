@@ -66,7 +66,7 @@ fn every_click_has_a_whole_answer() {
             failures.push(format!("end {nth}, {:?} after SIGTERM: {lost:?}", ended - told));
         }
         assert_eq!(status.code(), Some(0), "{}", node.log());
-        assert!(node.logged(&["drained", "every answer"]), "{}", node.log());
+        node.wait_for_log(&["drained", "every answer"]);
         assert!(seen.goodbyes >= connections as u64, "{} were told of {connections}", seen.goodbyes);
         seen.assert_none_is_wrong();
         let setup = node.kill();

@@ -45,7 +45,7 @@ fn nobody_is_refused_and_no_connection_is_reset() {
         node = before.successor();
         let status = before.wait_for_exit();
         assert_eq!(status.code(), Some(0), "takeover {nth}: {}", before.log());
-        assert!(before.logged(&["has taken over"]), "takeover {nth}: {}", before.log());
+        before.wait_for_log(&["has taken over"]);
         node.wait_for_log(&["all it had is this one's"]);
         slowest = slowest.max(Some(begun.elapsed()));
         assert!(!node.logged(&["ERROR"]), "takeover {nth}: {}", node.log());
