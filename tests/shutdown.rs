@@ -141,6 +141,38 @@ fn an_unused_node_ends_on_sigint_too() {
     assert!(node.logged(&["SIGINT"]) && node.logged(&["drained", "every answer"]), "{}", node.log());
 }
 
+/// Without a goodbye there is no time in which the system would give what it keeps of connections that have not spoken yet.
+#[test]
+fn who_has_connected_and_not_yet_spoken_is_answered_without_a_goodbye_too() {
+    // The system keeps a connection for a second. A machine that stands still for as long has given it to the node as one
+    // that is idle, and may try again.
+    const ATTEMPTS: usize = 5;
+    let mut setup = Setup::demo();
+    for attempt in 1..=ATTEMPTS {
+        let mut node = setup.start_ready();
+        let mut clients: Vec<_> = (0..20).map(|_| node.connect()).collect();
+        node.signal("INT");
+        node.wait_for_log(&["draining"]);
+        let answers: Vec<_> = clients
+            .iter_mut()
+            .map(|client| {
+                client.send(Request::click(CLICK).to_bytes()).map_err(|_| NoAnswer::BeforeFirstByte)?;
+                client.read()
+            })
+            .collect();
+        assert_eq!(node.wait_for_exit().code(), Some(0));
+        let lost =
+            answers.iter().filter(|answer| !answer.as_ref().is_ok_and(|answer| answer.status == 302)).count();
+        if lost == 0 {
+            node.wait_for_log(&["drained", "every answer"]);
+            return;
+        }
+        println!("attempt {attempt}: {lost} without an answer: {answers:?}");
+        setup = node.kill();
+    }
+    panic!("clicks were without an answer in each of {ATTEMPTS} attempts");
+}
+
 #[test]
 fn the_deadline_closes_a_client_that_never_reads() {
     let setup = Setup::new().setting("edge.goodbye_seconds = 0.0");

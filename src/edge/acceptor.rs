@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -25,6 +25,7 @@ use super::connection::{self, Phase};
 use super::conversion::Postbacks;
 use super::limits::Admissions;
 use super::listener;
+use super::newcomers;
 use super::plain::{Left, Plain};
 use super::proxy_protocol;
 use super::thread::{self, Open, SharedPhase};
@@ -122,14 +123,46 @@ impl Acceptor {
                 }
             }
         }
-        // To close the socket alone would reset what waits in its queue. A connection that is completed between the last look
-        // and the close is reset all the same, before it was answered.
         let socket = listener.into_inner();
         if self.is_kept || *self.phase.borrow() == Phase::HandedOver {
             // Another process has it too, and takes them, or has the next one take them.
             return;
         }
-        while let Ok((stream, peer)) = accept(&socket) {
+        self.accept_the_last(&socket).await;
+    }
+
+    /// To close the socket alone would reset what waits in its queue, and what is on its way there.
+    async fn accept_the_last(&mut self, socket: &TcpListener) {
+        listener::take_silent_too(socket);
+        if let Err(error) = newcomers::keep_out(socket) {
+            tracing::debug!(%error, "a listening socket is closed while further connections may come");
+        }
+        let until = Instant::now() + LAST_WITHIN;
+        loop {
+            self.begin_all(socket);
+            // Who was let in at the very moment at which the door was closed is on the list by then.
+            let is_closing = tokio::time::timeout(
+                LOOK_FOR_THE_LAST,
+                self.phase.wait_for(|phase| *phase == Phase::Closing),
+            );
+            if is_closing.await.is_ok() || Instant::now() >= until || !Self::more_are_under_way(socket).await
+            {
+                break;
+            }
+        }
+        // It may have come since it was looked for.
+        self.begin_all(socket);
+    }
+
+    /// What cannot be looked at is not waited for.
+    async fn more_are_under_way(socket: &TcpListener) -> bool {
+        let Ok(address) = socket.local_addr() else { return false };
+        let looked = tokio::task::spawn_blocking(move || newcomers::are_under_way(address)).await;
+        looked.is_ok_and(|are_under_way| are_under_way.unwrap_or(false))
+    }
+
+    fn begin_all(&self, socket: &TcpListener) {
+        while let Ok((stream, peer)) = accept(socket) {
             self.begin(stream, peer);
         }
     }
@@ -342,3 +375,9 @@ const ACCEPTED_AT_ONCE: usize = 64;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// Between two looks for connections that are on their way while a socket ends.
+const LOOK_FOR_THE_LAST: Duration = Duration::from_millis(10);
+
+/// For as long as a socket waits for them. The system asks a silent client for the end of its handshake a second after its beginning.
+const LAST_WITHIN: Duration = Duration::from_millis(1_500);

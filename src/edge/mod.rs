@@ -14,6 +14,7 @@ mod head;
 mod last_word;
 mod limits;
 mod listener;
+mod newcomers;
 #[cfg(test)]
 mod panics;
 mod plain;
