@@ -593,6 +593,20 @@ mod tests {
     }
 
     #[test]
+    fn payouts_that_were_written_are_read_as_the_same() {
+        for nth in 0..1_000u32 {
+            // All bits of the fraction are in use.
+            let payout = (f64::from(nth) + 0.5).sqrt() * 100.0 / 3.0;
+            let text = json!({"offer_id": 1, "offer_status": "active", "payout": payout}).to_string();
+            let read: OfferItem = serde_json::from_str(&text).unwrap();
+            assert_eq!(read.payout, Some(payout), "{text}");
+            // As it is kept beside others.
+            let value: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(value["payout"], json!(payout), "{text}");
+        }
+    }
+
+    #[test]
     fn conditions_that_were_written_are_read_as_the_same() {
         for value in [
             json!({}),

@@ -14,9 +14,15 @@ use socket2::{Domain, Socket, Type};
 use crate::support::wait::DEADLINE;
 
 pub struct Crowd {
+    address: SocketAddr,
     ready: OwnedFd,
     people: Vec<Person>,
+    /// How long those were connected in whose places others are.
+    gone: Vec<Duration>,
 }
+
+/// At each look, of which there are ten a second and more.
+const REPLACED_AT_ONCE: usize = 100;
 
 /// One connection.
 pub struct Person {
@@ -33,7 +39,7 @@ impl Crowd {
     pub fn come(address: SocketAddr, count: usize) -> Self {
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC).expect("the system has epoll");
         let people = (0..count).map(|nth| Person::come(address, &ready, nth)).collect();
-        Self { ready, people }
+        Self { address, ready, people, gone: vec![] }
     }
 
     /// Each sends these bytes over and over, up to so many, as fast as they are taken. Until all are closed.
@@ -50,12 +56,16 @@ impl Crowd {
         }
     }
 
-    /// Each sends the next of these bytes now and after each such time. Until all are closed. Looks around each time.
-    pub fn drip(&mut self, bytes: &[u8], every: Duration, mut look_around: impl FnMut()) {
+    /// Each sends the next of these bytes now and after each such time. For so long another one comes in the place of each that
+    /// is closed; then until all are closed. Looks around each time.
+    pub fn drip(&mut self, bytes: &[u8], every: Duration, time: Duration, mut look_around: impl FnMut()) {
         let begun = Instant::now();
         let mut due = begun;
         while self.is_there() {
-            assert!(begun.elapsed() < DEADLINE + self.patience(), "{} are never closed", self.left());
+            assert!(begun.elapsed() < time + DEADLINE + self.patience(), "{} are never closed", self.left());
+            if begun.elapsed() < time {
+                self.replace();
+            }
             if due <= Instant::now() {
                 due += every;
                 look_around();
@@ -68,8 +78,23 @@ impl Crowd {
         }
     }
 
+    /// Not all at once: who has been closed comes again when they notice.
+    fn replace(&mut self) {
+        let ended = self.people.iter_mut().enumerate().filter(|(_, person)| person.ended.is_some());
+        for (nth, person) in ended.take(REPLACED_AT_ONCE) {
+            let before = std::mem::replace(person, Person::come(self.address, &self.ready, nth));
+            self.gone.extend(before.ended.map(|ended| ended - before.opened));
+        }
+    }
+
     pub fn people(&self) -> &[Person] {
         &self.people
+    }
+
+    /// How long each of them was connected, when all are closed.
+    pub fn stays(&self) -> Vec<Duration> {
+        let last = self.people.iter().map(|person| person.ended.expect("all are closed") - person.opened);
+        self.gone.iter().copied().chain(last).collect()
     }
 
     fn is_there(&self) -> bool {

@@ -8,7 +8,7 @@ use rand::RngExt;
 
 use crate::load::Load;
 use crate::network::Network;
-use crate::run::{Run, lengths, millis, of_this_build};
+use crate::run::{Run, clicks_a_second, lengths, millis, of_this_build};
 use crate::support::node::Setup;
 
 #[test]
@@ -20,7 +20,7 @@ fn every_redirect_is_of_a_table_that_was_live() {
     let network = Arc::new(Network::make(&node, 20, &[]));
     let before = node.metrics().generation();
     let load = Load {
-        clicks_a_second: lengths(600.0, 2_000.0, 2_000.0),
+        clicks_a_second: clicks_a_second(lengths(600.0, 2_000.0, 2_000.0)),
         connections: 32,
         clicks_each: None,
         keeps_click_ids: false,

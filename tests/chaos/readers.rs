@@ -84,8 +84,7 @@ fn cost(node: &Node, clients: usize, request: &[u8], requests: usize) -> String 
     let each = (most - resident) / clients as u64;
     // Of the whole machine, and of both ends. How much it is, is the system's matter.
     let sockets_each = (sockets_most - sockets) / clients as u64;
-    let took: Vec<Duration> =
-        crowd.people().iter().map(|person| person.ended.expect("all are closed") - person.opened).collect();
+    let took = crowd.stays();
     assert_eq!(closed() - before, clients as u64, "clients that were closed by the deadline");
     let taken = crowd.people().iter().map(|person| person.bytes_sent).max().unwrap_or_default();
     assert!(taken < request.len() * requests, "the node took every request, though no answer was read");

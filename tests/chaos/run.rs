@@ -64,6 +64,11 @@ pub fn lengths<T>(short: T, ci: T, full: T) -> T {
     Lengths { short, ci, full }.pick()
 }
 
+/// What `CHAOS_CLICKS_A_SECOND` asks for, where the rate of the clicks is free.
+pub fn clicks_a_second(otherwise: f64) -> f64 {
+    number("CHAOS_CLICKS_A_SECOND").map_or(otherwise, |clicks| clicks as f64)
+}
+
 /// A number of the environment.
 pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -9,7 +9,7 @@ use rand::RngExt;
 use crate::crowd::{Crowd, allow_open_files};
 use crate::load::Load;
 use crate::network::Network;
-use crate::run::{Run, lengths, millis, of_this_build};
+use crate::run::{Run, clicks_a_second, lengths, millis, number, of_this_build};
 use crate::support::http::Request;
 use crate::support::node::Setup;
 
@@ -29,7 +29,7 @@ fn who_takes_too_long_for_a_head_is_closed_and_all_others_are_served() {
         .start_ready();
     let network = Arc::new(Network::make(&node, 10, &[]));
     let load = Load {
-        clicks_a_second: lengths(300.0, 500.0, 1_000.0),
+        clicks_a_second: clicks_a_second(lengths(300.0, 500.0, 5_000.0)),
         connections: 16,
         clicks_each: None,
         keeps_click_ids: false,
@@ -37,24 +37,26 @@ fn who_takes_too_long_for_a_head_is_closed_and_all_others_are_served() {
     };
     let load = load.start(node.clicks, &network);
     let begun = load.warm_up();
-    load.wait_for(lengths(100, 2_000, 10_000));
+    load.wait_for(lengths(100, 2_000, 50_000));
 
     let closed = || node.metrics().value("smartlink_connections_closed_total{reason=\"header_timeout\"}");
     let (before, resident) = (closed(), node.own_memory());
     let came = Instant::now();
     let mut crowd = Crowd::come(node.clicks, clients);
     let all_came = Instant::now();
+    let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(lengths(0, 0, 180)));
     let head = Request::click("/sl?id=1&aff_id=7").to_bytes();
     let mut most = resident;
-    crowd.drip(&head, every, || most = most.max(node.own_memory()));
+    crowd.drip(&head, every, time, || most = most.max(node.own_memory()));
     let left = Instant::now();
-    let open = crowd.people().iter().map(|person| person.ended.expect("all are closed") - person.opened);
-    let (shortest, longest) = (open.clone().min(), open.max());
+    let stays = crowd.stays();
+    let (shortest, longest) = (stays.iter().copied().min(), stays.iter().copied().max());
     // Those that are there wait for nobody: the next ones are served, too.
     load.wait_for(100);
     let seen = load.stop();
     run.tell(&[
         ("clients", &clients),
+        ("came_again", &(stays.len() - clients)),
         ("came_in", &millis(Some(all_came - came))),
         ("deadline", &millis(Some(deadline))),
         ("closed_after", &format!("{}..{}", millis(shortest), millis(longest))),
@@ -67,5 +69,9 @@ fn who_takes_too_long_for_a_head_is_closed_and_all_others_are_served() {
     ]);
     seen.assert_none_is_wrong();
     assert_eq!(seen.unanswered + seen.torn + seen.refused, 0, "clicks without an answer");
-    assert_eq!(closed() - before, clients as u64, "connections that were closed by the deadline of a head");
+    assert_eq!(
+        closed() - before,
+        stays.len() as u64,
+        "connections that were closed by the deadline of a head"
+    );
 }

@@ -10,7 +10,7 @@ use rand::RngExt;
 
 use crate::load::Load;
 use crate::network::Network;
-use crate::run::{Run, lengths, millis, number, of_this_build};
+use crate::run::{Run, clicks_a_second, lengths, millis, number, of_this_build};
 use crate::support::http::{Connection, Request};
 use crate::support::node::{Node, Setup};
 use crate::support::wait;
@@ -27,7 +27,7 @@ fn memory_and_descriptors_stay_what_they_were() {
     std::fs::copy(GEO, &geo).unwrap();
     let node = setup.flag("--geo").flag(geo.to_str().unwrap()).start_ready();
     let network = Arc::new(Network::make(&node, 20, &[]));
-    let clicks_a_second = peak(&node) / 2.0;
+    let clicks_a_second = clicks_a_second(peak(&node) / 2.0);
     let load = Load {
         clicks_a_second,
         connections: 64,
