@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -21,8 +22,11 @@ pub struct Crowd {
     gone: Vec<Duration>,
 }
 
+/// A drip that is due waits for others for so long, so that thousands a second take no core.
+const DRIPS_TOGETHER: Duration = Duration::from_millis(2);
+
 /// At each look, of which there are ten a second and more.
-const REPLACED_AT_ONCE: usize = 100;
+const REPLACED_AT_ONCE: usize = 10;
 
 /// One connection.
 pub struct Person {
@@ -35,10 +39,18 @@ pub struct Person {
 }
 
 impl Crowd {
-    /// As many connections as that, one after the other.
-    pub fn come(address: SocketAddr, count: usize) -> Self {
+    /// As many connections as that, one after the other, in no less than such a time. Each sends the first of these bytes, if there
+    /// are any: who says nothing at all is the system's for a while, and not yet the node's (TCP_DEFER_ACCEPT).
+    pub fn come(address: SocketAddr, count: usize, time: Duration, bytes: &[u8]) -> Self {
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC).expect("the system has epoll");
-        let people = (0..count).map(|nth| Person::come(address, &ready, nth)).collect();
+        let (begun, pause) = (Instant::now(), time / count as u32);
+        let come = |nth| {
+            thread::sleep((begun + pause * nth as u32).saturating_duration_since(Instant::now()));
+            let mut person = Person::come(address, &ready, nth);
+            person.send_next(bytes);
+            person
+        };
+        let people = (0..count).map(come).collect();
         Self { address, ready, people, gone: vec![] }
     }
 
@@ -56,33 +68,41 @@ impl Crowd {
         }
     }
 
-    /// Each sends the next of these bytes now and after each such time. For so long another one comes in the place of each that
-    /// is closed; then until all are closed. Looks around each time.
+    /// Each sends the next of these bytes after each such time, one after the other. For so long another one comes in the place of
+    /// each that is closed; then until all are closed. Looks around each time.
     pub fn drip(&mut self, bytes: &[u8], every: Duration, time: Duration, mut look_around: impl FnMut()) {
         let begun = Instant::now();
-        let mut due = begun;
+        let pause = every / self.people.len() as u32;
+        let (mut due, mut next) = (begun, 0);
         while self.is_there() {
             assert!(begun.elapsed() < time + DEADLINE + self.patience(), "{} are never closed", self.left());
             if begun.elapsed() < time {
-                self.replace();
+                self.replace(bytes);
             }
-            if due <= Instant::now() {
-                due += every;
-                look_around();
-                for person in self.people.iter_mut().filter(|person| person.ended.is_none()) {
-                    let sent = person.bytes_sent;
-                    person.send(&bytes[sent..=sent], usize::MAX);
+            while due <= Instant::now() {
+                let person = &mut self.people[next];
+                if person.ended.is_none() {
+                    person.send_next(bytes);
+                }
+                due += pause;
+                next = (next + 1) % self.people.len();
+                if next == 0 {
+                    look_around();
                 }
             }
-            self.look(due.saturating_duration_since(Instant::now()).min(Duration::from_millis(100)));
+            self.look(
+                due.saturating_duration_since(Instant::now())
+                    .clamp(DRIPS_TOGETHER, Duration::from_millis(100)),
+            );
         }
     }
 
     /// Not all at once: who has been closed comes again when they notice.
-    fn replace(&mut self) {
+    fn replace(&mut self, bytes: &[u8]) {
         let ended = self.people.iter_mut().enumerate().filter(|(_, person)| person.ended.is_some());
         for (nth, person) in ended.take(REPLACED_AT_ONCE) {
             let before = std::mem::replace(person, Person::come(self.address, &self.ready, nth));
+            person.send_next(bytes);
             self.gone.extend(before.ended.map(|ended| ended - before.opened));
         }
     }
@@ -147,17 +167,24 @@ impl Person {
         Self { stream, opened, bytes_sent: 0, ended: None }
     }
 
+    /// The next one of these bytes.
+    fn send_next(&mut self, bytes: &[u8]) {
+        let sent = self.bytes_sent;
+        // A failure is told once more as an event.
+        if let Some(next) = bytes.get(sent..=sent)
+            && self.stream.write(next).is_ok()
+        {
+            self.bytes_sent += 1;
+        }
+    }
+
     fn send(&mut self, bytes: &[u8], bytes_max: usize) {
         while self.bytes_sent < bytes_max {
-            let next = if bytes.len() == 1 { bytes } else { &bytes[self.bytes_sent % bytes.len()..] };
-            match self.stream.write(next) {
+            match self.stream.write(&bytes[self.bytes_sent % bytes.len()..]) {
                 Ok(count) => self.bytes_sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // It is told once more as an event.
                 Err(_) => return,
-            }
-            if bytes.len() == 1 {
-                return;
             }
         }
     }

@@ -65,7 +65,7 @@ fn who_never_reads_is_closed_and_costs_little() {
 fn cost(node: &Node, clients: usize, request: &[u8], requests: usize) -> String {
     let closed = || node.metrics().value("smartlink_connections_closed_total{reason=\"write_timeout\"}");
     let (before, resident, sockets) = (closed(), node.own_memory(), socket_bytes());
-    let mut crowd = Crowd::come(node.clicks, clients);
+    let mut crowd = Crowd::come(node.clicks, clients, Duration::ZERO, b"");
     let ending = thread::spawn({
         let bytes = request.repeat(64);
         let bytes_max = request.len() * requests;
