@@ -57,7 +57,8 @@ fn is_under_way(row: &str, port: u16) -> bool {
     port_here == Some(port) && fields.nth(1) == Some(SYN_RECV)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::io::Write;
     use std::net::TcpStream;
