@@ -65,6 +65,9 @@ pub struct Seen {
     pub torn: u64,
     /// Answers that were the last on their connection.
     pub goodbyes: u64,
+    /// Clicks that were on their way when their visitors' patience ended; and those of such visitors for which there was no place.
+    pub gave_up: u64,
+    pub never_sent: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -75,6 +78,15 @@ pub struct Waited {
 
 impl Load {
     pub fn start(self, address: SocketAddr, network: &Arc<Network>) -> Running {
+        self.start_with(address, network, None)
+    }
+
+    /// Visitors who go away when they have waited for so long.
+    pub fn start_impatient(self, address: SocketAddr, network: &Arc<Network>, patience: Duration) -> Running {
+        self.start_with(address, network, Some(patience))
+    }
+
+    fn start_with(self, address: SocketAddr, network: &Arc<Network>, patience: Option<Duration>) -> Running {
         let shared = Arc::new(Shared::default());
         let visitors = Visitors {
             address,
@@ -84,6 +96,8 @@ impl Load {
             places: (0..self.connections).map(|_| None).collect(),
             empty: (0..self.connections).rev().collect(),
             idle: VecDeque::new(),
+            patience,
+            asking: VecDeque::new(),
             opened: 0,
             clicks_each: self.clicks_each,
             keeps_click_ids: self.keeps_click_ids,
@@ -178,6 +192,9 @@ struct Visitors {
     empty: Vec<usize>,
     /// Places of connections that wait for a click; the one that waits for the longest time comes first.
     idle: VecDeque<usize>,
+    patience: Option<Duration>,
+    /// The names of those who have some, and since when they wait.
+    asking: VecDeque<(Instant, u64)>,
     opened: u32,
     clicks_each: Option<u64>,
     keeps_click_ids: bool,
@@ -217,10 +234,18 @@ impl Visitors {
                 waiting.push_back(due);
                 due += Duration::from_secs_f64(-(1.0 - self.random.random::<f64>()).ln() / clicks_a_second);
             }
+            if let Some(patience) = self.patience {
+                self.give_up(now, patience);
+            }
             while let Some(&due) = waiting.front()
                 && self.send(due)
             {
                 waiting.pop_front();
+            }
+            if self.patience.is_some() {
+                // Nobody stands in a line to wait in one.
+                self.seen.never_sent += waiting.len() as u64;
+                waiting.clear();
             }
             let busy = self.places.iter().flatten().any(|visitor| visitor.pending.is_some());
             if let Some(since) = over_since {
@@ -240,6 +265,20 @@ impl Visitors {
         }
     }
 
+    fn give_up(&mut self, now: Instant, patience: Duration) {
+        while let Some(&(due, name)) = self.asking.front()
+            && due + patience <= now
+        {
+            self.asking.pop_front();
+            let place = place(name);
+            let is_there = |visitor: &Visitor| visitor.name == name && visitor.pending.is_some();
+            if self.places[place].as_ref().is_some_and(is_there) {
+                self.seen.gave_up += 1;
+                self.leave(place);
+            }
+        }
+    }
+
     /// Whether there was a connection for it, or none was to be had.
     fn send(&mut self, due: Instant) -> bool {
         let click = self.network.draw(&mut self.random);
@@ -249,6 +288,9 @@ impl Visitors {
             let name = u64::from(self.opened) << 32 | place as u64;
             match connect(self.address) {
                 Ok((stream, is_connected)) => {
+                    if self.patience.is_some() {
+                        self.asking.push_back((due, name));
+                    }
                     let flags = if is_connected { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
                     epoll::add(&self.ready, &stream, EventData::new_u64(name), flags)
                         .expect("it can be waited for");
@@ -290,7 +332,7 @@ impl Visitors {
 
     /// Something has happened to a connection.
     fn goes_on(&mut self, name: u64, flags: EventFlags) {
-        let place = (name & u64::from(u32::MAX)) as usize;
+        let place = place(name);
         let Some(visitor) = self.places[place].as_mut().filter(|visitor| visitor.name == name) else {
             return;
         };
@@ -369,6 +411,11 @@ impl Visitors {
         self.idle.retain(|&idle| idle != place);
         self.empty.push(place);
     }
+}
+
+/// Of the visitor of that name.
+fn place(name: u64) -> usize {
+    (name & u64::from(u32::MAX)) as usize
 }
 
 /// Begins a connection, and says whether it is there already.

@@ -12,6 +12,7 @@
 //!
 //! `SMARTLINK_CHAOS_PROGRAM` names another build of smartlink, `CHAOS_SEED` repeats what was drawn at random.
 
+mod arrivals;
 mod crowd;
 mod descriptors;
 mod drains;
