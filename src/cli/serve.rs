@@ -24,7 +24,7 @@ use super::supervisor::{PassedSockets, Supervisor};
 use super::takeover::{self, Claim, Estate, Inherited};
 use crate::admin::{self, Admin};
 use crate::backoffice::{self, Backoffice};
-use crate::cake::{Client, KeySource};
+use crate::cake::{Client, Key, KeySource};
 use crate::clicklog::{self, ClickLogs};
 use crate::config::{Changed, Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
 use crate::console::{self, Console};
@@ -141,6 +141,8 @@ async fn serve(
         Some(files) => Some(Arc::new(LiveCertificate::new(files.load()?))),
         None => None,
     };
+    let (token, admin_token) = watch::channel(config.admin.token.clone());
+    let mut own_api_key = None;
     let (upstream, key, api) = match &config.upstream {
         Upstream::Remote { url, key } => {
             tracing::info!("upstream {url}");
@@ -152,8 +154,10 @@ async fn serve(
                 None => KeySource::File(own_key(&config.data_dir)?),
             };
             let base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(&click_addresses));
+            let (replace, api_key) = watch::channel(key.read()?);
+            own_api_key = Some((key.clone(), replace));
             let api = backoffice::Options {
-                api_key: key.read()?,
+                api_key,
                 public_base_url: base_url,
                 zone: config.refresh.zone.clone(),
                 destination_policy: config.refresh.compile.policy.clone(),
@@ -304,7 +308,8 @@ async fn serve(
     let (counted, watched) = (Arc::clone(&metrics), Arc::clone(&table));
     let has_taken_over = predecessor.is_some();
     let console = Console::new(console::Parts {
-        token: config.admin.token.clone(),
+        token: admin_token.clone(),
+        port: admin_address.port(),
         hosts: config.console_hosts.clone(),
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
@@ -321,7 +326,7 @@ async fn serve(
     // Ends with the process.
     alarm.watch("the one that samples figures for the console", console.clone().sample());
     let admin = Admin {
-        token: config.admin.token.clone(),
+        token: admin_token,
         metrics,
         readiness: Arc::clone(&readiness),
         table,
@@ -384,6 +389,8 @@ async fn serve(
         flags,
         config,
         edge: &edge,
+        token,
+        api_key: own_api_key,
         certificate,
         refresh_settings,
         refresh: refresh_handle.weak(),
@@ -647,6 +654,10 @@ struct Reload<'a> {
     /// By which the node runs.
     config: Config,
     edge: &'a Edge,
+    /// The admin token.
+    token: watch::Sender<Option<Key>>,
+    /// Of the embedded API: where the node's own key is, and whoever is to know of another one.
+    api_key: Option<(KeySource, watch::Sender<Key>)>,
     /// The files that are watched, and what was read of them.
     certificate: Option<(watch::Sender<CertificateFiles>, Arc<LiveCertificate>)>,
     refresh_settings: mpsc::Sender<RefreshSettings>,
@@ -657,10 +668,10 @@ struct Reload<'a> {
 }
 
 impl Reload<'_> {
-    /// The keys that have another value now.
+    /// The keys that have another value now, and the secrets that are others.
     async fn run(&mut self) -> anyhow::Result<Vec<&'static str>> {
         let config = Config::load(self.flags)?;
-        let Changed { live, fixed } = self.config.changed(&config);
+        let Changed { mut live, fixed } = self.config.changed(&config);
         anyhow::ensure!(
             fixed.is_empty(),
             "{} changed, which a running process cannot take up: start one with --takeover, or put the old values back",
@@ -669,6 +680,10 @@ impl Reload<'_> {
         // Everything that may fail comes before the first change.
         let certificate = match &config.certificate {
             Some(files) => Some((files.clone(), files.load()?)),
+            None => None,
+        };
+        let api_key = match &self.api_key {
+            Some((source, replace)) => Some((source.read()?, replace)),
             None => None,
         };
         let files = config.geo.clone();
@@ -683,11 +698,33 @@ impl Reload<'_> {
             // Those that it knows, it looks at by itself.
             watched.send_if_modified(|in_use| std::mem::replace(in_use, files.clone()) != files);
         }
+        let fingerprint = |token: &Option<Key>| token.as_ref().map(Key::fingerprint);
+        let is_another = |in_use: &Option<Key>| fingerprint(in_use) != fingerprint(&config.admin.token);
+        if replace_if(&self.token, is_another, config.admin.token.clone()) {
+            live.push("the admin token");
+        }
+        if let Some((key, replace)) = api_key {
+            let fingerprint = key.fingerprint();
+            if replace_if(replace, |in_use| in_use.fingerprint() != fingerprint, key) {
+                live.push("the API's key");
+            }
+        }
         self.edge.change(config.edge.settings.clone());
         self.log.change_level(config.log.level);
         self.config = config;
         Ok(live)
     }
+}
+
+/// Tells of another value, if it is one.
+fn replace_if<T>(sender: &watch::Sender<T>, is_another: impl FnOnce(&T) -> bool, value: T) -> bool {
+    sender.send_if_modified(|in_use| {
+        let is_another = is_another(in_use);
+        if is_another {
+            *in_use = value;
+        }
+        is_another
+    })
 }
 
 /// The signals that a process of this kind is steered by.

@@ -96,8 +96,11 @@ fn why_not(line: &[u8], error: &serde_json::Error) -> NoEntry {
     NoEntry::Spelling
 }
 
+/// The name of a field, what it is to be, and whether a value is that.
+type Expected = (&'static str, &'static str, fn(&Value) -> bool);
+
 /// What is expected of the fields of an [`Entry`].
-const FIELDS: [(&str, &str, fn(&Value) -> bool); 10] = [
+const FIELDS: [Expected; 10] = [
     ("click_id", TEXT, Value::is_string),
     ("time", TEXT, Value::is_string),
     ("outcome", TEXT, Value::is_string),

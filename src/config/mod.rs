@@ -876,7 +876,8 @@ fn value(key: &str, found: impl std::fmt::Display, expected: &str) -> ConfigErro
 }
 
 /// What a running process takes up at SIGHUP; whoever documents a key says whether it is one of these.
-pub const LIVE_KEYS: [&str; 23] = [
+pub const LIVE_KEYS: [&str; 24] = [
+    "admin.token_file",
     "click_log.when_full",
     "edge.bots",
     "edge.connection_age_max_seconds",
