@@ -29,6 +29,26 @@ fn country(node: &Node, address: &str) -> String {
     location.split_once("c=").expect("the fallback tells the country").1.to_owned()
 }
 
+#[test]
+fn the_demonstration_database_is_warned_of_when_it_comes_into_use() {
+    let mut node = Setup::demo().start_ready();
+    let warnings = |node: &Node| node.log().matches("DEMONSTRATION geo database").count();
+    assert_eq!(warnings(&node), 1);
+    std::fs::write(node.directory().join("places.mmdb"), geo("203.0.113.0/24", "SG")).unwrap();
+    // What a reload read is in use, and was told, when the refresh that it asks for has ended.
+    for (line, wanted) in [
+        ("log.level = \"info\"", 1),
+        ("geo.database = \"places.mmdb\"", 1),
+        ("geo.database = \"\"", 2),
+        ("log.level = \"info\"", 2),
+    ] {
+        let said = node.reload(&[line]);
+        assert!(!said.contains("ERROR"), "{said}");
+        node.refresh();
+        assert_eq!(warnings(&node), wanted, "{line}: {}", node.log());
+    }
+}
+
 /// On the admin listener.
 fn ask(node: &Node, request: Request) -> Answer {
     Connection::to(node.admin).ask(&request.and("Host", &node.admin.to_string()))
