@@ -2,9 +2,9 @@
 //!
 //! The edge refreshes from it over HTTP exactly as from a real CAKE, so it keeps CAKE's calls, parameters, defaults
 //! and envelopes, and adds the calls that CAKE does not document: entries, rules, caps, and the geo targets of all
-//! offers in pages ([`CALLS`]).
+//! offers in pages (`CALLS`).
 //!
-//! What the room promises, each with a test in `tests/api.rs` or in [`store`]:
+//! What the room promises, each with a test in `tests/api.rs` or in `store.rs`:
 //!
 //! 1. Nothing is accepted that the sync would quarantine: values pass the very functions by which
 //!    [`wire`](crate::cake::wire) reads a snapshot, destinations are parsed as the table parses them, and a token that

@@ -8,7 +8,7 @@
 //! 1. Figures and routing come from the live table and the counters of this process; names, and everything that is
 //!    changed, go through the upstream's API with the node's key, so that nothing can be done here that cannot be done
 //!    there.
-//! 2. Nobody gets past the [`guard`] without the admin token, where there is one, nor changes anything without it or the API's key,
+//! 2. Nobody gets past the guard without the admin token, where there is one, nor changes anything without it or the API's key,
 //!    nor from another site in any case.
 //! 3. Whatever came from outside is text in a page. Templates escape it, and the policy of the pages runs no script
 //!    but ours.
