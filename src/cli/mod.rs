@@ -1,5 +1,6 @@
 //! The commands. They compose: every room is known here, and nothing is decided here.
 
+mod admin_side;
 mod api;
 mod cap;
 mod check;
@@ -17,10 +18,12 @@ mod network_file;
 mod node;
 mod offer;
 mod one_line;
+mod reload;
 mod repeats;
 mod report;
 mod rule;
 mod serve;
+mod source;
 mod supervisor;
 mod takeover;
 mod when;
