@@ -172,7 +172,7 @@ fn a_key_is_compared_in_constant_time_or_not_at_all() {
             "cake/key.rs",
             "cli/key.rs",
             "cli/node.rs",
-            "cli/serve.rs"
+            "cli/source.rs"
         ]
     );
 }

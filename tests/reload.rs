@@ -5,7 +5,7 @@ mod support;
 use ipnet::IpNet;
 use serde_json::json;
 use support::certificate::Authority;
-use support::http::Request;
+use support::http::{Answer, Connection, Request};
 use support::mmdb::{Metadata, MmdbWriter, place};
 use support::node::{Node, Setup};
 use support::wait;
@@ -27,6 +27,31 @@ fn country(node: &Node, address: &str) -> String {
     let click = Request::click("/sl/404?aff_id=67890").with("X-Forwarded-For", address);
     let location = node.ask(&click).location().to_owned();
     location.split_once("c=").expect("the fallback tells the country").1.to_owned()
+}
+
+#[test]
+fn the_demonstration_database_is_warned_of_when_it_comes_into_use() {
+    let mut node = Setup::demo().start_ready();
+    let warnings = |node: &Node| node.log().matches("DEMONSTRATION geo database").count();
+    assert_eq!(warnings(&node), 1);
+    std::fs::write(node.directory().join("places.mmdb"), geo("203.0.113.0/24", "SG")).unwrap();
+    // What a reload read is in use, and was told, when the refresh that it asks for has ended.
+    for (line, wanted) in [
+        ("log.level = \"info\"", 1),
+        ("geo.database = \"places.mmdb\"", 1),
+        ("geo.database = \"\"", 2),
+        ("log.level = \"info\"", 2),
+    ] {
+        let said = node.reload(&[line]);
+        assert!(!said.contains("ERROR"), "{said}");
+        node.refresh();
+        assert_eq!(warnings(&node), wanted, "{line}: {}", node.log());
+    }
+}
+
+/// On the admin listener.
+fn ask(node: &Node, request: Request) -> Answer {
+    Connection::to(node.admin).ask(&request.and("Host", &node.admin.to_string()))
 }
 
 fn reloads(node: &Node, result: &str) -> u64 {
@@ -81,6 +106,99 @@ fn what_has_changed_is_taken_up_by_open_connections_too() {
     let said = node.reload(&[]);
     assert!(said.contains("the configuration is the same"), "{said}");
     assert_eq!((reloads(&node, "loaded"), reloads(&node, "failed")), (3, 0));
+}
+
+#[test]
+fn another_admin_token_is_taken_up_and_ends_the_sessions_of_the_old_one() {
+    const OLD: &str = "a-token-of-the-tests-3f1c9a";
+    const NEW: &str = "another-token-of-the-tests-77";
+    let setup = Setup::demo().setting("admin.token_file = \"token\"");
+    let file = setup.path().join("token");
+    std::fs::write(&file, OLD).unwrap();
+    let mut node = setup.start();
+    node.wait_for_log(&["published"]);
+    let metrics = |node: &Node, token: &str| {
+        let bearer = format!("Bearer {token}");
+        ask(node, Request::new("GET", "/metrics").with("Authorization", &bearer))
+    };
+    let login = |node: &Node, token: &str| {
+        let form = Request::new("POST", "/console/login")
+            .with("Content-Type", "application/x-www-form-urlencoded")
+            .body(format!("token={token}"));
+        ask(node, form)
+    };
+    let page = |node: &Node, session: &str| {
+        ask(node, Request::new("GET", "/console/").with("Cookie", session)).status
+    };
+    let session = |answer: &Answer| {
+        let set = answer.header("set-cookie").unwrap_or_else(|| panic!("{answer:?}"));
+        set.split(';').next().unwrap().to_owned()
+    };
+    let of_old = session(&login(&node, OLD));
+    assert!(of_old.starts_with(&format!("smartlink_console_{}=", node.admin.port())), "{of_old}");
+    assert_eq!((metrics(&node, OLD).status, page(&node, &of_old)), (200, 200));
+    assert!(node.reload(&[]).contains("the configuration is the same"));
+    assert_eq!(page(&node, &of_old), 200, "a reload alone ends no session");
+
+    // One that is none is not taken up, and the old one stays.
+    std::fs::write(&file, "").unwrap();
+    let said = node.reload(&[]);
+    assert!(said.contains("admin token") && said.ends_with("nothing was changed"), "{said}");
+    assert_eq!((metrics(&node, OLD).status, page(&node, &of_old)), (200, 200));
+
+    std::fs::write(&file, NEW).unwrap();
+    assert_eq!(metrics(&node, NEW).status, 401, "not before it is told");
+    let said = node.reload(&[]);
+    assert!(said.contains("taken up the admin token;"), "{said}");
+    assert_eq!((metrics(&node, OLD).status, metrics(&node, NEW).status), (401, 200));
+    assert_eq!(page(&node, &of_old), 303, "to the login");
+    assert_eq!(login(&node, OLD).status, 401);
+    let of_new = session(&login(&node, NEW));
+    assert_eq!(page(&node, &of_new), 200);
+    let log = node.log();
+    assert!(log.contains("a login to the console by the admin token was refused to 127.0.0.1: "), "{log}");
+    assert!(!log.contains(OLD) && !log.contains(NEW), "{log}");
+    let text = metrics(&node, NEW).body;
+    for (outcome, count) in [("accepted", 2), ("refused", 1), ("limited", 0), ("failed", 0)] {
+        let line = format!("smartlink_console_logins_total{{outcome=\"{outcome}\"}} {count}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
+}
+
+#[test]
+fn another_key_of_the_embedded_api_is_taken_up() {
+    let mut node = Setup::demo().start_ready();
+    let file = node.data().join("api-key");
+    let old = node.key();
+    let calls = |node: &Node, key: &str| {
+        let bearer = format!("Bearer {key}");
+        let request = Request::new("GET", "/api/2/smart_links.json").with("Authorization", &bearer);
+        ask(node, request).status
+    };
+    assert_eq!((calls(&node, &old), calls(&node, "a-new-key-of-the-tests")), (200, 401));
+    std::fs::write(&file, "a-new-key-of-the-tests\n").unwrap();
+    let said = node.reload(&[]);
+    assert!(said.contains("taken up the API's key;"), "{said}");
+    assert_eq!((calls(&node, &old), calls(&node, "a-new-key-of-the-tests")), (401, 200));
+    // The node itself calls by it.
+    assert_eq!(node.refresh()["error"], serde_json::Value::Null);
+    let session = |node: &Node, key: &str| {
+        let form = Request::new("POST", "/console/login")
+            .with("Content-Type", "application/x-www-form-urlencoded")
+            .body(format!("token={key}"));
+        let answer = ask(node, form);
+        answer.header("set-cookie").and_then(|set| set.split(';').next()).map(str::to_owned)
+    };
+    let form_page = |node: &Node, session: &str| {
+        let request = Request::new("GET", "/console/links/new").with("Cookie", session);
+        ask(node, request).status
+    };
+    assert_eq!(session(&node, &old), None);
+    let cookie = session(&node, "a-new-key-of-the-tests").unwrap();
+    assert_eq!(form_page(&node, &cookie), 200);
+    std::fs::write(&file, &old).unwrap();
+    node.reload(&[]);
+    assert_eq!(form_page(&node, &cookie), 303, "the session was of the other key");
 }
 
 #[test]

@@ -158,9 +158,9 @@ fn what_is_damaged_is_counted_and_named_in_every_form_and_the_rest_is_read() {
     desk.file("damaged.ndjson", lines.join("\n"));
     let byte = lines[..3].join("\n").len() + 1;
     let wanted = [
-        (4, "this line is cut off: EOF while parsing"),
+        (4, "this line is cut off: it ends after byte 200"),
         (6, "this line is empty"),
-        (7, "this is no line of a click log: "),
+        (7, "this is no line of a click log: expected one JSON object, and byte 6 of it belongs to none"),
         (8, "outcome \"offered\" is none that is known here"),
     ];
     let run = |form: &[&str]| {
@@ -233,6 +233,54 @@ fn what_is_compressed_is_named_with_what_to_do() {
     let report: Value = serde_json::from_str(&told.stdout).unwrap();
     assert_eq!((&report["damage"]["files"], &report["all"]["clicks"]), (&2.into(), &8.into()));
     assert_eq!(report["damage"]["named"][0]["line"], Value::Null);
+}
+
+#[test]
+fn of_compressed_files_alone_there_is_no_report() {
+    let desk = sample();
+    let segment = fs::read_dir(desk.path("clicks")).unwrap().next().unwrap().unwrap().path();
+    desk.file("one.ndjson.gz", b"\x1f\x8b\x08\0\0");
+    desk.file("two.zst", b"\x28\xb5\x2f\xfd rest");
+    fs::create_dir(desk.path("backup")).unwrap();
+    desk.file("backup/clicks-20261121T000000.000Z-5f0c-0000000001.ndjson.gz", b"\x1f\x8b\x08\0\0");
+    for (paths, said) in [
+        (&["one.ndjson.gz"][..], "one.ndjson.gz: is compressed (gzip), which is not read here; zcat FILE | "),
+        (&["two.zst", "--json"], "two.zst: is compressed (zstd), which is not read here; zstdcat FILE | "),
+        (&["backup", "--csv"], ".ndjson.gz: is compressed (gzip)"),
+        (&["one.ndjson.gz", "two.zst", "--html", "report.html"], "two.zst: is compressed (zstd)"),
+    ] {
+        let told = desk.run(&[&["log", "stats"], paths].concat());
+        assert_eq!((told.code, &*told.stdout), (Some(2), ""), "{told:?}");
+        assert!(told.stderr.contains(said) && told.stderr.contains("there is no report"), "{told:?}");
+    }
+    assert!(!desk.path("report.html").exists());
+    let told = desk.run_reading("one.ndjson.gz", &["log", "stats", "-"]);
+    assert!(told.code == Some(2) && told.stderr.contains("compressed (gzip)"), "{told:?}");
+    // The lines themselves are not printed as what they are not.
+    let told = desk.run(&["log", "cat", "one.ndjson.gz"]);
+    assert_eq!((told.code, &*told.stdout), (Some(2), ""), "{told:?}");
+    assert!(told.stderr.contains("zcat FILE | smartlink log cat - reads it"), "{told:?}");
+    let told = desk.run(&["log", "cat", segment.to_str().unwrap(), "backup"]);
+    assert_eq!((told.code, told.stdout.lines().count()), (Some(1), SAMPLE.len()), "{told:?}");
+    assert!(told.stderr.contains("1 compressed files were left out"), "{told:?}");
+}
+
+#[test]
+fn a_data_directory_is_as_good_as_the_log_in_it() {
+    let desk = sample();
+    let wanted = desk.run(&["log", "stats", "clicks"]).stdout;
+    is_printed(&desk.run(&["log", "stats", "."]), &wanted);
+    let told = desk.run(&["log", "cat", "."]);
+    assert_eq!((told.code, told.stdout), (Some(0), sample_lines()));
+}
+
+#[test]
+fn a_missing_path_is_a_mistake_and_no_report_of_the_others() {
+    let desk = sample();
+    let told = desk.run(&["log", "stats", "clicks", "absent.ndjson", "--html", "report.html"]);
+    assert_eq!((told.code, &*told.stdout), (Some(2), ""), "{told:?}");
+    assert!(told.stderr.contains("absent.ndjson"), "{told:?}");
+    assert!(!desk.path("report.html").exists());
 }
 
 #[test]
@@ -389,6 +437,12 @@ fn nothing_in_a_line_breaks_out_of_a_page() {
         damaged[field] = BREAK.into();
         lines.push(damaged.to_string());
     }
+    // Without what JSON escapes, it is quoted in the report.
+    for field in ["outcome", "time"] {
+        let mut damaged = fields.clone();
+        damaged[field] = BREAK.replace('"', "").into();
+        lines.push(damaged.to_string());
+    }
     fields["made up"] = BREAK.into();
     lines.push(fields.to_string());
     let hostile = "clicks/clicks-<script>alert(3)<-script>.ndjson";
@@ -396,7 +450,7 @@ fn nothing_in_a_line_breaks_out_of_a_page() {
     let told = desk.run(&["log", "stats", "clicks", "--html", "report.html"]);
     assert_eq!(told.code, Some(1), "{told:?}");
     let page = fs::read_to_string(desk.path("report.html")).unwrap();
-    assert!(page.contains("Not counted: 6 lines"), "{told:?}");
+    assert!(page.contains("Not counted: 8 lines"), "{told:?}");
     assert_eq!(well_formed(&page), Ok(()));
     let (markup, scripts) = without_scripts(&page);
     for name in ["alert", "onerror", "${1}"] {

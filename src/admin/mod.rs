@@ -22,6 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::cake::Key;
 use crate::state::{LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshResult};
@@ -39,7 +40,8 @@ pub struct Options {
 /// What the admin listener tells about.
 #[derive(Clone)]
 pub struct Admin {
-    pub token: Option<Key>,
+    /// Asked for by every route but the health checks. It may change at any time.
+    pub token: watch::Receiver<Option<Key>>,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
     pub table: Arc<LiveTable>,
@@ -73,7 +75,8 @@ pub async fn serve(
 }
 
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let Some(token) = &admin.token else {
+    let token = admin.token.borrow().clone();
+    let Some(token) = token else {
         // Any page that a browser on this machine shows could send a form here; browsers say so, and nobody else does.
         if request.method() == Method::POST && request.headers().contains_key(header::ORIGIN) {
             return (StatusCode::FORBIDDEN, "This was sent by a web page; ask for it with curl.\n")

@@ -2,9 +2,9 @@
 //!
 //! The edge refreshes from it over HTTP exactly as from a real CAKE, so it keeps CAKE's calls, parameters, defaults
 //! and envelopes, and adds the calls that CAKE does not document: entries, rules, caps, and the geo targets of all
-//! offers in pages ([`CALLS`]).
+//! offers in pages (`CALLS`).
 //!
-//! What the room promises, each with a test in `tests/api.rs` or in [`store`]:
+//! What the room promises, each with a test in `tests/api.rs` or in `store.rs`:
 //!
 //! 1. Nothing is accepted that the sync would quarantine: values pass the very functions by which
 //!    [`wire`](crate::cake::wire) reads a snapshot, destinations are parsed as the table parses them, and a token that
@@ -59,6 +59,8 @@ use gate::Gate;
 use network::Readers;
 use store::Store;
 
+use tokio::sync::watch;
+
 use crate::cake::Key;
 use crate::cake::wire::FieldError;
 use crate::ledger::Ledger;
@@ -72,8 +74,8 @@ pub struct Backoffice(Arc<Room>);
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The node's own key, by which its edge refreshes: always valid, and in no table. Other callers have keys of their
-    /// own ([`Keys`]).
-    pub api_key: Key,
+    /// own ([`Keys`]). It may change at any time.
+    pub api_key: watch::Receiver<Key>,
     /// Where clicks reach this network, such as `https://go.example.com`: the head of every `tracking_url`.
     pub public_base_url: String,
     /// The network's time zone, in which offers expire.

@@ -337,7 +337,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("cake.db")).unwrap();
         let options = Options {
-            api_key: Key::new("key").unwrap(),
+            api_key: tokio::sync::watch::channel(Key::new("key").unwrap()).1,
             public_base_url: "https://go.example.com".to_owned(),
             zone: Zone::parse("UTC").unwrap(),
             destination_policy: DestinationPolicy::default(),

@@ -9,6 +9,10 @@ use subtle::ConstantTimeEq;
 #[derive(Clone)]
 pub struct Key(String);
 
+/// Tells one key from another, and nothing else of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(blake3::Hash);
+
 /// Where the key is read from, again for every refresh, so that it can be rotated without a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
@@ -53,6 +57,11 @@ impl Key {
         struck
     }
 
+    /// The same of the same key, for whoever remembers which one it was.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(blake3::hash(self.0.as_bytes()))
+    }
+
     /// Whether a candidate is the key. The time it takes tells nothing but the length.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(candidate).into()
@@ -62,6 +71,13 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(…)")
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Of a short key, somebody could find out which one it is of.
+        f.write_str("Fingerprint(…)")
     }
 }
 

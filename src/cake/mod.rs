@@ -22,7 +22,7 @@ pub use calls::{CallError, Envelope, Rows};
 pub use client::{Client, ClientOptions, Fetched, REVISION_HEADER, ROWS_MAX, Routing, parse_upstream};
 pub use dense::{LinkLine, RuleLines, write_links};
 pub use fetch_error::FetchError;
-pub use key::{Key, KeyError, KeySource};
+pub use key::{Fingerprint, Key, KeyError, KeySource};
 pub use lines::{End, Head, Line, LineError, Lines, time_for};
 pub use network::{Network, ReadAttachment, ReadLink, RuleReader, RuleRow, read_caps, rule_id};
 pub use page::{ItemId, List, Page, Unreadable, read_page};

@@ -30,7 +30,7 @@ pub enum Update {
 pub enum Haste {
     /// As fast as it comes: nothing routes before it is here.
     Full,
-    /// At [`PACED_BYTES_PER_SECOND`]: the table that is live serves until it is here, and clicks pay for what the kernel
+    /// At `PACED_BYTES_PER_SECOND`: the table that is live serves until it is here, and clicks pay for what the kernel
     /// carries and the processor reads beside them.
     Paced,
 }

@@ -10,13 +10,12 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueHint};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use jiff::Timestamp;
 
 use super::one_line::OneLine;
 use super::report::{self, ReportArgs};
 use crate::click_id::{ClickIdKeys, Contents, NodeIdentity, WorkerIndex};
 use crate::clicklog::{Entry, read_lines, segments};
-use crate::config::{Flags, click_id_keys, click_log_directory};
+use crate::config::{CLICK_LOG, Flags, click_id_keys, click_log_directory};
 
 /// What to read, and what of it.
 #[derive(Clone, Debug, Args)]
@@ -56,7 +55,7 @@ pub(super) struct Found {
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Files {
-    /// Segments, or directories of them; - is standard input [default: those of the node]
+    /// Segments, directories of them, or a node's data directory; - is standard input [default: those of the node]
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
 }
@@ -65,18 +64,27 @@ pub(super) struct Files {
 pub fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
     let flags = Flags { config: args.config.clone(), data_dir: args.data_dir.clone(), ..Flags::default() };
     match &args.action {
-        Action::Cat(files) => cat(&files.of(&flags)?),
-        Action::Verify(files) => verify(&files.of(&flags)?, &flags),
+        Action::Cat(files) => cat(&files.find(&flags)?),
+        Action::Verify(files) => verify(&files.find(&flags)?, &flags),
         Action::Stats(report) => report.run(&flags),
+    }
+}
+
+impl Found {
+    /// Says what was left out.
+    fn tell_packed(&self) {
+        if let Some(first) = self.packed.first() {
+            eprintln!(
+                "smartlink: {} compressed files were left out, the first of them {}; unpack them first",
+                self.packed.len(),
+                OneLine(first.display())
+            );
+        }
     }
 }
 
 impl Files {
     /// The segments that are meant: those of directories by their first click, and files as they were named.
-    fn of(&self, flags: &Flags) -> anyhow::Result<Vec<PathBuf>> {
-        Ok(self.find(flags)?.segments)
-    }
-
     pub(super) fn find(&self, flags: &Flags) -> anyhow::Result<Found> {
         let named =
             if self.paths.is_empty() { vec![click_log_directory(flags)?] } else { self.paths.clone() };
@@ -91,8 +99,17 @@ impl Files {
                 found.segments.push(path);
                 continue;
             }
-            let listed = segments(&path).and_then(|segments| Ok((segments, packed(&path)?)));
-            let (segments, packed) = listed.with_context(|| format!("cannot list {}", path.display()))?;
+            let list = |path: &Path| {
+                let listed = segments(path).and_then(|segments| Ok((segments, packed(path)?)));
+                listed.with_context(|| format!("cannot list {}", path.display()))
+            };
+            let (mut path, (mut segments, mut packed)) = (path.clone(), list(&path)?);
+            let inner = path.join(CLICK_LOG);
+            if segments.is_empty() && packed.is_empty() && inner.is_dir() {
+                // It is a data directory.
+                (segments, packed) = list(&inner)?;
+                path = inner;
+            }
             found.segments.extend(segments.into_iter().map(|segment| segment.path));
             found.packed.extend(packed);
             found.directories.push(path);
@@ -113,23 +130,51 @@ fn packed(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(packed)
 }
 
-fn cat(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+fn cat(found: &Found) -> anyhow::Result<ExitCode> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    for path in files {
+    for path in &found.segments {
         let mut written = Ok(());
-        read(path, |_, line| {
+        read(path, "cat", |_, line| {
             written = out.write_all(line).and_then(|()| out.write_all(b"\n"));
             if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         written?;
     }
     out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    found.tell_packed();
+    Ok(if found.packed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) })
 }
 
 /// Sealing gives a segment another name; one that has gone meanwhile is not missed in silence.
-fn read(path: &Path, each: impl FnMut(u64, &[u8]) -> ControlFlow<()>) -> anyhow::Result<()> {
-    read_lines(path, each).with_context(|| format!("cannot read {}", path.display()))
+fn read(
+    path: &Path,
+    action: &str,
+    mut each: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
+    let mut packed = None;
+    let read = read_lines(path, |number, line| {
+        if number == 1 {
+            packed = packing(line, action);
+        }
+        if packed.is_some() { ControlFlow::Break(()) } else { each(number, line) }
+    });
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    packed.map_or(Ok(()), |why| bail!("{} {why}", OneLine(path.display())))
+}
+
+/// What is wrong with a file that is no text at all, by how it begins. Whoever gives it here had better hear that than of each of
+/// its lines.
+pub(super) fn packing(head: &[u8], action: &str) -> Option<String> {
+    const KINDS: [(&[u8], &str, &str); 4] = [
+        (b"\x1f\x8b", "gzip", "zcat"),
+        (b"\x28\xb5\x2f\xfd", "zstd", "zstdcat"),
+        (b"\xfd7zXZ\0", "xz", "xzcat"),
+        (b"BZh", "bzip2", "bzcat"),
+    ];
+    let (_, kind, tool) = KINDS.iter().find(|(magic, ..)| head.starts_with(magic))?;
+    Some(format!(
+        "is compressed ({kind}), which is not read here; {tool} FILE | smartlink log {action} - reads it"
+    ))
 }
 
 /// What is wrong with lines, the first of them in full.
@@ -150,7 +195,8 @@ impl Faults {
     }
 }
 
-fn verify(files: &[PathBuf], flags: &Flags) -> anyhow::Result<ExitCode> {
+fn verify(found: &Found, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let files = &found.segments;
     let kept = click_id_keys(flags)?.read()?;
     let Some(keys) = kept.map(|kept| kept.keys) else {
         bail!(
@@ -162,7 +208,7 @@ fn verify(files: &[PathBuf], flags: &Flags) -> anyhow::Result<ExitCode> {
     let (mut lines, mut faults, mut order) = (0_u64, Faults::default(), Order::default());
     for path in files {
         order.begin_segment();
-        read(path, |number, line| {
+        read(path, "verify", |number, line| {
             lines += 1;
             bar.read(line);
             match check(line, &keys) {
@@ -182,15 +228,16 @@ fn verify(files: &[PathBuf], flags: &Flags) -> anyhow::Result<ExitCode> {
         files.len(),
         faults.count
     );
-    Ok(if faults.count == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) })
+    found.tell_packed();
+    Ok(if faults.count == 0 && found.packed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) })
 }
 
 /// What the click id of a line says, if the line says the same.
 fn check(line: &[u8], keys: &ClickIdKeys) -> Result<Contents, String> {
-    let entry = Entry::read(line).map_err(|error| format!("this is no line of a click log: {error}"))?;
+    let entry = Entry::read(line).map_err(|why| why.to_string())?;
     let verified = keys.verify(entry.click_id.as_bytes());
     let (contents, _) = verified.map_err(|refused| format!("click_id is not genuine: {refused}"))?;
-    let time = entry.time.parse::<Timestamp>().map_err(|error| format!("time is none: {error}"))?;
+    let time = entry.at()?;
     let differs = |field: &str| Err(format!("{field} is another than its click_id says"));
     if time.as_millisecond() != contents.at.0 {
         differs("time")
@@ -270,7 +317,7 @@ impl Progress {
     }
 }
 
-/// The exit code if lines are damaged.
+/// The exit code if lines are damaged, or files were left out.
 const FAULTY: u8 = 1;
 
 const FAULTS_SHOWN: u64 = 10;
@@ -297,7 +344,7 @@ Examples:
 const VERIFY_EXAMPLES: &str = "\
 A line is sound if it is whole, its click id was signed with a key of this network, its time, link, affiliate and offer are
 those of the click id, and no line before it has the same click. The first faults are told by file and line. Exit code: 0 if
-every line is sound, 1 if not, 2 if that could not be found out.
+every line is sound, 1 if not or if compressed files were left out, 2 if that could not be found out.
 
 Examples:
   smartlink log verify

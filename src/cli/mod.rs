@@ -1,5 +1,6 @@
 //! The commands. They compose: every room is known here, and nothing is decided here.
 
+mod admin_side;
 mod api;
 mod cap;
 mod check;
@@ -17,10 +18,12 @@ mod network_file;
 mod node;
 mod offer;
 mod one_line;
+mod reload;
 mod repeats;
 mod report;
 mod rule;
 mod serve;
+mod source;
 mod supervisor;
 mod takeover;
 mod when;
@@ -293,7 +296,7 @@ on all nodes of a network; without either, with one that the node makes at its f
 
 Signals:
   SIGTERM, SIGINT   drain and exit; a second one exits at once
-  SIGHUP            take up the configuration, certificates and geo databases, and refresh the snapshot
+  SIGHUP            take up the configuration, certificates, geo databases, token and key, and refresh the snapshot
   SIGUSR1           open the file of the log anew, after it was renamed (--log-file)
   SIGUSR2           start the program anew, with the same arguments, to take over from this process
 

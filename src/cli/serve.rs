@@ -2,39 +2,33 @@
 //! deadline, and says how it ended.
 
 use std::fs;
-use std::io::Write;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::FutureExt;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use url::Url;
 
+use super::admin_side::{AdminSide, Serving, bind_admin, inherit_admin};
 use super::logging::{LogControl, Logging};
-use super::reachable;
+use super::reload::Reload;
+use super::source::Source;
 use super::supervisor::{PassedSockets, Supervisor};
 use super::takeover::{self, Claim, Estate, Inherited};
-use crate::admin::{self, Admin};
-use crate::backoffice::{self, Backoffice};
-use crate::cake::{Client, KeySource};
-use crate::clicklog::{self, ClickLogs};
-use crate::config::{Changed, Config, DATABASE, Flags, KEY_FILE, LEDGER, LedgerPlace, Upstream};
+use crate::admin::Admin;
+use crate::clicklog::ClickLogs;
+use crate::config::{Config, Flags};
 use crate::console::{self, Console};
-use crate::edge::{self, ClickAddress, Drained, Edge, Supplies};
-use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
+use crate::edge::{self, Drained, Edge, Supplies};
+use crate::ledger::conversion_desk;
 use crate::routing::Table;
 use crate::state::{CapCells, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle};
 use crate::sync::{
-    CapKeeper, CertificateFiles, ConversionCarrier, GeoRead, GeoReload, LedgerAt, Overlay, Refresh,
-    RefreshSettings, keep_certificate, show_caps, watch_disks,
+    CapKeeper, ConversionCarrier, GeoReload, Overlay, Refresh, keep_certificate, show_caps, watch_disks,
 };
 
 /// Serves until told to stop.
@@ -141,66 +135,14 @@ async fn serve(
         Some(files) => Some(Arc::new(LiveCertificate::new(files.load()?))),
         None => None,
     };
-    let (upstream, key, api) = match &config.upstream {
-        Upstream::Remote { url, key } => {
-            tracing::info!("upstream {url}");
-            (url.clone(), key.clone(), None)
-        }
-        Upstream::Embedded { key } => {
-            let key = match key {
-                Some(key) => key.clone(),
-                None => KeySource::File(own_key(&config.data_dir)?),
-            };
-            let base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(&click_addresses));
-            let api = backoffice::Options {
-                api_key: key.read()?,
-                public_base_url: base_url,
-                zone: config.refresh.zone.clone(),
-                destination_policy: config.refresh.compile.policy.clone(),
-                limits: config.api.clone(),
-            };
-            tracing::info!("embedded CAKE API at /api/2/ on the admin address; its key is in {key}");
-            (local_url(admin_address)?, key, Some(api))
-        }
-    };
-    let client = |options| Client::new(options).context("cannot prepare TLS for the upstream");
-    let ledger_client =
-        || Ok::<_, anyhow::Error>(Arc::new(client(config.ledger_client(upstream.clone(), key.clone()))?));
-    let valkey = match &config.ledger {
-        LedgerPlace::Valkey(servers) => {
-            tracing::info!("caps are counted on {servers}");
-            Some(Ledger::Valkey(ValkeyLedger::new(servers.clone())))
-        }
-        LedgerPlace::Here | LedgerPlace::Upstream => None,
-    };
-    let files = Files {
-        data_dir: config.data_dir.clone(),
-        valkey: valkey.clone(),
-        keeps_ledger: matches!(config.ledger, LedgerPlace::Here),
-        api,
-        seeds_demo: config.demo,
-    };
-    let opened = match &predecessor {
-        None => Some(files.open()?),
-        // It has them open.
-        Some(_) => None,
-    };
-    let late_ledger = Arc::default();
-    let ledger = match (opened.as_ref().map_or(valkey, |opened| opened.ledger.clone()), &config.ledger) {
-        (Some(ledger), _) => LedgerAt::Here(ledger),
-        (None, LedgerPlace::Upstream) => LedgerAt::Upstream(ledger_client()?),
-        // The API of the process that has it is where that of this one will be.
-        (None, _) => LedgerAt::Inherited {
-            meanwhile: files.api.is_some().then(ledger_client).transpose()?,
-            then: Arc::clone(&late_ledger),
-        },
-    };
-    let console_client = client(config.client(upstream.clone(), key.clone()))?;
-    let console_key = key.clone();
-    let client = client(config.client(upstream, key))?;
+    let (token, admin_token) = watch::channel(config.admin.token.clone());
+    let source = Source::of(&config, admin_address, &click_addresses)?;
+    let admin_side = AdminSide::open(&config, &source, predecessor.is_some())?;
+    let ledger = admin_side.ledger();
+    let console_client = source.client(&config)?;
     let cells = Arc::new(CapCells::default());
     let (mut refresh, refresh_handle) = Refresh::new(
-        client,
+        source.client(&config)?,
         config.refresh.clone(),
         Arc::clone(&table),
         Arc::clone(&cells),
@@ -227,7 +169,6 @@ async fn serve(
     let refreshing = alarm.watch("the one that refreshes the snapshot", refresh.run());
     let (stop_keeping, keeping_stops) = oneshot::channel();
     let keeping = alarm.watch("the one that keeps the leases of caps", cap_keeper.run(keeping_stops));
-    let click_log_directory = config.click_log.as_ref().map(|log| log.directory.clone());
     let begun = async {
         if predecessor.is_some() {
             // What was changed since the last good snapshot was written is live there, and is to be live here.
@@ -304,7 +245,8 @@ async fn serve(
     let (counted, watched) = (Arc::clone(&metrics), Arc::clone(&table));
     let has_taken_over = predecessor.is_some();
     let console = Console::new(console::Parts {
-        token: config.admin.token.clone(),
+        token: admin_token.clone(),
+        port: admin_address.port(),
         hosts: config.console_hosts.clone(),
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
@@ -313,7 +255,7 @@ async fn serve(
         caps: console_caps,
         journal,
         client: console_client,
-        key: console_key,
+        key: source.key,
         compile: config.refresh.compile.clone(),
         zone: config.refresh.zone.clone(),
     });
@@ -321,7 +263,7 @@ async fn serve(
     // Ends with the process.
     alarm.watch("the one that samples figures for the console", console.clone().sample());
     let admin = Admin {
-        token: config.admin.token.clone(),
+        token: admin_token,
         metrics,
         readiness: Arc::clone(&readiness),
         table,
@@ -334,56 +276,17 @@ async fn serve(
         admin: admin_listener.as_fd().try_clone_to_owned()?,
         clicks: edge.sockets(),
     };
-    let (taken_over, mut is_taken_over) = oneshot::channel();
-    let (failed, mut has_failed) = oneshot::channel();
-    let (stop_admin, mut admin_stopped) = oneshot::channel::<()>();
-    let admin = alarm.watch("the admin listener", async move {
-        let opened = match (opened, predecessor) {
-            (None, Some(mut predecessor)) => {
-                tokio::select! {
-                    _ = predecessor.ended.wait_for(|ended| *ended) => {}
-                    _ = &mut admin_stopped => return,
-                }
-                tracing::info!("process {} has ended; all it had is this one's", predecessor.process);
-                seal_what_was_left(click_log_directory).await;
-                files.open()
-            }
-            (opened, _) => Ok(opened.unwrap_or_default()),
-        };
-        let Opened { ledger, api } = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                // The process ends, one way or the other.
-                let _ = failed.send(error);
-                return;
-            }
-        };
-        if let Some(ledger) = ledger {
-            // Set once, here.
-            let _ = late_ledger.set(ledger);
-        }
-        if let Err(error) = takeover::offer(&files.data_dir, estate, taken_over) {
-            tracing::warn!("no process will be able to take over from this one: {error}");
-        }
-        let router = match &api {
-            Some(backoffice) => admin.router().merge(backoffice.router()),
-            None => admin.router(),
-        };
-        let router = router.merge(console.router());
-        let served = admin::serve(admin_listener, router, async {
-            // Either way, the admin listener is to end.
-            let _ = admin_stopped.await;
-        });
-        if let Err(error) = served.await {
-            let _ = failed.send(anyhow::Error::new(error).context("the admin listener"));
-        }
-    });
+    let pages = admin.router().merge(console.router());
+    let (mut serving, served) = admin_side.serve(admin_listener, pages, predecessor, estate);
+    let served = alarm.watch("the admin listener", served);
 
     let pulse = edge.pulse();
     let mut reload = Reload {
         flags,
         config,
         edge: &edge,
+        token,
+        api_key: source.own_key,
         certificate,
         refresh_settings,
         refresh: refresh_handle.weak(),
@@ -402,14 +305,14 @@ async fn serve(
             );
             End::Broken
         }
-        Ok(error) = &mut has_failed => {
+        Ok(error) = &mut serving.failed => {
             tracing::error!(
                 "{}; the node drains and ends with exit code {BROKEN}",
                 super::in_one_line(&error)
             );
             End::Broken
         }
-        Ok(process) = &mut is_taken_over => {
+        Ok(process) = &mut serving.taken_over => {
             tracing::info!("process {process} has taken over and accepts the clicks from now on");
             supervisor.taken_over(process);
             End::TakenOver
@@ -426,7 +329,7 @@ async fn serve(
         refreshing: (refresh_handle, refreshing),
         keeping: (stop_keeping, keeping),
         carrying,
-        admin: (stop_admin, admin),
+        admin: (serving, served),
     };
     Ok(running.end(end, config.goodbye, config.drain_timeout, &mut signals).await)
 }
@@ -441,7 +344,7 @@ struct Running {
     keeping: (oneshot::Sender<()>, JoinHandle<()>),
     /// It ends when the edge has.
     carrying: JoinHandle<()>,
-    admin: (oneshot::Sender<()>, JoinHandle<()>),
+    admin: (Serving, JoinHandle<()>),
 }
 
 impl Running {
@@ -493,81 +396,14 @@ impl Running {
         let (refresh_handle, refreshing) = refreshing;
         drop(refresh_handle);
         let _ = tokio::time::timeout(KEEP_PATIENCE, refreshing).await;
-        let (stop_admin, admin) = admin;
-        drop(stop_admin);
-        // Scrapes that have begun end by themselves; a client that holds its connection open does not keep us.
-        let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
+        let (serving, served) = admin;
+        serving.end(served).await;
         match drained {
             Drained::Clean => tracing::info!("drained; every answer that was begun was given"),
             Drained::Deadline => tracing::warn!("the deadline closed connections that were still open"),
         }
         if end == End::Broken { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS }
     }
-}
-
-async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "cannot listen for the admin interface on {address}: another process listens there; stop it, or choose \
-             another --admin"
-        ),
-        _ => anyhow::anyhow!("cannot listen for the admin interface on {address}: {error}"),
-    })
-}
-
-/// What one process alone may have open.
-struct Files {
-    data_dir: PathBuf,
-    /// Of several processes at once, if there is one.
-    valkey: Option<Ledger>,
-    /// Otherwise it is here, or the upstream's.
-    keeps_ledger: bool,
-    /// Of the embedded API.
-    api: Option<backoffice::Options>,
-    seeds_demo: bool,
-}
-
-/// The same, open.
-#[derive(Default)]
-struct Opened {
-    ledger: Option<Ledger>,
-    api: Option<Backoffice>,
-}
-
-impl Files {
-    /// Opens the ledger and the embedded API, and seeds it if asked.
-    fn open(&self) -> anyhow::Result<Opened> {
-        let ledger = match &self.valkey {
-            Some(valkey) => Some(valkey.clone()),
-            None => self.keeps_ledger.then(|| Ledger::Local(LocalLedger::start(&self.data_dir.join(LEDGER)))),
-        };
-        let Some(options) = self.api.clone() else { return Ok(Opened { ledger, api: None }) };
-        let ledger = ledger.context("who runs the API counts its caps")?;
-        let api = Backoffice::open(&self.data_dir.join(DATABASE), options, ledger.clone())?;
-        if self.seeds_demo {
-            match api.seed_demo()? {
-                true => tracing::info!("seeded the demonstration network: link 301 of affiliate 67890"),
-                false => tracing::info!("the data directory has links already; nothing was seeded"),
-            }
-            tracing::warn!(
-                "--demo routes bots like visitors, so that curl sees offers; edge.bots is not used"
-            );
-        }
-        Ok(Opened { ledger: Some(ledger), api: Some(api) })
-    }
-}
-
-/// The admin listener of the process before this one, or of systemd.
-fn inherit_admin(wanted: SocketAddr, inherited: std::net::TcpListener) -> anyhow::Result<TcpListener> {
-    let address = inherited.local_addr()?;
-    let is_wanted = wanted == address || (wanted.port() == 0 && wanted.ip() == address.ip());
-    anyhow::ensure!(
-        is_wanted,
-        "there is a socket for the admin interface on {address}, of the process that runs or of systemd, and it is to be on \
-         {wanted}; keep the address, or end that process and start without --takeover"
-    );
-    inherited.set_nonblocking(true)?;
-    Ok(TcpListener::from_std(inherited)?)
 }
 
 /// The first refresh of a process that takes over: nobody waits for it but that process.
@@ -591,103 +427,11 @@ async fn catch_up(refresh: &RefreshHandle, readiness: &Readiness) -> anyhow::Res
     }
 }
 
-/// The segments of the click log that the process before this one has not sealed: it was killed, or its disk is slow.
-async fn seal_what_was_left(click_log: Option<PathBuf>) {
-    let Some(directory) = click_log else { return };
-    let sealing = tokio::task::spawn_blocking(move || {
-        if let Err(error) = clicklog::seal_left(&directory) {
-            let directory = directory.display();
-            tracing::warn!(
-                "cannot seal what is left of the click log in {directory}: {error}; the next start tries again"
-            );
-        }
-    });
-    // One that panicked has said so.
-    let _ = sealing.await;
-}
-
 /// As the ledger's log names this node.
 fn node_name() -> String {
     let name = rustix::system::uname();
     let name: String = name.nodename().to_string_lossy().chars().take(NODE_CHARS_MAX).collect();
     if name.is_empty() { "smartlink".to_owned() } else { name }
-}
-
-/// The key in the data directory; made at the first start, readable by its owner alone.
-fn own_key(data_dir: &Path) -> anyhow::Result<std::path::PathBuf> {
-    let path = data_dir.join(KEY_FILE);
-    if path.exists() {
-        return Ok(path);
-    }
-    let key = super::key::random()?;
-    let mut options = fs::OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
-    let written = options.open(&path).and_then(|mut file| {
-        writeln!(file, "{}", key.reveal())?;
-        file.sync_all()
-    });
-    written.with_context(|| format!("cannot keep the API key in {}", path.display()))?;
-    Ok(path)
-}
-
-/// Where a process on this machine reaches the admin listener.
-fn local_url(address: SocketAddr) -> anyhow::Result<Url> {
-    Ok(Url::parse(&format!("http://{}", reachable(address)))?)
-}
-
-/// Where clicks are, as well as can be told without being told.
-fn base_url(addresses: &[ClickAddress]) -> String {
-    let reachable = |click: &ClickAddress| ClickAddress { address: reachable(click.address), ..*click };
-    addresses.first().map(|click| reachable(click).to_string()).unwrap_or_default()
-}
-
-/// Takes up what has changed in the configuration, and the files that it names: all of it, or nothing.
-struct Reload<'a> {
-    flags: &'a Flags,
-    /// By which the node runs.
-    config: Config,
-    edge: &'a Edge,
-    /// The files that are watched, and what was read of them.
-    certificate: Option<(watch::Sender<CertificateFiles>, Arc<LiveCertificate>)>,
-    refresh_settings: mpsc::Sender<RefreshSettings>,
-    refresh: RefreshHandle,
-    metrics: Arc<Metrics>,
-    log: &'a LogControl,
-    supervisor: Supervisor,
-}
-
-impl Reload<'_> {
-    /// The keys that have another value now.
-    async fn run(&mut self) -> anyhow::Result<Vec<&'static str>> {
-        let config = Config::load(self.flags)?;
-        let Changed { live, fixed } = self.config.changed(&config);
-        anyhow::ensure!(
-            fixed.is_empty(),
-            "{} changed, which a running process cannot take up: start one with --takeover, or put the old values back",
-            fixed.join(" and ")
-        );
-        // Everything that may fail comes before the first change.
-        let certificate = match &config.certificate {
-            Some(files) => Some((files.clone(), files.load()?)),
-            None => None,
-        };
-        let files = config.geo.clone();
-        let geo = tokio::task::spawn_blocking(move || GeoRead::of(files)).await??;
-        let recompiles = live.iter().any(|key| TABLE_KEYS.contains(key));
-        let settings = RefreshSettings { options: config.refresh.clone(), geo, recompiles };
-        if self.refresh_settings.try_send(settings).is_err() {
-            bail!("the refresh that takes up what was changed last has not begun; try again");
-        }
-        if let (Some((files, certificate)), Some((watched, in_use))) = (certificate, &self.certificate) {
-            in_use.replace(certificate);
-            // Those that it knows, it looks at by itself.
-            watched.send_if_modified(|in_use| std::mem::replace(in_use, files.clone()) != files);
-        }
-        self.edge.change(config.edge.settings.clone());
-        self.log.change_level(config.log.level);
-        self.config = config;
-        Ok(live)
-    }
 }
 
 /// The signals that a process of this kind is steered by.
@@ -828,9 +572,6 @@ async fn told_to_end(terminate: &mut Signal, interrupt: &mut Signal) -> End {
 
 const STOPPED_BEFORE: &str = "told to stop before it took over; the process that runs goes on";
 
-/// What a table is compiled by.
-const TABLE_KEYS: [&str; 2] = ["edge.bots", "network.default_fallback_url"];
-
 /// How long the first refresh of a process that takes over may take: a million links are some seconds.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -842,9 +583,6 @@ const SEAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the last good snapshot may take to be written at the end.
 const KEEP_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long a scrape may take to end after the drain.
-const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A part of the node has broken.
 const BROKEN: u8 = 4;

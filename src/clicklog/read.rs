@@ -6,8 +6,10 @@ use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use jiff::Timestamp;
 use memchr::{memchr, memchr_iter};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::files::is_live;
 
@@ -27,11 +29,98 @@ pub struct Entry<'a> {
     pub probe: bool,
 }
 
+/// Why a line is none of a click log, for whoever looks into the file. Bytes are counted from 1, within the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoEntry {
+    #[error("this line is empty")]
+    Empty,
+    #[error("zero bytes: a live segment under another name, or what a power failure left")]
+    Zeros,
+    #[error("this line is cut off: it ends after byte {bytes}, before its JSON object does")]
+    CutOff { bytes: usize },
+    #[error(
+        "this is no line of a click log: expected one JSON object, and byte {byte} of it belongs to none"
+    )]
+    NoJson { byte: usize },
+    #[error("this is no line of a click log: expected a JSON object, and it is another value")]
+    NoObject,
+    #[error("this is no line of a click log: it has no field {name}; expected {expected}")]
+    Missing { name: &'static str, expected: &'static str },
+    #[error("this is no line of a click log: {name} is not what was expected, {expected}")]
+    Unexpected { name: &'static str, expected: &'static str },
+    /// JSON can say the same in several ways, and the click log says it in one.
+    #[error(
+        "this is no line of a click log: expected each field once, and no escapes in click_id, time, outcome, country and device"
+    )]
+    Spelling,
+}
+
 impl<'a> Entry<'a> {
-    /// `Err`: why it is no line of a click log.
-    pub fn read(line: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(line)
+    pub fn read(line: &'a [u8]) -> Result<Self, NoEntry> {
+        serde_json::from_slice(line).map_err(|error| why_not(line, &error))
     }
+
+    /// When it was. `Err`: why that is not known.
+    pub fn at(&self) -> Result<Timestamp, String> {
+        let time = self.time;
+        time.parse()
+            .map_err(|_| format!("time {time:?} is none; expected one such as 2026-11-22T20:15:30.123Z"))
+    }
+}
+
+/// The parser's own words are for who wrote the line; who reads a file of them did not. It is read again in full, which costs
+/// nothing where lines are sound.
+fn why_not(line: &[u8], error: &serde_json::Error) -> NoEntry {
+    if line.trim_ascii().is_empty() {
+        return NoEntry::Empty;
+    }
+    if line.starts_with(&[0]) {
+        return NoEntry::Zeros;
+    }
+    let value: Value = match serde_json::from_slice(line) {
+        Ok(value) => value,
+        Err(again) if again.is_eof() => return NoEntry::CutOff { bytes: line.trim_ascii_end().len() },
+        // The line has no newline in it, so that the column is the byte.
+        Err(again) => return NoEntry::NoJson { byte: again.column().max(error.column()).max(1) },
+    };
+    let Some(fields) = value.as_object() else { return NoEntry::NoObject };
+    for &(name, expected, is_expected) in &FIELDS {
+        match fields.get(name) {
+            Some(value) if is_expected(value) => {}
+            Some(_) => return NoEntry::Unexpected { name, expected },
+            // As when it is null.
+            None if is_expected(&Value::Null) => {}
+            None => return NoEntry::Missing { name, expected },
+        }
+    }
+    NoEntry::Spelling
+}
+
+/// The name of a field, what it is to be, and whether a value is that.
+type Expected = (&'static str, &'static str, fn(&Value) -> bool);
+
+/// What is expected of the fields of an [`Entry`].
+const FIELDS: [Expected; 10] = [
+    ("click_id", TEXT, Value::is_string),
+    ("time", TEXT, Value::is_string),
+    ("outcome", TEXT, Value::is_string),
+    ("smart_link_id", ID, is_id),
+    ("affiliate_id", ID, is_id),
+    ("offer_id", "an id such as 301, or null", |value| value.is_null() || is_id(value)),
+    ("country", "a text in quotes, or null", |value| value.is_null() || value.is_string()),
+    ("device", TEXT, Value::is_string),
+    ("bot", FLAG, Value::is_boolean),
+    ("probe", FLAG, Value::is_boolean),
+];
+
+const TEXT: &str = "a text in quotes";
+
+const ID: &str = "an id such as 301";
+
+const FLAG: &str = "true or false";
+
+fn is_id(value: &Value) -> bool {
+    value.as_u64().is_some_and(|id| u32::try_from(id).is_ok())
 }
 
 /// Gives every line of a segment, without its newline and with its number from 1, until one is enough. Of a live segment the
@@ -131,6 +220,34 @@ mod tests {
         let text: String = wanted.iter().map(|(_, line)| format!("{line}\n")).collect();
         assert!(text.len() > 2 * BLOCK);
         assert_eq!(lines("a.ndjson", text.as_bytes()), wanted);
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_told_why() {
+        let line = r#"{"click_id":"c","time":"2026-11-22T20:15:30.123Z","outcome":"capped","smart_link_id":301,"affiliate_id":7,"offer_id":null,"country":"US","device":"mobile","bot":false,"probe":false}"#;
+        let with = |from: &str, to: &str| line.replace(from, to).into_bytes();
+        assert!(Entry::read(line.as_bytes()).is_ok());
+        assert!(Entry::read(&with("\"offer_id\":null,", "")).is_ok());
+        for (line, why) in [
+            (Vec::new(), NoEntry::Empty),
+            (b" \r".to_vec(), NoEntry::Empty),
+            (vec![0; 9], NoEntry::Zeros),
+            (line.as_bytes()[..40].to_vec(), NoEntry::CutOff { bytes: 40 }),
+            (b"GET / HTTP/1.1".to_vec(), NoEntry::NoJson { byte: 1 }),
+            (b"{\"a\":1} {}".to_vec(), NoEntry::NoJson { byte: 9 }),
+            (b"\xff\xfe".to_vec(), NoEntry::NoJson { byte: 1 }),
+            (b"[1]".to_vec(), NoEntry::NoObject),
+            (b"{}".to_vec(), NoEntry::Missing { name: "click_id", expected: TEXT }),
+            (with("\"bot\"", "\"bots\""), NoEntry::Missing { name: "bot", expected: FLAG }),
+            (with("301", "\"301\""), NoEntry::Unexpected { name: "smart_link_id", expected: ID }),
+            (with(":7", ":4294967296"), NoEntry::Unexpected { name: "affiliate_id", expected: ID }),
+            (with("\"US\"", "1"), NoEntry::Unexpected { name: "country", expected: FIELDS[6].1 }),
+            (with("\"bot\":false", "\"bot\":0"), NoEntry::Unexpected { name: "bot", expected: FLAG }),
+            (with("mobile", "mob\\u0069le"), NoEntry::Spelling),
+            (with("\"bot\":false", "\"bot\":false,\"bot\":true"), NoEntry::Spelling),
+        ] {
+            assert_eq!(Entry::read(&line).unwrap_err(), why, "{:?}", String::from_utf8_lossy(&line));
+        }
     }
 
     #[test]

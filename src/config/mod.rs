@@ -412,11 +412,10 @@ fn is_at(url: &Url, address: SocketAddr) -> bool {
 /// The demonstration is clicked with curl, which is a bot like any other; there it is routed, so that one sees
 /// something.
 fn bots(raw: &Raw, flags: &Flags) -> Result<BotPolicy, ConfigError> {
-    if flags.demo {
-        return Ok(BotPolicy::Route);
-    }
-    BotPolicy::parse(&raw.edge.bots)
-        .ok_or_else(|| value("edge.bots", &raw.edge.bots, "fallback, route or block"))
+    // A value that is none is one in a demonstration, too: whoever takes its file to a node goes on from there.
+    let wanted = BotPolicy::parse(&raw.edge.bots)
+        .ok_or_else(|| value("edge.bots", &raw.edge.bots, "fallback, route or block"))?;
+    Ok(if flags.demo { BotPolicy::Route } else { wanted })
 }
 
 fn edge_options(raw: &Raw, flags: &Flags) -> Result<edge::Options, ConfigError> {
@@ -876,7 +875,8 @@ fn value(key: &str, found: impl std::fmt::Display, expected: &str) -> ConfigErro
 }
 
 /// What a running process takes up at SIGHUP; whoever documents a key says whether it is one of these.
-pub const LIVE_KEYS: [&str; 23] = [
+pub const LIVE_KEYS: [&str; 24] = [
+    "admin.token_file",
     "click_log.when_full",
     "edge.bots",
     "edge.connection_age_max_seconds",
@@ -1125,6 +1125,18 @@ mod tests {
         assert_eq!(config.ca_file, Some(PathBuf::from("/b.pem")));
         assert_eq!(config.data_dir, PathBuf::from("/b"));
         assert_eq!(config.edge.threads, 3);
+    }
+
+    #[test]
+    fn the_demo_routes_bots_and_takes_no_value_that_is_none() {
+        let flags = Flags { demo: true, ..Flags::default() };
+        let with = |bots: &str| {
+            let mut raw = Raw::default();
+            raw.edge.bots = bots.to_owned();
+            resolve(&raw, &flags)
+        };
+        assert_eq!(with("block").unwrap().refresh.compile.bots, BotPolicy::Route);
+        assert!(with("roote").unwrap_err().to_string().contains("edge.bots"));
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub struct Attempts(Mutex<Counts>);
 struct Counts {
     by_address: HashMap<IpAddr, Count>,
     others: Count,
+    /// When the log heard of a refusal last.
+    told: Option<Duration>,
+    /// Refusals since then.
+    untold: u64,
 }
 
 /// Wrong tokens, fading with time.
@@ -40,6 +44,17 @@ impl Attempts {
         let count = counts.of(address, now);
         count.debt = count.left(now) + FADES;
         count.at = now;
+    }
+
+    /// Whether the log is to hear of a refusal, and of how many it did not since it heard of one.
+    pub fn to_tell(&self, now: Duration) -> Option<u64> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.told.is_some_and(|told| now.saturating_sub(told) < TOLD_EVERY) {
+            counts.untold += 1;
+            return None;
+        }
+        counts.told = Some(now);
+        Some(std::mem::take(&mut counts.untold))
     }
 }
 
@@ -79,6 +94,9 @@ const AT_ONCE: u32 = 5;
 
 /// Then one in so long.
 const FADES: Duration = Duration::from_secs(20);
+
+/// One line of the log in so long, whoever guesses from wherever.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Addresses that are remembered.
 const ADDRESSES_MAX: usize = 4096;
@@ -133,5 +151,16 @@ mod tests {
         assert_eq!(attempts.wait(nth(ADDRESSES_MAX + 99), Duration::ZERO), FADES);
         assert_eq!(attempts.wait(nth(0), Duration::ZERO), Duration::ZERO);
         assert_eq!(attempts.wait(nth(ADDRESSES_MAX + 99), FADES * 9), Duration::ZERO, "all of it fades");
+    }
+
+    #[test]
+    fn the_log_hears_of_a_refusal_now_and_then() {
+        let attempts = Attempts::default();
+        assert_eq!(attempts.to_tell(Duration::ZERO), Some(0));
+        for _ in 0..7 {
+            assert_eq!(attempts.to_tell(TOLD_EVERY / 2), None);
+        }
+        assert_eq!(attempts.to_tell(TOLD_EVERY), Some(7));
+        assert_eq!(attempts.to_tell(TOLD_EVERY * 2), Some(0));
     }
 }

@@ -40,11 +40,13 @@ pub async fn origin(State(console): State<Console>, request: Request, next: Next
 
 /// Lets those in who have a session, or need none.
 pub async fn session(State(console): State<Console>, mut request: Request, next: Next) -> Response {
-    let of_session = login::cookie(request.headers())
-        .and_then(|cookie| console.sessions().csrf(cookie, console.uptime()))
+    let of_session = login::cookie(&console, request.headers())
+        // A key that cannot be read now changes nothing, and ends no session.
+        .and_then(|cookie| Some((cookie, console.secret().ok()?.fingerprint())))
+        .and_then(|(cookie, secret)| console.sessions().csrf(cookie, secret, console.uptime()))
         .map(|csrf| Visitor { csrf, has_session: true, done: None });
     let of_anybody = || Visitor { csrf: console.open_csrf().to_owned(), has_session: false, done: None };
-    let visitor = of_session.or_else(|| console.parts().token.is_none().then(of_anybody));
+    let visitor = of_session.or_else(|| (!console.has_token()).then(of_anybody));
     let Some(visitor) = visitor else {
         return to_the_login(&console, &request);
     };
@@ -88,7 +90,7 @@ fn refusal(console: &Console, method: &Method, headers: &HeaderMap) -> Option<&'
         Host::Domain(name) => parts.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)),
         Host::Ipv4(_) | Host::Ipv6(_) => false,
     };
-    if parts.token.is_none() && !is_local(&host) && !is_configured(&host) {
+    if !console.has_token() && !is_local(&host) && !is_configured(&host) {
         return Some(
             "The console is asked for by a name that is not known. Without a token it answers to localhost and to \
              addresses, and to the names in admin.hosts: any other may have been pointed here by a stranger.",

@@ -1,6 +1,6 @@
 //! Logging in, with the admin token or, where there is none, with the API's key; and out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use askama::Template;
 use axum::Extension;
@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use super::frame::{self, Frame};
 use super::posted::{Fields, Posted};
-use super::{Console, Parts, session};
+use super::{Console, session};
+use crate::state::Login;
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -53,47 +54,78 @@ pub async fn login(
         let seconds = wait.as_secs() + 1;
         let problem =
             format!("Too many wrong tokens came from your address. Try again in {seconds} seconds.");
+        refused(&console, address, Login::Limited);
         let mut answer = show(&console, StatusCode::TOO_MANY_REQUESTS, next, Some(problem));
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         return answer;
     }
     let given = fields.text("token").trim().as_bytes();
-    let (is_right, problem) = match &console.parts().token {
-        Some(token) => (token.matches(given), WRONG_TOKEN),
-        None => match console.parts().key.read() {
-            Ok(key) => (key.matches(given), WRONG_KEY),
-            Err(error) => {
-                return show(&console, StatusCode::SERVICE_UNAVAILABLE, next, Some(error.to_string()));
-            }
-        },
+    let problem = if console.has_token() { WRONG_TOKEN } else { WRONG_KEY };
+    let secret = match console.secret() {
+        Ok(secret) => secret,
+        Err(error) => {
+            console.parts().metrics.console_login(Login::Failed);
+            return show(&console, StatusCode::SERVICE_UNAVAILABLE, next, Some(error.to_string()));
+        }
     };
-    if !is_right {
+    if !secret.matches(given) {
         console.attempts().failed(address, now);
+        refused(&console, address, Login::Refused);
         return show(&console, StatusCode::UNAUTHORIZED, next, Some(problem.to_owned()));
     }
-    let Some(cookie) = console.sessions().begin(now) else {
+    let Some(cookie) = console.sessions().begin(secret.fingerprint(), now) else {
+        console.parts().metrics.console_login(Login::Failed);
         let problem = Some("The system has no randomness to begin a session with.".to_owned());
         return show(&console, StatusCode::SERVICE_UNAVAILABLE, next, problem);
     };
-    let set = set_cookie(&cookie, session::AGE_MAX.as_secs(), is_over_tls(&headers));
+    console.parts().metrics.console_login(Login::Accepted);
+    let set = set_cookie(&console, &cookie, session::AGE_MAX.as_secs(), is_over_tls(&headers));
     let to = if is_ours(&next) { next.as_str() } else { frame::HOME };
     ([(header::SET_COOKIE, set)], Redirect::to(to)).into_response()
 }
 
 /// `POST /console/logout`
 pub async fn logout(State(console): State<Console>, headers: HeaderMap, _: Posted) -> Response {
-    if let Some(cookie) = cookie(&headers) {
+    if let Some(cookie) = cookie(&console, &headers) {
         console.sessions().end(cookie);
     }
-    let set = set_cookie("", 0, is_over_tls(&headers));
+    let set = set_cookie(&console, "", 0, is_over_tls(&headers));
     ([(header::SET_COOKIE, set)], Redirect::to(LOGIN)).into_response()
 }
 
+/// Counts it, and says so in the log: not each time, so that who guesses does not fill the disk.
+fn refused(console: &Console, address: IpAddr, outcome: Login) {
+    console.parts().metrics.console_login(outcome);
+    let what = if console.has_token() { "the admin token" } else { "the API's key" };
+    let why = match outcome {
+        Login::Limited => "too many wrong ones came from there",
+        _ => "what was given is not it",
+    };
+    match console.attempts().to_tell(console.uptime()) {
+        None => {}
+        Some(0) => tracing::warn!("a login to the console by {what} was refused to {address}: {why}"),
+        Some(untold) => tracing::warn!(
+            "a login to the console by {what} was refused to {address}: {why}; {untold} more, of any address, since this was said \
+             last"
+        ),
+    }
+}
+
 /// What the session's cookie says.
-pub fn cookie(headers: &HeaderMap) -> Option<&str> {
+pub fn cookie<'a>(console: &Console, headers: &'a HeaderMap) -> Option<&'a str> {
+    find_cookie(headers, &cookie_name(console.parts().port))
+}
+
+/// Browsers tell hosts apart by their cookies, and not ports: of two nodes on one host, the one whose name were the same would
+/// end the other's session.
+fn cookie_name(port: u16) -> String {
+    format!("smartlink_console_{port}")
+}
+
+fn find_cookie<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
+    pairs.find(|(name, _)| *name == cookie).map(|(_, value)| value)
 }
 
 /// The login that leads back to a page.
@@ -105,8 +137,7 @@ pub fn path_back_to(uri: &Uri) -> String {
 
 fn show(console: &Console, status: StatusCode, next: String, problem: Option<String>) -> Response {
     let frame = Frame::bare(console, "Log in");
-    let Parts { token, key, .. } = console.parts();
-    let key_is_in = token.is_none().then(|| key.to_string());
+    let key_is_in = (!console.has_token()).then(|| console.parts().key.to_string());
     frame::page_with(status, &LoginPage { frame, next, problem, key_is_in })
 }
 
@@ -120,9 +151,13 @@ fn is_over_tls(headers: &HeaderMap) -> bool {
     headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
 }
 
-fn set_cookie(value: &str, seconds: u64, secure: bool) -> String {
+fn set_cookie(console: &Console, value: &str, seconds: u64, secure: bool) -> String {
+    spell_cookie(&cookie_name(console.parts().port), value, seconds, secure)
+}
+
+fn spell_cookie(name: &str, value: &str, seconds: u64, secure: bool) -> String {
     let secure = if secure { "; Secure" } else { "" };
-    format!("{COOKIE}={value}; Path=/console; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+    format!("{name}={value}; Path=/console; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
 const WRONG_TOKEN: &str = "This is not the admin token. It is in the file that admin.token_file names, or in the variable \
@@ -131,8 +166,6 @@ const WRONG_TOKEN: &str = "This is not the admin token. It is in the file that a
 const WRONG_KEY: &str = "This is not the key of the API.";
 
 const LOGIN: &str = "/console/login";
-
-const COOKIE: &str = "smartlink_console";
 
 #[cfg(test)]
 mod tests {
@@ -158,16 +191,18 @@ mod tests {
     #[test]
     fn the_cookie_is_found_among_others() {
         let mut headers = HeaderMap::new();
-        assert_eq!(cookie(&headers), None);
-        headers.append(header::COOKIE, HeaderValue::from_static("a=b; smartlink_console_x=1"));
-        headers.append(header::COOKIE, HeaderValue::from_static("c=d; smartlink_console=xyz; e=f"));
-        assert_eq!(cookie(&headers), Some("xyz"));
+        let name = cookie_name(9180);
+        assert_eq!(find_cookie(&headers, &name), None);
+        // Of a node on another port of this host.
+        headers.append(header::COOKIE, HeaderValue::from_static("a=b; smartlink_console_9181=1"));
+        headers.append(header::COOKIE, HeaderValue::from_static("c=d; smartlink_console_9180=xyz; e=f"));
+        assert_eq!(find_cookie(&headers, &name), Some("xyz"));
     }
 
     #[test]
     fn the_cookie_is_as_closed_as_it_can_be() {
-        let set = set_cookie("x", 9, false);
-        assert_eq!(set, "smartlink_console=x; Path=/console; Max-Age=9; HttpOnly; SameSite=Strict");
-        assert!(set_cookie("x", 9, true).ends_with("; Secure"));
+        let set = spell_cookie("smartlink_console_1", "x", 9, false);
+        assert_eq!(set, "smartlink_console_1=x; Path=/console; Max-Age=9; HttpOnly; SameSite=Strict");
+        assert!(spell_cookie("smartlink_console_1", "x", 9, true).ends_with("; Secure"));
     }
 }

@@ -8,7 +8,7 @@
 //! 1. Figures and routing come from the live table and the counters of this process; names, and everything that is
 //!    changed, go through the upstream's API with the node's key, so that nothing can be done here that cannot be done
 //!    there.
-//! 2. Nobody gets past the [`guard`] without the admin token, where there is one, nor changes anything without it or the API's key,
+//! 2. Nobody gets past the guard without the admin token, where there is one, nor changes anything without it or the API's key,
 //!    nor from another site in any case.
 //! 3. Whatever came from outside is text in a page. Templates escape it, and the policy of the pages runs no script
 //!    but ours.
@@ -55,7 +55,7 @@ use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tokio::sync::watch;
 
-use crate::cake::{Client, Key, KeySource};
+use crate::cake::{Client, Key, KeyError, KeySource};
 use crate::ledger::KnownCaps;
 use crate::routing::{CompileOptions, Zone};
 use crate::state::{Journal, LiveGeo, LiveTable, Metrics, Readiness, now};
@@ -75,10 +75,12 @@ pub struct Console(Arc<Room>);
 /// What the console shows, and by whom it writes.
 pub struct Parts {
     /// Asked for at the login, by every page. Without one, everybody who gets here may look, and who changes something is asked
-    /// for the API's key.
-    pub token: Option<Key>,
+    /// for the API's key. It may change at any time.
+    pub token: watch::Receiver<Option<Key>>,
     /// The API's key.
     pub key: KeySource,
+    /// Of the listener. Nodes on one host have one jar of cookies, as far as browsers know.
+    pub port: u16,
     /// The names under which browsers reach it, besides `localhost` and addresses.
     pub hosts: Vec<String>,
     pub metrics: Arc<Metrics>,
@@ -175,6 +177,17 @@ impl Console {
 
     fn parts(&self) -> &Parts {
         &self.0.parts
+    }
+
+    /// There is a token by now.
+    fn has_token(&self) -> bool {
+        self.parts().token.borrow().is_some()
+    }
+
+    /// What the login asks for by now: the token or, where there is none, the API's key.
+    fn secret(&self) -> Result<Key, KeyError> {
+        let token = self.parts().token.borrow().clone();
+        token.map_or_else(|| self.parts().key.read(), Ok)
     }
 
     fn sessions(&self) -> &Sessions {

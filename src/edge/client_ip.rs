@@ -6,7 +6,7 @@ use crate::routing::NetSet;
 
 /// Finds the visitor's address. Where the peer is a trusted proxy, `X-Forwarded-For`, all its lines in order, is
 /// walked from the right: trusted hops are skipped, the first untrusted one counts. On a hop that is no address,
-/// or after [`HOPS_MAX`], the last good hop counts.
+/// or after `HOPS_MAX`, the last good hop counts.
 pub fn client_ip<'h>(
     peer: IpAddr,
     last_line_first: impl Iterator<Item = &'h [u8]>,

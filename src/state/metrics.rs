@@ -39,6 +39,8 @@ pub struct Metrics {
     geo_reloads: IntCounterVec,
     /// `configuration_reloads_total{result}`: what SIGHUP came to.
     configuration_reloads: IntCounterVec,
+    /// `console_logins_total{outcome}`: who came to the console's login, and with what.
+    console_logins: IntCounterVec,
     /// `certificate_reloads_total{result}`: attempts to load a changed certificate.
     certificate_reloads: IntCounterVec,
     /// `certificate_expires_timestamp_seconds{file}`: until when the certificate of the click listeners is valid.
@@ -47,6 +49,31 @@ pub struct Metrics {
     filesystem_avail: IntGaugeVec,
     /// `filesystem_size_bytes{directory}`: of how much.
     filesystem_size: IntGaugeVec,
+}
+
+/// What became of a login to the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    Accepted,
+    /// The token, or the key, was wrong.
+    Refused,
+    /// Too many wrong ones had come from its address, and it was not looked at.
+    Limited,
+    /// The node could not look at it: its key cannot be read, or there is no randomness.
+    Failed,
+}
+
+impl Login {
+    pub const ALL: [Login; 4] = [Login::Accepted, Login::Refused, Login::Limited, Login::Failed];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Login::Accepted => "accepted",
+            Login::Refused => "refused",
+            Login::Limited => "limited",
+            Login::Failed => "failed",
+        }
+    }
 }
 
 /// The file system below a directory.
@@ -85,6 +112,11 @@ impl Metrics {
                 "SIGHUPs, by whether the configuration was taken up.",
                 "result",
             ),
+            console_logins: counter_vec(
+                "console_logins_total",
+                "Logins to the console, by what became of them.",
+                "outcome",
+            ),
             certificate_reloads: counter_vec(
                 "certificate_reloads_total",
                 "Attempts to load a changed certificate.",
@@ -113,6 +145,9 @@ impl Metrics {
         for count in ConversionCount::ALL {
             metrics.conversions.with_label_values(&[count.as_str()]);
         }
+        for outcome in Login::ALL {
+            metrics.console_logins.with_label_values(&[outcome.as_str()]);
+        }
         for result in ["loaded", "failed"] {
             metrics.geo_reloads.with_label_values(&[result]);
             metrics.certificate_reloads.with_label_values(&[result]);
@@ -124,6 +159,7 @@ impl Metrics {
         metrics.register(metrics.geo_reloads.clone());
         metrics.register(metrics.certificate_reloads.clone());
         metrics.register(metrics.configuration_reloads.clone());
+        metrics.register(metrics.console_logins.clone());
         metrics.register(metrics.ledger_reachable.clone());
         metrics.register(metrics.conversions.clone());
         metrics.register(metrics.certificate_expires.clone());
@@ -209,6 +245,10 @@ impl Metrics {
 
     pub fn configuration_reloaded(&self, loaded: bool) {
         self.configuration_reloads.with_label_values(&[if loaded { "loaded" } else { "failed" }]).inc();
+    }
+
+    pub fn console_login(&self, outcome: Login) {
+        self.console_logins.with_label_values(&[outcome.as_str()]).inc();
     }
 
     pub fn certificate_reloaded(&self, loaded: bool) {

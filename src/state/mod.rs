@@ -25,7 +25,7 @@ pub use counters::{ClickCount, CloseReason, Counters};
 pub use geo::{Geo, GeoCount, GeoDatabase};
 pub use journal::{Change, Event, Journal};
 pub use live::{LiveCertificate, LiveGeo, LiveTable, Published, Reader};
-pub use metrics::{Metrics, Room};
+pub use metrics::{Login, Metrics, Room};
 pub use question::{Explained, Looked, ParameterError, ParameterErrors, Question};
 pub use readiness::Readiness;
 pub use refresh::{Asked, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, refresh_requests};

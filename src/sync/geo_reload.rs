@@ -83,8 +83,13 @@ impl GeoRead {
         Ok(Self { files, places, networks, geo })
     }
 
-    fn report(&self, metrics: &Metrics) {
-        if let Some(database) = &self.geo.places {
+    /// `in_use`: what the node had until now. That there is nothing but the demonstration is said when it comes to be so.
+    fn report(&self, in_use: Option<&GeoReload>, metrics: &Metrics) {
+        let is_demo = self.files.places.is_none();
+        let was_demo = in_use.is_some_and(|in_use| in_use.places.is_none());
+        if let Some(database) = &self.geo.places
+            && !(is_demo && was_demo)
+        {
             report_places(self.files.places.as_deref(), database, metrics);
         }
         match (&self.geo.networks, &self.files.networks) {
@@ -102,7 +107,7 @@ impl GeoReload {
     /// Loads the databases for the first time; an operator who named a file wants that file or an error.
     pub fn start(files: GeoFiles, metrics: &Metrics) -> Result<(Self, Arc<LiveGeo>), GeoLoadError> {
         let read = GeoRead::of(files)?;
-        read.report(metrics);
+        read.report(None, metrics);
         let GeoRead { places, networks, geo, .. } = read;
         let live = Arc::new(LiveGeo::new(geo));
         Ok((Self { places, networks, live: Arc::clone(&live) }, live))
@@ -110,7 +115,7 @@ impl GeoReload {
 
     /// Puts these databases in the place of those in use, and watches their files from now on.
     pub fn replace(&mut self, read: GeoRead, metrics: &Metrics) {
-        read.report(metrics);
+        read.report(Some(self), metrics);
         let GeoRead { places, networks, geo, .. } = read;
         (self.places, self.networks) = (places, networks);
         self.live.replace(geo);

@@ -125,6 +125,64 @@ fn every_page_is_well_in_light_and_dark_and_on_a_narrow_screen() {
     }
 }
 
+/// Has the page's script draw so many seconds of figures, and notes the times that it writes below the charts.
+const DRAW_SECONDS: &str = r#"
+    window.answering ??= window.fetch;
+    window.fetch = async (address, ...rest) => {
+        if (!String(address).includes("overview.json")) return window.answering(address, ...rest);
+        const at = Array.from({ length: SECONDS / 5 + 1 }, (_, nth) => 1795378530 + 5 * nth);
+        const all = (value) => at.map(() => value);
+        const answer = { at, offers: all(3), fallbacks: all(1), others: all(1), fill_rate: all(75) };
+        return { ok: true, json: async () => answer };
+    };
+    window.drawn = new Map();
+    window.writing ??= CanvasRenderingContext2D.prototype.fillText;
+    CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+        if (this.canvas.isConnected && /^\d\d:\d\d/.test(text)) {
+            const half = this.measureText(text).width / 2;
+            if (!window.drawn.has(this.canvas)) window.drawn.set(this.canvas, new Map());
+            window.drawn.get(this.canvas).set(text, { from: x - half, to: x + half });
+        }
+        return window.writing.call(this, text, x, y);
+    };
+    for (const chart of document.querySelectorAll("[data-chart]")) chart.replaceChildren();
+    const script = document.createElement("script");
+    script.src = [...document.scripts].find((script) => script.src.includes("/console-")).src;
+    document.head.append(script);
+"#;
+
+/// Of every chart, what is wrong with its times; nothing before all are drawn.
+const CROWDED: &str = r#"
+    if (window.drawn.size < 2) return null;
+    const gap = 6 * devicePixelRatio;
+    return [...window.drawn].flatMap(([canvas, labels]) => {
+        const times = [...labels].sort(([, one], [, other]) => one.from - other.from);
+        const wrong = times.filter(([, { from, to }], nth) =>
+            from < 0 || to > canvas.width || (nth > 0 && from < times[nth - 1][1].to + gap));
+        const told = wrong.map(([text]) => `${text} is cut off or too near`);
+        return times.length < 2 ? [...told, `${times.length} times are too few`] : told;
+    });
+"#;
+
+#[test]
+fn the_times_below_a_chart_stand_apart_however_long_the_node_has_run() {
+    let Some(browser) = Browser::start() else { return };
+    let node = Setup::demo().start_ready();
+    for view in [WIDE, NARROW] {
+        browser.look(view);
+        browser.open(&url(&node, "/console/"));
+        for seconds in [60, 90, 150, 240, 300, 420, 600, 1200, 3600] {
+            browser.run(&DRAW_SECONDS.replace("SECONDS", &seconds.to_string()));
+            let crowded = wait::until("the charts", || {
+                let crowded = browser.run(CROWDED);
+                (!crowded.is_null()).then_some(crowded)
+            });
+            assert_eq!(crowded, json!([]), "after {seconds} s, {view:?}");
+        }
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn charts_are_drawn_and_grow_by_themselves() {
     let Some(browser) = Browser::start() else { return };

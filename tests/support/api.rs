@@ -55,7 +55,7 @@ impl Api {
 
     pub fn start_with(path: &Path, limits: Limits) -> Self {
         let options = Options {
-            api_key: Key::new(KEY).unwrap(),
+            api_key: tokio::sync::watch::channel(Key::new(KEY).unwrap()).1,
             public_base_url: "https://go.example.com/".to_owned(),
             zone: zone(),
             destination_policy: DestinationPolicy::default(),

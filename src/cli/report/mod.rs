@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::{SignedDuration, Timestamp, civil};
@@ -107,6 +107,11 @@ impl ReportArgs {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let counted = count(paths, &by, &filter, cores, |bytes| bar.inc(bytes));
         bar.finish_and_clear();
+        if counted.files == 0 && counted.damage.files > 0 {
+            // A report of nothing would pass for one of a night without clicks.
+            tell(&counted.damage);
+            bail!("none of the files that were named could be read, so that there is no report");
+        }
         let top = self.top.or(self.html.is_some().then_some(PAGE_ROWS));
         let report = Report::new(counted, self.which.in_words(&filter), top);
         self.show(&report)?;
@@ -242,7 +247,8 @@ Clicks are those of persons: probes and bots have columns of their own and are i
 clicks that reached an offer, divided by all clicks. Times are UTC.
 
 Lines that cannot be read, and files that cannot, are told and not counted, and the rest is. Exit code: 0 if everything \
-was counted, 1 if not, 2 if nothing could be.
+was counted; 1 if lines or files were not; 2 if there is no report: a PATH is missing, no file could be read (compressed \
+ones are to be unpacked first, as below), or an argument is wrong.
 
 Examples:
   smartlink log stats

@@ -13,6 +13,7 @@ use std::thread;
 
 use super::click::{Click, Filter};
 use super::tally::{Admission, By, Groups, Tally};
+use crate::cli::log::packing;
 use crate::cli::one_line::OneLine;
 use crate::clicklog::{Chunk, SegmentReader};
 
@@ -155,7 +156,7 @@ impl Files {
             }
             let Some(segment) = &mut self.open else { continue };
             let problem = match segment.next_chunk(chunk) {
-                Ok(true) if chunk.offset == 0 => compression(&chunk.bytes).map(str::to_owned),
+                Ok(true) if chunk.offset == 0 => packing(&chunk.bytes, "stats"),
                 Ok(true) => None,
                 Ok(false) => {
                     self.open = None;
@@ -199,29 +200,6 @@ impl Files {
             self.named.push(Named { path, place: None, why });
         }
     }
-}
-
-/// What a file is, if it is no text at all. Whoever gives it here had better hear that than of each of its lines.
-fn compression(head: &[u8]) -> Option<&'static str> {
-    const KINDS: [(&[u8], &str); 4] = [
-        (
-            b"\x1f\x8b",
-            "is compressed (gzip), which is not read here; zcat FILE | smartlink log stats - reads it",
-        ),
-        (
-            b"\x28\xb5\x2f\xfd",
-            "is compressed (zstd), which is not read here; zstdcat FILE | smartlink log stats - reads it",
-        ),
-        (
-            b"\xfd7zXZ\0",
-            "is compressed (xz), which is not read here; xzcat FILE | smartlink log stats - reads it",
-        ),
-        (
-            b"BZh",
-            "is compressed (bzip2), which is not read here; bzcat FILE | smartlink log stats - reads it",
-        ),
-    ];
-    KINDS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, why)| *why)
 }
 
 /// One thread's part.

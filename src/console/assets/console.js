@@ -44,16 +44,30 @@
     return [...values.keys()].filter((index) => has(index) && !has(index - 1) && !has(index + 1));
   };
 
+  // Between ticks of the time axis, in seconds. Two minutes, too, so that there are always several.
+  const STEPS = [5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+
+  // Of a label such as 20:15:30, and some room to the next.
+  const LABEL_WIDTH = 66;
+
   const options = (chart, width) => {
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const most = (top) => (chart.most ? chart.most : Math.max(top || 0, chart.least) * 1.1);
     return {
       width,
       height: 210,
+      // The label at the end is in the middle of its tick, too.
+      padding: [null, LABEL_WIDTH / 2, null, null],
       cursor: { drag: { x: false, y: false } },
       scales: { x: { time: true, range }, y: { range: (_, __, top) => [0, most(top)] } },
       axes: [
-        { ...axis, size: 30, values: (_, ticks) => ticks.map((tick) => clock(tick, ticks[1] - ticks[0] < 60)) },
+        {
+          ...axis,
+          size: 30,
+          incrs: STEPS,
+          space: LABEL_WIDTH,
+          values: (_, ticks, __, ___, step) => ticks.map((tick) => clock(tick, step < 60)),
+        },
         { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => `${tick}`) },
       ],
       series: [
