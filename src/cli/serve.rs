@@ -31,7 +31,7 @@ use crate::console::{self, Console};
 use crate::edge::{self, ClickAddress, Drained, Edge, Supplies};
 use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
 use crate::routing::Table;
-use crate::state::{CapCells, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle};
+use crate::state::{CapCells, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle, Turns};
 use crate::sync::{
     CapKeeper, CertificateFiles, ConversionCarrier, GeoRead, GeoReload, LedgerAt, Overlay, Refresh,
     RefreshSettings, keep_certificate, show_caps, watch_disks,
@@ -323,6 +323,7 @@ async fn serve(
     let admin = Admin {
         token: config.admin.token.clone(),
         metrics,
+        scrapes: Turns::new(admin::SCRAPES_AT_ONCE),
         readiness: Arc::clone(&readiness),
         table,
         geo,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::frame::{self, Frame, Section};
 use super::guard::Visitor;
 use super::link_history::{Filled, Recent};
-use super::names::{NamedLink, Names, fold};
+use super::names::{NamedLink, Names, Seen, fold};
 use super::paging::{Page, query};
 use super::shares::shares;
 use super::{Console, show};
@@ -152,6 +152,10 @@ pub async fn page(
     Query(asked): Query<Asked>,
 ) -> Response {
     let seen = console.names().look(&console).await;
+    frame::in_turn(&console, move |console| write(console, &visitor, &asked, seen)).await
+}
+
+fn write(console: &Console, visitor: &Visitor, asked: &Asked, seen: Seen) -> Response {
     let begun = Instant::now();
     let sort = Sort::ALL.into_iter().find(|sort| sort.as_str() == asked.sort).unwrap_or(Sort::Id);
     let descending = match asked.dir.as_str() {
@@ -194,7 +198,7 @@ pub async fn page(
         sorted: (other == sort).then_some(if descending { "descending" } else { "ascending" }),
     };
     frame::page(&Links {
-        frame: Frame::new(&console, &visitor, Section::Links, "Links"),
+        frame: Frame::new(console, visitor, Section::Links, "Links"),
         asked: typed.to_owned(),
         sort,
         descending,

@@ -3,7 +3,6 @@
 //!
 //! A page does not wait long for it: it is shown with what is known, and says so.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,8 @@ use crate::cake::{CallError, Client, FetchError, Haste, Rows, Update};
 pub struct Names {
     /// In the order of their ids.
     links: Vec<NamedLink>,
-    offers: HashMap<i64, NamedOffer>,
+    /// In the order of their ids.
+    offers: Vec<(i64, NamedOffer)>,
     /// Which state of the network this is, if the upstream tells: then it is smartlink's own.
     state: Option<HeaderValue>,
 }
@@ -77,14 +77,13 @@ impl Names {
     }
 
     pub fn offer(&self, id: u32) -> Option<&NamedOffer> {
-        self.offers.get(&i64::from(id))
+        let found = self.offers.binary_search_by_key(&i64::from(id), |(id, _)| *id);
+        found.ok().map(|index| &self.offers[index].1)
     }
 
     /// In the order of their ids.
     pub fn offers(&self) -> impl Iterator<Item = (i64, &NamedOffer)> {
-        let mut offers: Vec<_> = self.offers.iter().map(|(&id, offer)| (id, offer)).collect();
-        offers.sort_unstable_by_key(|(id, _)| *id);
-        offers.into_iter()
+        self.offers.iter().map(|(id, offer)| (*id, offer))
     }
 
     /// Whether the upstream has our calls, so that links, entries, rules and caps can be changed through it.
@@ -178,14 +177,18 @@ async fn read_all(client: &Client) -> Result<Names, String> {
         Err(error) => return Err(error.to_string()),
     };
     let links = rows(client, "smart_links.json", "smart_links", &Map::new()).await?;
-    let mut links: Vec<NamedLink> = read_rows(&links).filter_map(named_link).collect();
-    links.sort_unstable_by_key(|link| link.id);
-    links.dedup_by_key(|link| link.id);
+    let read = move || {
+        let mut links: Vec<NamedLink> = read_rows(&links).filter_map(named_link).collect();
+        links.sort_unstable_by_key(|link| link.id);
+        links.dedup_by_key(|link| link.id);
+        links
+    };
+    let links = apart(read).await?;
     Ok(Names { links, offers: read_offers(client).await?, state })
 }
 
 /// What has changed since a state; `None`: nothing.
-async fn changed(client: &Client, names: &Names, state: &HeaderValue) -> Result<Option<Names>, String> {
+async fn changed(client: &Client, names: &Arc<Names>, state: &HeaderValue) -> Result<Option<Names>, String> {
     let told = |error: FetchError| error.to_string();
     match client.revision(state, Duration::ZERO).await.map_err(told)? {
         Some(now) if now == *state => return Ok(None),
@@ -196,26 +199,45 @@ async fn changed(client: &Client, names: &Names, state: &HeaderValue) -> Result<
         Update::Changes(changes) if changes.links.len() <= SINGLY_MAX => changes,
         _ => return read_all(client).await.map(Some),
     };
-    let mut links = names.links.clone();
-    links.retain(|link| !changes.links.iter().any(|changed| changed.value() == link.id));
+    let mut changed = Vec::with_capacity(changes.links.len());
     for link in &changes.links {
         let asked = Map::from_iter([("smart_link_id".to_owned(), Value::from(link.value()))]);
         let read = rows(client, "smart_links.json", "smart_links", &asked).await?;
-        links.extend(read_rows(&read).filter_map(named_link));
+        changed.extend(read_rows(&read).filter_map(named_link));
     }
-    links.sort_unstable_by_key(|link| link.id);
+    let (before, gone) = (Arc::clone(names), changes.links);
+    let join = move || {
+        let stays = |link: &&NamedLink| !gone.iter().any(|changed| changed.value() == link.id);
+        let mut links: Vec<NamedLink> = before.links.iter().filter(stays).cloned().chain(changed).collect();
+        links.sort_by_key(|link| link.id);
+        links
+    };
+    let links = apart(join).await?;
     Ok(Some(Names { links, offers: read_offers(client).await?, state: Some(changes.revision) }))
 }
 
-async fn read_offers(client: &Client) -> Result<HashMap<i64, NamedOffer>, String> {
+/// In the order of their ids.
+async fn read_offers(client: &Client) -> Result<Vec<(i64, NamedOffer)>, String> {
     #[derive(Deserialize)]
     struct Wrapped {
         offer: OfferItem,
     }
     let offers = rows(client, "offers.json", "offers", &Map::new()).await?;
-    let named = read_rows(&offers)
-        .map(|Wrapped { offer }| (offer.offer_id, NamedOffer { name: offer.offer_name.into() }));
-    Ok(named.collect())
+    let read = move || {
+        let mut offers: Vec<_> = read_rows(&offers)
+            .map(|Wrapped { offer }| (offer.offer_id, NamedOffer { name: offer.offer_name.into() }))
+            .collect();
+        offers.sort_by_key(|(id, _)| *id);
+        offers.dedup_by_key(|(id, _)| *id);
+        offers
+    };
+    apart(read).await
+}
+
+/// Does what takes long with a large network on a thread that answers nobody.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| format!("reading them broke off: {error}"))
 }
 
 async fn rows(client: &Client, call: &str, list: &str, asked: &Map<String, Value>) -> Result<Rows, String> {

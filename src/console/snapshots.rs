@@ -41,13 +41,17 @@ struct Row {
 
 /// `GET /console/snapshots`
 pub async fn page(State(console): State<Console>, Extension(visitor): Extension<Visitor>) -> Response {
+    frame::in_turn(&console, move |console| write(console, &visitor)).await
+}
+
+fn write(console: &Console, visitor: &Visitor) -> Response {
     let events = console.parts().journal.events();
     let (now, confirmed) = (now(), console.parts().table.confirmed_at());
     let newest = events.first();
     let refused_now = newest.filter(|event| event.result == RefreshResult::Refused);
     let rows = events.iter().enumerate().map(|(index, event)| row(event, events.get(index + 1))).collect();
     frame::page(&Snapshots {
-        frame: Frame::new(&console, &visitor, Section::Snapshots, "Snapshots"),
+        frame: Frame::new(console, visitor, Section::Snapshots, "Snapshots"),
         confirmed: if confirmed.0 == 0 { "not yet".to_owned() } else { show::ago(confirmed, now) },
         refused_now: refused_now.and_then(|event| event.problem.clone()),
         quarantined: newest.map_or_else(Vec::new, |event| event.warnings.clone()),

@@ -15,6 +15,7 @@ mod question;
 mod readiness;
 mod refresh;
 mod totals;
+mod turns;
 
 pub use cap_cell::{CapCell, CapRole, FOREVER, Round, TOKENS_MAX};
 pub use cap_levels::CapLevel;
@@ -30,3 +31,4 @@ pub use question::{Explained, Looked, ParameterError, ParameterErrors, Question}
 pub use readiness::Readiness;
 pub use refresh::{Asked, RefreshHandle, RefreshReport, RefreshRequests, RefreshResult, refresh_requests};
 pub use totals::{ClickCounts, LinkTotals, OfferTotals, Totals};
+pub use turns::{Crowded, Turn, Turns};
