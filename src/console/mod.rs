@@ -12,7 +12,7 @@
 //!    nor from another site in any case.
 //! 3. Whatever came from outside is text in a page. Templates escape it, and the policy of the pages runs no script
 //!    but ours.
-//! 4. What it keeps is bounded: sessions, guesses, history, names.
+//! 4. What it keeps is bounded: sessions, guesses, history, names, orders of links.
 //! 5. A page that walks links, offers or caps is written in its turn ([`frame::in_turn`]), a few at a time: whoever asks for
 //!    many holds up nothing but pages.
 //!
@@ -35,6 +35,7 @@ mod guard;
 mod history;
 mod link;
 mod link_history;
+mod link_list;
 mod links;
 mod login;
 mod names;
@@ -66,6 +67,7 @@ use attempts::Attempts;
 use cap_history::CapHistory;
 use history::History;
 use link_history::LinkHistory;
+use link_list::LinkLists;
 use names::NameBook;
 use notices::Notices;
 use session::Sessions;
@@ -107,6 +109,7 @@ struct Room {
     attempts: Attempts,
     history: History,
     link_history: LinkHistory,
+    link_lists: LinkLists,
     cap_history: CapHistory,
     names: NameBook,
     notices: Notices,
@@ -126,6 +129,7 @@ impl Console {
             attempts: Attempts::default(),
             history: History::default(),
             link_history: LinkHistory::default(),
+            link_lists: LinkLists::default(),
             cap_history: CapHistory::default(),
             names: NameBook::default(),
             notices: Notices::default(),
@@ -196,6 +200,10 @@ impl Console {
 
     fn link_history(&self) -> &LinkHistory {
         &self.0.link_history
+    }
+
+    fn link_lists(&self) -> &LinkLists {
+        &self.0.link_lists
     }
 
     fn cap_history(&self) -> &CapHistory {
