@@ -24,7 +24,7 @@ pub use clock::{now, uptime};
 pub use conversions::ConversionCount;
 pub use counters::{ClickCount, CloseReason, Counters};
 pub use geo::{Geo, GeoCount, GeoDatabase};
-pub use journal::{Change, Event, Journal};
+pub use journal::{Change, Event, Journal, Present};
 pub use live::{LiveCertificate, LiveGeo, LiveTable, Published, Reader};
 pub use metrics::{Metrics, Room};
 pub use question::{Explained, Looked, ParameterError, ParameterErrors, Question};
