@@ -26,7 +26,8 @@ use tokio::net::TcpListener;
 
 use crate::cake::Key;
 use crate::state::{
-    Crowded, LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshResult, Turns,
+    Crowded, Hosts, LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshResult,
+    Turns,
 };
 
 pub use explain::{EntryAnswer, ExplainAnswer, ExplainQuery, answer as explain};
@@ -43,6 +44,8 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Admin {
     pub token: Option<Key>,
+    /// By which names it is reached.
+    pub hosts: Hosts,
     pub metrics: Arc<Metrics>,
     /// In which scrapes are written.
     pub scrapes: Turns,
@@ -79,6 +82,9 @@ pub async fn serve(
 
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
     let Some(token) = &admin.token else {
+        if let Some(problem) = admin.hosts.refusal(request.headers()) {
+            return (StatusCode::FORBIDDEN, format!("{problem}\n")).into_response();
+        }
         // Any page that a browser on this machine shows could send a form here; browsers say so, and nobody else does.
         if request.method() == Method::POST && request.headers().contains_key(header::ORIGIN) {
             return (StatusCode::FORBIDDEN, "This was sent by a web page; ask for it with curl.\n")
@@ -206,6 +212,7 @@ mod tests {
         let table = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
         Admin {
             token: None,
+            hosts: Hosts::default(),
             metrics: Arc::new(Metrics::new(1, Arc::clone(&table))),
             scrapes: scrapes.clone(),
             readiness: Arc::default(),

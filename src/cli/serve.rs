@@ -31,7 +31,7 @@ use crate::console::{self, Console};
 use crate::edge::{self, ClickAddress, Drained, Edge, Supplies};
 use crate::ledger::{Ledger, LocalLedger, ValkeyLedger, conversion_desk};
 use crate::routing::Table;
-use crate::state::{CapCells, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle, Turns};
+use crate::state::{CapCells, Hosts, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle, Turns};
 use crate::sync::{
     CapKeeper, CertificateFiles, ConversionCarrier, GeoRead, GeoReload, LedgerAt, Overlay, Refresh,
     RefreshSettings, keep_certificate, show_caps, watch_disks,
@@ -303,9 +303,10 @@ async fn serve(
     let carrying = alarm.watch("the one that carries conversions", carrier.run());
     let (counted, watched) = (Arc::clone(&metrics), Arc::clone(&table));
     let has_taken_over = predecessor.is_some();
+    let hosts = Hosts::new(config.admin_hosts.clone());
     let console = Console::new(console::Parts {
         token: config.admin.token.clone(),
-        hosts: config.console_hosts.clone(),
+        hosts: hosts.clone(),
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
         table: Arc::clone(&table),
@@ -322,6 +323,7 @@ async fn serve(
     alarm.watch("the one that samples figures for the console", console.clone().sample());
     let admin = Admin {
         token: config.admin.token.clone(),
+        hosts,
         metrics,
         scrapes: Turns::new(admin::SCRAPES_AT_ONCE),
         readiness: Arc::clone(&readiness),

@@ -61,7 +61,7 @@ use tokio::sync::watch;
 use crate::cake::{Client, Key, KeySource};
 use crate::ledger::KnownCaps;
 use crate::routing::{CompileOptions, Zone};
-use crate::state::{Journal, LiveGeo, LiveTable, Metrics, Readiness, Turns, now};
+use crate::state::{Hosts, Journal, LiveGeo, LiveTable, Metrics, Readiness, Turns, now};
 
 use attempts::Attempts;
 use cap_history::CapHistory;
@@ -83,8 +83,8 @@ pub struct Parts {
     pub token: Option<Key>,
     /// The API's key.
     pub key: KeySource,
-    /// The names under which browsers reach it, besides `localhost` and addresses.
-    pub hosts: Vec<String>,
+    /// By which names browsers reach it.
+    pub hosts: Hosts,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
     pub table: Arc<LiveTable>,
@@ -283,7 +283,7 @@ mod tests {
         let mut console = Console::new(Parts {
             token: None,
             key,
-            hosts: Vec::new(),
+            hosts: Hosts::default(),
             metrics: Arc::new(Metrics::new(1, Arc::clone(&table))),
             readiness: Arc::default(),
             table,
