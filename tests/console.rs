@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use support::cake::Cake;
 use support::http::{Answer, Connection, Request};
 use support::node::{Node, Setup};
+use support::stub::{Stub, offer};
 use support::wait;
 
 const TOKEN: &str = "a-token-of-the-tests-3f1c9a";
@@ -501,6 +502,49 @@ fn the_history_tells_what_was_published_and_what_was_not() {
     );
     assert!(history.body.contains(&format!("<a href=\"/console/links/{link}\">")), "{}", history.body);
     assert!(text(&history).contains("2 (+1) links"), "{}", text(&history));
+}
+
+#[test]
+fn what_was_refused_or_left_out_is_over_when_the_upstream_is_as_it_was() {
+    let stub = Stub::start();
+    let node = Setup::of_upstream(&stub.url(), "key").start_ready();
+    let shown = || text(&get(&node, "/console/snapshots"));
+    let is_well = "nothing is left out";
+    node.refresh();
+    assert!(shown().contains(is_well), "{}", shown());
+
+    let links = stub.answer_to("smart_links");
+    stub.list("smart_links", json!([]));
+    node.refresh_with("", 409);
+    assert!(
+        shown().contains("The newest snapshot is not taken") && !shown().contains(is_well),
+        "{}",
+        shown()
+    );
+    stub.answer("smart_links", links);
+    assert_eq!(node.refresh()["result"], "unchanged");
+    assert!(
+        !shown().contains("The newest snapshot is not taken") && shown().contains(is_well),
+        "{}",
+        shown()
+    );
+    assert!(shown().contains("refused"), "the history has it: {}", shown());
+
+    // It keeps its last good version: what is live does not change.
+    let offers = stub.answer_to("offers");
+    stub.list("offers", json!([{"offer": offer(10, "javascript:alert(1)")}]));
+    assert_eq!(node.refresh()["result"], "unchanged");
+    assert!(shown().contains("Left out of the live table: 1") && !shown().contains(is_well), "{}", shown());
+    stub.answer("offers", offers);
+    assert_eq!(node.refresh()["result"], "unchanged");
+    assert!(!shown().contains("Left out of the live table") && shown().contains(is_well), "{}", shown());
+
+    stub.set_away(true);
+    node.failed_refresh();
+    assert!(shown().contains("The last refresh failed") && !shown().contains(is_well), "{}", shown());
+    stub.set_away(false);
+    node.refresh();
+    assert!(!shown().contains("The last refresh failed") && shown().contains(is_well), "{}", shown());
 }
 
 #[test]

@@ -102,6 +102,38 @@ fn without_the_token_nothing_is_told_but_health() {
 }
 
 #[test]
+fn without_a_token_a_name_that_was_pointed_here_is_told_nothing_but_health() {
+    let node = Setup::new().setting("admin.hosts = [\"metrics.example.com\"]").start_ready();
+    let port = node.admin.port();
+    let of = |method: &str, target: &str, host: &str| {
+        Connection::to(node.admin).ask(&Request::new(method, target).with("Host", host).body(""))
+    };
+    for (method, target) in GUARDED {
+        for host in ["rebound.example.com", "localhost.example.com", "127.0.0.1.nip.example"] {
+            let refused = of(method, target, &format!("{host}:{port}"));
+            assert_eq!(refused.status, 403, "{method} {target} {host}: {refused:?}");
+            assert!(
+                refused.body.contains("admin.hosts") && !refused.body.contains("smartlink_"),
+                "{refused:?}"
+            );
+        }
+        for host in ["localhost", "127.0.0.1", "[::1]", "Metrics.Example.Com"] {
+            let status = of(method, target, &format!("{host}:{port}")).status;
+            // Of a node without links, nothing can be explained.
+            assert!([200, 400].contains(&status), "{method} {target} {host}: {status}");
+        }
+    }
+    assert_eq!(Connection::to(node.admin).ask(&Request::new("GET", "/metrics")).status, 403);
+    for target in ["/livez", "/readyz"] {
+        assert_eq!(of("GET", target, "rebound.example.com").status, 200, "{target}");
+    }
+    // Whoever has the token is no page of a stranger.
+    let node = Setup::new().variable("SMARTLINK_ADMIN_TOKEN", TOKEN).start_ready();
+    let scrape = Request::new("GET", "/metrics").with("Host", "smartlink-1:9180");
+    assert_eq!(Connection::to(node.admin).ask(&scrape.with("Authorization", &bearer(TOKEN))).status, 200);
+}
+
+#[test]
 fn the_token_does_not_open_the_api_and_a_key_of_the_api_not_the_rest() {
     let node = Setup::new().variable("SMARTLINK_ADMIN_TOKEN", TOKEN).start_ready();
     let offers = |key: &str| ask(&node, "GET", &format!("/api/2/offers.json?api_key={key}"), &[]).status;

@@ -1,7 +1,8 @@
 //! The admin listener: metrics, health, explain, refresh. What else answers on it (the embedded API) is handed in.
 //!
 //! Everything but the two health checks and the API, which has a key of its own, asks for the token, where there is
-//! one.
+//! one. A scrape walks every link that has series of its own: one is written at a time, and not on the threads that
+//! answer the health checks.
 
 mod explain;
 mod health;
@@ -25,7 +26,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::cake::Key;
-use crate::state::{LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshResult};
+use crate::state::{
+    Crowded, Hosts, LiveGeo, LiveTable, Metrics, Readiness, RefreshHandle, RefreshReport, RefreshResult,
+    Turns,
+};
 
 pub use explain::{EntryAnswer, ExplainAnswer, ExplainQuery, answer as explain};
 
@@ -42,7 +46,11 @@ pub struct Options {
 pub struct Admin {
     /// Asked for by every route but the health checks. It may change at any time.
     pub token: watch::Receiver<Option<Key>>,
+    /// By which names it is reached.
+    pub hosts: Hosts,
     pub metrics: Arc<Metrics>,
+    /// In which scrapes are written.
+    pub scrapes: Turns,
     pub readiness: Arc<Readiness>,
     pub table: Arc<LiveTable>,
     pub geo: Arc<LiveGeo>,
@@ -77,6 +85,9 @@ pub async fn serve(
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
     let token = admin.token.borrow().clone();
     let Some(token) = token else {
+        if let Some(problem) = admin.hosts.refusal(request.headers()) {
+            return (StatusCode::FORBIDDEN, format!("{problem}\n")).into_response();
+        }
         // Any page that a browser on this machine shows could send a form here; browsers say so, and nobody else does.
         if request.method() == Method::POST && request.headers().contains_key(header::ORIGIN) {
             return (StatusCode::FORBIDDEN, "This was sent by a web page; ask for it with curl.\n")
@@ -105,12 +116,19 @@ async fn not_found() -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.metrics.text() {
-        Ok(text) => {
+    let metrics = Arc::clone(&admin.metrics);
+    match admin.scrapes.run(move || metrics.text()).await {
+        Ok(Ok(text)) => {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n"))
-            .into_response(),
+        Ok(Err(error)) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n"))
+                .into_response()
+        }
+        Err(crowded) => {
+            let retry_after = [(header::RETRY_AFTER, Crowded::RETRY_AFTER_SECONDS.to_string())];
+            (StatusCode::SERVICE_UNAVAILABLE, retry_after, format!("{crowded}\n")).into_response()
+        }
     }
 }
 
@@ -166,6 +184,9 @@ fn show(report: &RefreshReport) -> serde_json::Value {
     })
 }
 
+/// A second scraper waits for the first: its text is as large, and its figures are as fresh.
+pub const SCRAPES_AT_ONCE: usize = 1;
+
 /// Longer than a refresh and most scrapers pause, so that they keep their connections.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -179,3 +200,54 @@ const INDEX: &str = "smartlink admin\n\
     POST /refresh    fetch the snapshot now; ?force=true takes also one that looks like an accident\n\
     GET  /api/openapi.json   what the embedded CAKE API takes and answers, where it runs\n\
     GET, POST /api/2/…    the embedded CAKE API, where it runs\n";
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::*;
+    use crate::routing::{BotPolicy, Table};
+    use crate::state::{Geo, refresh_requests};
+
+    fn admin(scrapes: &Turns) -> Admin {
+        let table = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
+        Admin {
+            token: watch::channel(None).1,
+            hosts: Hosts::default(),
+            metrics: Arc::new(Metrics::new(1, Arc::clone(&table))),
+            scrapes: scrapes.clone(),
+            readiness: Arc::default(),
+            table,
+            geo: Arc::new(LiveGeo::new(Geo::default())),
+            refresh: refresh_requests().0,
+        }
+    }
+
+    async fn ask(router: Router, target: &'static str) -> Response {
+        let request = Request::builder().uri(target).header(header::HOST, "127.0.0.1:9180");
+        TowerToHyperService::new(router).call(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_scrape_holds_up_no_health_check_and_one_too_many_is_told() {
+        let scrapes = Turns::bounded(1, 1, Duration::from_secs(3_600));
+        let router = admin(&scrapes).router();
+        let turn = scrapes.take().await.unwrap();
+        let waiting = tokio::spawn(ask(router.clone(), "/metrics"));
+        while scrapes.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ask(router.clone(), "/livez").await.status(), StatusCode::OK);
+        assert_eq!(ask(router.clone(), "/readyz").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let refused = ask(router.clone(), "/metrics").await;
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "2");
+        let said = to_bytes(refused.into_body(), 1000).await.unwrap();
+        assert!(said.ends_with(b"ask again in 2 s.\n"), "{said:?}");
+        assert!(!waiting.is_finished());
+        drop(turn);
+        assert_eq!(waiting.await.unwrap().status(), StatusCode::OK);
+    }
+}

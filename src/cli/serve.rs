@@ -19,14 +19,14 @@ use super::reload::Reload;
 use super::source::Source;
 use super::supervisor::{PassedSockets, Supervisor};
 use super::takeover::{self, Claim, Estate, Inherited};
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::clicklog::ClickLogs;
 use crate::config::{Config, Flags};
 use crate::console::{self, Console};
 use crate::edge::{self, Drained, Edge, Supplies};
 use crate::ledger::conversion_desk;
 use crate::routing::Table;
-use crate::state::{CapCells, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle};
+use crate::state::{CapCells, Hosts, LiveCertificate, LiveTable, Metrics, Readiness, RefreshHandle, Turns};
 use crate::sync::{
     CapKeeper, ConversionCarrier, GeoReload, Overlay, Refresh, keep_certificate, show_caps, watch_disks,
 };
@@ -244,10 +244,11 @@ async fn serve(
     let carrying = alarm.watch("the one that carries conversions", carrier.run());
     let (counted, watched) = (Arc::clone(&metrics), Arc::clone(&table));
     let has_taken_over = predecessor.is_some();
+    let hosts = Hosts::new(config.admin_hosts.clone());
     let console = Console::new(console::Parts {
         token: admin_token.clone(),
         port: admin_address.port(),
-        hosts: config.console_hosts.clone(),
+        hosts: hosts.clone(),
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
         table: Arc::clone(&table),
@@ -264,7 +265,9 @@ async fn serve(
     alarm.watch("the one that samples figures for the console", console.clone().sample());
     let admin = Admin {
         token: admin_token,
+        hosts,
         metrics,
+        scrapes: Turns::new(admin::SCRAPES_AT_ONCE),
         readiness: Arc::clone(&readiness),
         table,
         geo,

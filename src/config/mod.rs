@@ -65,8 +65,8 @@ pub struct Config {
     /// How long it then waits for what has begun.
     pub drain_timeout: Duration,
     pub admin: admin::Options,
-    /// The names under which browsers reach the console.
-    pub console_hosts: Vec<String>,
+    /// The names under which the admin listener is reached.
+    pub admin_hosts: Vec<String>,
     /// Of the embedded API.
     pub api: Limits,
     pub geo: GeoFiles,
@@ -310,7 +310,7 @@ fn resolve(raw: &Raw, flags: &Flags) -> Result<Config, ConfigError> {
         goodbye: seconds("edge.goodbye_seconds", raw.edge.goodbye_seconds, 0.0)?,
         drain_timeout: seconds("edge.drain_timeout_seconds", raw.edge.drain_timeout_seconds, 0.0)?,
         admin: admin_options(raw, flags)?,
-        console_hosts: console_hosts(&raw.admin.hosts)?,
+        admin_hosts: admin_hosts(&raw.admin.hosts)?,
         api: api_limits(raw)?,
         geo: GeoFiles {
             places: flags.geo.clone().or_else(|| path(&raw.geo.database)),
@@ -675,7 +675,7 @@ fn admin_options(raw: &Raw, flags: &Flags) -> Result<admin::Options, ConfigError
     Ok(admin::Options { listen, token })
 }
 
-fn console_hosts(hosts: &[String]) -> Result<Vec<String>, ConfigError> {
+fn admin_hosts(hosts: &[String]) -> Result<Vec<String>, ConfigError> {
     let name = |text: &String| match Host::parse(text) {
         Ok(Host::Domain(name)) => Ok(name),
         _ => Err(value("admin.hosts", text, "names without port, such as console.example.com")),

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::frame::{self, Frame, Section};
 use super::guard::Visitor;
-use super::names::{Names, fold};
+use super::names::{Names, Seen, fold};
 use super::paging::{Page, query};
 use super::{Console, edit_cap, show};
 use crate::routing::Cap;
@@ -85,9 +85,13 @@ pub async fn page(
     Query(asked): Query<Asked>,
 ) -> Response {
     let seen = console.names().look(&console).await;
+    frame::in_turn(&console, move |console| write(console, &visitor, &asked, seen)).await
+}
+
+fn write(console: &Console, visitor: &Visitor, asked: &Asked, seen: Seen) -> Response {
     let typed = asked.q.trim();
     let (folded, number) = (fold(typed), typed.parse::<u32>().ok());
-    let all = bars(&console, &seen.names, |_| true);
+    let all = bars(console, &seen.names, |_| true);
     let total = all.len();
     let mut bars: Vec<Bar> = all
         .into_iter()
@@ -101,7 +105,7 @@ pub async fn page(
     bars = bars.drain(page.range()).collect();
     let href = |number: usize| query(&[("q", typed), ("page", &number.to_string())]);
     frame::page(&Caps {
-        frame: Frame::new(&console, &visitor, Section::Caps, "Caps"),
+        frame: Frame::new(console, visitor, Section::Caps, "Caps"),
         asked: typed.to_owned(),
         bars,
         previous: page.previous().map(href),

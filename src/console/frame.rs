@@ -2,11 +2,12 @@
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::guard::Visitor;
 use super::{Console, assets};
+use crate::state::Crowded;
 
 /// The part of a page's template that `base.html` shows.
 pub struct Frame {
@@ -133,6 +134,24 @@ pub fn page_with(status: StatusCode, template: &impl Template) -> Response {
 /// A page that says one thing.
 pub fn told(console: &Console, status: StatusCode, title: &str, text: &str) -> Response {
     page_with(status, &Told { frame: Frame::bare(console, title), text: text.to_owned() })
+}
+
+/// Writes a page that walks links, offers or caps: in its turn, and not on the threads that answer the health checks. With
+/// too many before it: 503.
+pub async fn in_turn(
+    console: &Console,
+    write: impl FnOnce(&Console) -> Response + Send + 'static,
+) -> Response {
+    let writer = console.clone();
+    match console.turns().run(move || write(&writer)).await {
+        Ok(response) => response,
+        Err(crowded) => {
+            let title = "Too many pages are asked for";
+            let mut answer = told(console, StatusCode::SERVICE_UNAVAILABLE, title, &crowded.to_string());
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(Crowded::RETRY_AFTER_SECONDS));
+            answer
+        }
+    }
 }
 
 /// Any other path under `/console`.

@@ -3,7 +3,7 @@
 //! Three doors, each for a way in that the others leave open:
 //!
 //! - `Host`, where there is no token: a site whose name was pointed at this machine's address (DNS rebinding) is of the
-//!   same origin as itself, and its cookies are its own. It is told by the name.
+//!   same origin as itself, and its cookies are its own. It is told by the name ([`Hosts`](crate::state::Hosts)).
 //! - `Origin` and `Sec-Fetch-Site` of what changes something: another site, or another port of this machine, may send a
 //!   form here. The form's own token ([`Posted`](super::posted::Posted)) is asked for besides.
 //! - the session: where there is a token, for every page; where there is none, for what changes something, which the API does not
@@ -13,10 +13,11 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use url::{Host, Url};
+use url::Url;
 
 use super::posted::Fields;
 use super::{Console, frame, login};
+use crate::state::authority;
 
 /// Who looks at a page. Every handler behind [`session`] may take it, as an `Extension`.
 #[derive(Clone, Debug)]
@@ -84,18 +85,12 @@ fn to_the_login(console: &Console, request: &Request) -> Response {
 /// Why a request is not looked at, if so.
 fn refusal(console: &Console, method: &Method, headers: &HeaderMap) -> Option<&'static str> {
     let parts = console.parts();
-    let host = one(headers, header::HOST.as_str()).and_then(host_of);
-    let Some(host) = host else { return Some("The request names no host.") };
-    let is_configured = |host: &Host| match host {
-        Host::Domain(name) => parts.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)),
-        Host::Ipv4(_) | Host::Ipv6(_) => false,
-    };
-    if !console.has_token() && !is_local(&host) && !is_configured(&host) {
-        return Some(
-            "The console is asked for by a name that is not known. Without a token it answers to localhost and to \
-             addresses, and to the names in admin.hosts: any other may have been pointed here by a stranger.",
-        );
+    if !console.has_token()
+        && let Some(problem) = parts.hosts.refusal(headers)
+    {
+        return Some(problem);
     }
+    let Some(authority) = authority(headers) else { return Some("The request names no host.") };
     if matches!(*method, Method::GET | Method::HEAD) {
         return None;
     }
@@ -109,34 +104,10 @@ fn refusal(console: &Console, method: &Method, headers: &HeaderMap) -> Option<&'
     let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
     let is_ours = origin.is_some_and(|origin| {
         // Behind a proxy the host may be another than the browser's.
-        let is_known = origin.host().is_some_and(|host| is_configured(&host.to_owned()));
-        is_known || same_authority(&origin, one(headers, header::HOST.as_str()).unwrap_or_default())
+        let is_known = origin.host().is_some_and(|host| parts.hosts.has(&host.to_owned()));
+        is_known || same_authority(&origin, authority)
     });
     (!is_ours).then_some("The form was sent by another site.")
-}
-
-/// The value of a header that came once.
-fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    values.next().is_none().then(|| value.to_str().ok())?
-}
-
-fn host_of(authority: &str) -> Option<Host> {
-    let url = Url::parse(&format!("http://{authority}/")).ok()?;
-    let is_bare = url.username().is_empty() && url.password().is_none() && url.path() == "/";
-    is_bare.then(|| url.host().map(|host| host.to_owned()))?
-}
-
-/// No name that somebody else could point here.
-fn is_local(host: &Host) -> bool {
-    match host {
-        Host::Domain(name) => {
-            let name = name.strip_suffix('.').unwrap_or(name);
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        Host::Ipv4(_) | Host::Ipv6(_) => true,
-    }
 }
 
 fn same_authority(origin: &Url, authority: &str) -> bool {
@@ -167,28 +138,6 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_that_nobody_else_could_point_here() {
-        for (host, local) in [
-            ("localhost:9180", true),
-            ("LOCALHOST", true),
-            ("localhost.", true),
-            ("console.localhost:1", true),
-            ("127.0.0.1:9180", true),
-            ("[::1]:9180", true),
-            ("192.0.2.7", true),
-            ("rebound.example.com:9180", false),
-            ("localhost.example.com", false),
-            ("127.0.0.1.example.com", false),
-            ("notlocalhost", false),
-        ] {
-            assert_eq!(host_of(host).map(|host| is_local(&host)), Some(local), "{host}");
-        }
-        for host in ["", "a b", "a@localhost", "localhost/x", "localhost:x"] {
-            assert_eq!(host_of(host), None, "{host:?}");
-        }
-    }
 
     #[test]
     fn an_origin_is_ours_by_host_and_port() {

@@ -10,7 +10,7 @@ use axum::response::Response;
 use super::caps::{self, Bar};
 use super::frame::{self, Frame, Section};
 use super::guard::Visitor;
-use super::names::Names;
+use super::names::{Names, Seen};
 use super::shares::shares;
 use super::{Console, show};
 use crate::routing::{CapView, EntryFace, LinkFace, Rotation, TierFace, describe};
@@ -84,16 +84,21 @@ pub async fn page(
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
 ) -> Response {
-    let not_found = || {
-        let text = format!("No link has the number {id}, neither live nor at the upstream.");
-        frame::told(&console, StatusCode::NOT_FOUND, "There is no such link", &text)
-    };
-    let Some(link) = LinkId::parse(id.as_bytes()) else { return not_found() };
+    let Some(link) = LinkId::parse(id.as_bytes()) else { return not_found(&console, &id) };
     let seen = console.names().look(&console).await;
+    frame::in_turn(&console, move |console| write(console, &visitor, link, seen)).await
+}
+
+fn not_found(console: &Console, id: &str) -> Response {
+    let text = format!("No link has the number {id}, neither live nor at the upstream.");
+    frame::told(console, StatusCode::NOT_FOUND, "There is no such link", &text)
+}
+
+fn write(console: &Console, visitor: &Visitor, link: LinkId, seen: Seen) -> Response {
     let published = console.parts().table.current();
     let (face, named) = (describe(&published.table, link), seen.names.link(link.value()));
     let affiliate = face.as_ref().map(|face| face.affiliate.value()).or(named.map(|named| named.affiliate));
-    let Some(affiliate) = affiliate else { return not_found() };
+    let Some(affiliate) = affiliate else { return not_found(console, &link.to_string()) };
 
     let totals = console.parts().metrics.totals_of(&[link]);
     let recent = console.link_history().recent(now(), &totals);
@@ -105,12 +110,12 @@ pub async fn page(
     let gone = gone.map(|(offer, &count)| (offer.value(), show::count(count))).collect();
     let name = named.map_or_else(String::new, |named| named.name.to_string());
     let title = if name.is_empty() { format!("Link {link}") } else { format!("{name} · link {link}") };
-    let bars = caps::bars(&console, &seen.names, |cap| {
+    let bars = caps::bars(console, &seen.names, |cap| {
         is_there(cap.offer.value()) && cap.affiliate.is_none_or(|of| of.value() == affiliate)
     });
     let filled = recent.of(link);
     frame::page(&LinkPage {
-        frame: Frame::new(&console, &visitor, Section::Links, title),
+        frame: Frame::new(console, visitor, Section::Links, title),
         id: link.value(),
         name,
         affiliate,

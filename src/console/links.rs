@@ -1,6 +1,6 @@
-//! All links, searched and sorted here, a page at a time: names from the upstream, figures from this process.
+//! All links, a page at a time: names from the upstream, figures from this process.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -13,13 +13,14 @@ use serde::Deserialize;
 use super::frame::{self, Frame, Section};
 use super::guard::Visitor;
 use super::link_history::{Filled, Recent};
-use super::names::{NamedLink, Names, fold};
+use super::link_list::{Sort, Wanted};
+use super::names::{NamedLink, Names, Seen};
 use super::paging::{Page, query};
 use super::shares::shares;
 use super::{Console, show};
 use crate::routing::{LinkFace, describe};
 use crate::state::{OfferTotals, Published, now};
-use crate::types::{AffiliateId, LinkId};
+use crate::types::LinkId;
 
 #[derive(Template)]
 #[template(path = "links.html")]
@@ -97,42 +98,14 @@ struct Share {
     by_weight: String,
 }
 
-/// What the list is sorted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sort {
-    Id,
-    Name,
-    Affiliate,
-    Clicks,
-    Fill,
-}
-
-impl Sort {
-    const ALL: [Sort; 5] = [Sort::Id, Sort::Name, Sort::Affiliate, Sort::Clicks, Sort::Fill];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Sort::Id => "id",
-            Sort::Name => "name",
-            Sort::Affiliate => "affiliate",
-            Sort::Clicks => "clicks",
-            Sort::Fill => "fill",
-        }
-    }
-
-    fn heading(self) -> &'static str {
-        match self {
-            Sort::Id => "Link",
-            Sort::Name => "Name",
-            Sort::Affiliate => "Affiliate",
-            Sort::Clicks => "Clicks",
-            Sort::Fill => "Fill rate",
-        }
-    }
-
-    /// Which way round it is at first: the busiest first.
-    fn begins_descending(self) -> bool {
-        self == Sort::Clicks
+/// Of its column.
+fn heading(sort: Sort) -> &'static str {
+    match sort {
+        Sort::Id => "Link",
+        Sort::Name => "Name",
+        Sort::Affiliate => "Affiliate",
+        Sort::Clicks => "Clicks",
+        Sort::Fill => "Fill rate",
     }
 }
 
@@ -152,6 +125,10 @@ pub async fn page(
     Query(asked): Query<Asked>,
 ) -> Response {
     let seen = console.names().look(&console).await;
+    frame::in_turn(&console, move |console| write(console, &visitor, &asked, seen)).await
+}
+
+fn write(console: &Console, visitor: &Visitor, asked: &Asked, seen: Seen) -> Response {
     let begun = Instant::now();
     let sort = Sort::ALL.into_iter().find(|sort| sort.as_str() == asked.sort).unwrap_or(Sort::Id);
     let descending = match asked.dir.as_str() {
@@ -160,41 +137,29 @@ pub async fn page(
         _ => sort.begins_descending(),
     };
     let (live, metrics) = (console.parts().table.current(), &console.parts().metrics);
-    // Only a list that is sorted by them needs the counts of all links.
-    let recent = match sort {
-        Sort::Clicks | Sort::Fill => console.link_history().recent(now(), &metrics.link_totals()),
-        Sort::Id | Sort::Name | Sort::Affiliate => Recent::default(),
-    };
-    // Where the upstream names none, those that are live have numbers.
-    let unnamed: Vec<NamedLink>;
-    let all = match seen.names.links() {
-        [] => {
-            unnamed = live_links(&live);
-            &unnamed
-        }
-        links => links,
-    };
     let typed = asked.q.trim();
-    let found = arranged(all, typed, sort, descending, &recent);
+    let wanted = Wanted { typed: typed.to_owned(), sort, descending };
+    let recent = || console.link_history().recent(now(), &metrics.link_totals());
+    let found = console.link_lists().find(seen.names.links(), &live, wanted, console.uptime(), recent);
     let page = Page::of(found.len(), asked.page.parse().ok());
-    let shown = &found[page.range()];
-    let ids: Vec<LinkId> = shown.iter().filter_map(|link| LinkId::new(link.id)).collect();
+    let shown = found.range(page.range());
+    let ids: Vec<LinkId> = shown.clone().filter_map(|link| LinkId::new(link.id)).collect();
     let recent = console.link_history().recent(now(), &metrics.totals_of(&ids));
     let offers: HashMap<LinkId, OfferTotals> = ids.iter().copied().zip(metrics.offers_of(&ids)).collect();
-    let rows = shown.iter().map(|link| row(link, &live, &recent, &offers, &seen.names)).collect();
+    let rows = shown.map(|link| row(link, &live, &recent, &offers, &seen.names)).collect();
     let href = |sort: Sort, descending: bool, page: usize| {
         let number = if page > 1 { page.to_string() } else { String::new() };
         let direction = if descending { "desc" } else { "asc" };
         query(&[("q", typed), ("sort", sort.as_str()), ("dir", direction), ("page", &number)])
     };
     let column = |other: Sort| Column {
-        name: other.heading(),
+        name: heading(other),
         is_number: matches!(other, Sort::Id | Sort::Affiliate | Sort::Clicks | Sort::Fill),
         href: href(other, if other == sort { !descending } else { other.begins_descending() }, 1),
         sorted: (other == sort).then_some(if descending { "descending" } else { "ascending" }),
     };
     frame::page(&Links {
-        frame: Frame::new(&console, &visitor, Section::Links, "Links"),
+        frame: Frame::new(console, visitor, Section::Links, "Links"),
         asked: typed.to_owned(),
         sort,
         descending,
@@ -203,58 +168,13 @@ pub async fn page(
         previous: page.previous().map(|number| href(sort, descending, number)),
         next: page.next().map(|number| href(sort, descending, number)),
         found: show::count(found.len() as u64),
-        total: show::count(all.len() as u64),
+        total: show::count(found.total() as u64),
         over: show::duration(recent.over),
         took: format!("{:.1}", begun.elapsed().as_secs_f64() * 1000.0),
         page,
         problem: seen.problem,
         can_be_changed: seen.names.can_be_changed(),
     })
-}
-
-/// Those that are meant, in order.
-fn arranged<'a>(
-    links: &'a [NamedLink],
-    typed: &str,
-    sort: Sort,
-    descending: bool,
-    recent: &Recent,
-) -> Vec<&'a NamedLink> {
-    let (folded, number) = (fold(typed), typed.parse().ok());
-    let mut found: Vec<&NamedLink> = links.iter().filter(|link| link.is_meant(&folded, number)).collect();
-    let filled = |link: &NamedLink| LinkId::new(link.id).map_or(Filled::default(), |id| recent.of(id));
-    let turned = |order: Ordering| if descending { order.reverse() } else { order };
-    match sort {
-        // They are in this order.
-        Sort::Id if descending => found.reverse(),
-        Sort::Id => {}
-        Sort::Name => found.sort_by(|a, b| turned(a.folded().cmp(b.folded())).then(a.id.cmp(&b.id))),
-        // A stable sort, of what is in the order of ids.
-        Sort::Affiliate => found.sort_by(|a, b| turned(a.affiliate.cmp(&b.affiliate))),
-        Sort::Clicks => {
-            let mut keyed: Vec<_> = found.into_iter().map(|link| (filled(link).clicks(), link)).collect();
-            keyed.sort_by(|a, b| turned(a.0.cmp(&b.0)));
-            found = keyed.into_iter().map(|(_, link)| link).collect();
-        }
-        Sort::Fill => {
-            // Those without clicks have no rate, and come last in any case.
-            let mut keyed: Vec<_> = found.into_iter().map(|link| (filled(link).rate(), link)).collect();
-            keyed.sort_by(|a, b| match (a.0, b.0) {
-                (Some(a), Some(b)) => turned(a.total_cmp(&b)),
-                (a, b) => b.is_some().cmp(&a.is_some()),
-            });
-            found = keyed.into_iter().map(|(_, link)| link).collect();
-        }
-    }
-    found
-}
-
-fn live_links(live: &Published) -> Vec<NamedLink> {
-    let unnamed =
-        |(link, affiliate): (LinkId, AffiliateId)| NamedLink::unnamed(link.value(), affiliate.value());
-    let mut links: Vec<NamedLink> = live.table.each_link().map(unnamed).collect();
-    links.sort_unstable_by_key(|link| link.id);
-    links
 }
 
 fn row(

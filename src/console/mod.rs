@@ -12,7 +12,9 @@
 //!    nor from another site in any case.
 //! 3. Whatever came from outside is text in a page. Templates escape it, and the policy of the pages runs no script
 //!    but ours.
-//! 4. What it keeps is bounded: sessions, guesses, history, names.
+//! 4. What it keeps is bounded: sessions, guesses, history, names, orders of links.
+//! 5. A page that walks links, offers or caps is written in its turn ([`frame::in_turn`]), a few at a time: whoever asks for
+//!    many holds up nothing but pages.
 //!
 //! It decides no click, and asks nothing of one: it sums what workers count for the scrape.
 
@@ -33,6 +35,7 @@ mod guard;
 mod history;
 mod link;
 mod link_history;
+mod link_list;
 mod links;
 mod login;
 mod names;
@@ -58,12 +61,13 @@ use tokio::sync::watch;
 use crate::cake::{Client, Key, KeyError, KeySource};
 use crate::ledger::KnownCaps;
 use crate::routing::{CompileOptions, Zone};
-use crate::state::{Journal, LiveGeo, LiveTable, Metrics, Readiness, now};
+use crate::state::{Hosts, Journal, LiveGeo, LiveTable, Metrics, Readiness, Turns, now};
 
 use attempts::Attempts;
 use cap_history::CapHistory;
 use history::History;
 use link_history::LinkHistory;
+use link_list::LinkLists;
 use names::NameBook;
 use notices::Notices;
 use session::Sessions;
@@ -81,8 +85,8 @@ pub struct Parts {
     pub key: KeySource,
     /// Of the listener. Nodes on one host have one jar of cookies, as far as browsers know.
     pub port: u16,
-    /// The names under which browsers reach it, besides `localhost` and addresses.
-    pub hosts: Vec<String>,
+    /// By which names browsers reach it.
+    pub hosts: Hosts,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
     pub table: Arc<LiveTable>,
@@ -107,9 +111,12 @@ struct Room {
     attempts: Attempts,
     history: History,
     link_history: LinkHistory,
+    link_lists: LinkLists,
     cap_history: CapHistory,
     names: NameBook,
     notices: Notices,
+    /// In which pages are written.
+    turns: Turns,
     /// Of the forms of those who need no session.
     open_csrf: String,
 }
@@ -124,9 +131,11 @@ impl Console {
             attempts: Attempts::default(),
             history: History::default(),
             link_history: LinkHistory::default(),
+            link_lists: LinkLists::default(),
             cap_history: CapHistory::default(),
             names: NameBook::default(),
             notices: Notices::default(),
+            turns: Turns::new(PAGES_AT_ONCE),
             open_csrf: session::random_text()?,
         })))
     }
@@ -206,6 +215,10 @@ impl Console {
         &self.0.link_history
     }
 
+    fn link_lists(&self) -> &LinkLists {
+        &self.0.link_lists
+    }
+
     fn cap_history(&self) -> &CapHistory {
         &self.0.cap_history
     }
@@ -218,6 +231,10 @@ impl Console {
         &self.0.notices
     }
 
+    fn turns(&self) -> &Turns {
+        &self.0.turns
+    }
+
     fn open_csrf(&self) -> &str {
         &self.0.open_csrf
     }
@@ -227,6 +244,9 @@ impl Console {
         self.0.started.elapsed()
     }
 }
+
+/// Pages that are written: as many as cores that such a node may have to spare.
+const PAGES_AT_ONCE: usize = 2;
 
 /// The forms that change something.
 fn changes() -> Router<Console> {
@@ -244,4 +264,88 @@ fn changes() -> Router<Console> {
         .route("/console/caps/new", get(edit_cap::new).post(edit_cap::create))
         .route("/console/caps/edit", get(edit_cap::edit).post(edit_cap::save))
         .route("/console/caps/remove", get(edit_cap::ask).post(edit_cap::remove))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
+    use axum::http::{StatusCode, header};
+    use axum::response::Response;
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+    use url::Url;
+
+    use super::*;
+    use crate::cake::ClientOptions;
+    use crate::routing::{BotPolicy, Table};
+    use crate::state::Geo;
+
+    /// Of a node without links, at an upstream that it has no key for.
+    fn console(turns: &Turns) -> Console {
+        let table = Arc::new(LiveTable::new(Table::empty(None, BotPolicy::Fallback)));
+        let key = KeySource::Environment("A_VARIABLE_THAT_NOBODY_SETS".to_owned());
+        let options = ClientOptions {
+            upstream: Url::parse("http://cake.example.com").unwrap(),
+            key: key.clone(),
+            call_timeout: Duration::from_secs(1),
+            body_bytes_max: 1,
+            ca_file: None,
+            rows_max: 1,
+        };
+        let mut console = Console::new(Parts {
+            token: watch::channel(None).1,
+            port: 9180,
+            key,
+            hosts: Hosts::default(),
+            metrics: Arc::new(Metrics::new(1, Arc::clone(&table))),
+            readiness: Arc::default(),
+            table,
+            geo: Arc::new(LiveGeo::new(Geo::default())),
+            caps: watch::Sender::<KnownCaps>::default().subscribe(),
+            journal: Arc::default(),
+            client: Client::new(options).unwrap(),
+            compile: CompileOptions::default(),
+            zone: Zone::parse("UTC").unwrap(),
+        })
+        .unwrap();
+        Arc::get_mut(&mut console.0).unwrap().turns = turns.clone();
+        console
+    }
+
+    async fn ask(router: Router, target: &'static str) -> Response {
+        let request = Request::builder().uri(target).header(header::HOST, "127.0.0.1:9180");
+        TowerToHyperService::new(router).call(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn pages_that_walk_the_network_take_turns_and_nothing_else_waits_for_them() {
+        let turns = Turns::bounded(1, 1, Duration::from_secs(3_600));
+        let router = console(&turns).router();
+        let mut turn = turns.take().await.unwrap();
+        for (target, status) in [
+            ("/console/", StatusCode::OK),
+            ("/console/overview.json", StatusCode::OK),
+            ("/console/links", StatusCode::OK),
+            ("/console/links?q=a&sort=fill", StatusCode::OK),
+            ("/console/links/301", StatusCode::NOT_FOUND),
+            ("/console/caps", StatusCode::OK),
+            ("/console/snapshots", StatusCode::OK),
+        ] {
+            let waiting = tokio::spawn(ask(router.clone(), target));
+            while turns.waiting() == 0 {
+                assert!(!waiting.is_finished(), "{target} takes no turn");
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(ask(router.clone(), "/console/login").await.status(), StatusCode::OK);
+            let refused = ask(router.clone(), target).await;
+            assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "{target}");
+            assert_eq!(refused.headers()[header::RETRY_AFTER], "2");
+            let said = to_bytes(refused.into_body(), 100_000).await.unwrap();
+            assert!(String::from_utf8_lossy(&said).contains("ask again in 2 s."), "{said:?}");
+            drop(turn);
+            assert_eq!(waiting.await.unwrap().status(), status, "{target}");
+            turn = turns.take().await.unwrap();
+        }
+    }
 }

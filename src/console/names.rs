@@ -3,7 +3,8 @@
 //!
 //! A page does not wait long for it: it is shown with what is known, and says so.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,19 +16,23 @@ use serde_json::{Map, Value};
 use super::Console;
 use crate::cake::wire::{OfferItem, SmartLink};
 use crate::cake::{CallError, Client, FetchError, Haste, Rows, Update};
+use crate::types::LinkId;
 
 /// The names of a network, as of a moment.
 #[derive(Debug, Default)]
 pub struct Names {
+    links: Links,
     /// In the order of their ids.
-    links: Vec<NamedLink>,
-    offers: HashMap<i64, NamedOffer>,
+    offers: Vec<(i64, NamedOffer)>,
     /// Which state of the network this is, if the upstream tells: then it is smartlink's own.
     state: Option<HeaderValue>,
 }
 
+/// In the order of their ids. As long as none of them has changed, it is the same list.
+pub type Links = Arc<Vec<NamedLink>>;
+
 /// A link as the upstream lists it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedLink {
     pub id: u32,
     pub affiliate: u32,
@@ -68,7 +73,7 @@ pub struct Seen {
 }
 
 impl Names {
-    pub fn links(&self) -> &[NamedLink] {
+    pub fn links(&self) -> &Links {
         &self.links
     }
 
@@ -77,14 +82,13 @@ impl Names {
     }
 
     pub fn offer(&self, id: u32) -> Option<&NamedOffer> {
-        self.offers.get(&i64::from(id))
+        let found = self.offers.binary_search_by_key(&i64::from(id), |(id, _)| *id);
+        found.ok().map(|index| &self.offers[index].1)
     }
 
     /// In the order of their ids.
     pub fn offers(&self) -> impl Iterator<Item = (i64, &NamedOffer)> {
-        let mut offers: Vec<_> = self.offers.iter().map(|(&id, offer)| (id, offer)).collect();
-        offers.sort_unstable_by_key(|(id, _)| *id);
-        offers.into_iter()
+        self.offers.iter().map(|(id, offer)| (*id, offer))
     }
 
     /// Whether the upstream has our calls, so that links, entries, rules and caps can be changed through it.
@@ -94,6 +98,10 @@ impl Names {
 }
 
 impl NamedLink {
+    pub fn named(id: u32, affiliate: u32, name: String) -> Self {
+        Self { id, affiliate, folded: fold(&name).into(), name: name.into() }
+    }
+
     /// Of a link of which nothing but its numbers is known.
     pub fn unnamed(id: u32, affiliate: u32) -> Self {
         Self { id, affiliate, name: Box::default(), folded: Box::default() }
@@ -178,14 +186,18 @@ async fn read_all(client: &Client) -> Result<Names, String> {
         Err(error) => return Err(error.to_string()),
     };
     let links = rows(client, "smart_links.json", "smart_links", &Map::new()).await?;
-    let mut links: Vec<NamedLink> = read_rows(&links).filter_map(named_link).collect();
-    links.sort_unstable_by_key(|link| link.id);
-    links.dedup_by_key(|link| link.id);
+    let read = move || {
+        let mut links: Vec<NamedLink> = read_rows(&links).filter_map(named_link).collect();
+        links.sort_unstable_by_key(|link| link.id);
+        links.dedup_by_key(|link| link.id);
+        Arc::new(links)
+    };
+    let links = apart(read).await?;
     Ok(Names { links, offers: read_offers(client).await?, state })
 }
 
 /// What has changed since a state; `None`: nothing.
-async fn changed(client: &Client, names: &Names, state: &HeaderValue) -> Result<Option<Names>, String> {
+async fn changed(client: &Client, names: &Arc<Names>, state: &HeaderValue) -> Result<Option<Names>, String> {
     let told = |error: FetchError| error.to_string();
     match client.revision(state, Duration::ZERO).await.map_err(told)? {
         Some(now) if now == *state => return Ok(None),
@@ -196,26 +208,55 @@ async fn changed(client: &Client, names: &Names, state: &HeaderValue) -> Result<
         Update::Changes(changes) if changes.links.len() <= SINGLY_MAX => changes,
         _ => return read_all(client).await.map(Some),
     };
-    let mut links = names.links.clone();
-    links.retain(|link| !changes.links.iter().any(|changed| changed.value() == link.id));
+    let mut changed = Vec::with_capacity(changes.links.len());
     for link in &changes.links {
         let asked = Map::from_iter([("smart_link_id".to_owned(), Value::from(link.value()))]);
         let read = rows(client, "smart_links.json", "smart_links", &asked).await?;
-        links.extend(read_rows(&read).filter_map(named_link));
+        changed.extend(read_rows(&read).filter_map(named_link));
     }
-    links.sort_unstable_by_key(|link| link.id);
+    let (before, gone) = (Arc::clone(names), changes.links);
+    let join = move || joined(&before.links, &gone, changed);
+    let links = apart(join).await?;
     Ok(Some(Names { links, offers: read_offers(client).await?, state: Some(changes.revision) }))
 }
 
-async fn read_offers(client: &Client) -> Result<HashMap<i64, NamedOffer>, String> {
+/// The links after some were changed. Most changes are of what hangs on a link: then the list is the same.
+fn joined<S: BuildHasher>(before: &Links, changed: &HashSet<LinkId, S>, now: Vec<NamedLink>) -> Links {
+    let is_changed = |link: &NamedLink| LinkId::new(link.id).is_some_and(|id| changed.contains(&id));
+    let were = changed.iter().filter_map(|id| {
+        before.binary_search_by_key(&id.value(), |link| link.id).ok().map(|index| &before[index])
+    });
+    if were.clone().count() == now.len() && were.into_iter().all(|link| now.contains(link)) {
+        return Arc::clone(before);
+    }
+    let mut links: Vec<NamedLink> =
+        before.iter().filter(|link| !is_changed(link)).cloned().chain(now).collect();
+    links.sort_by_key(|link| link.id);
+    Arc::new(links)
+}
+
+/// In the order of their ids.
+async fn read_offers(client: &Client) -> Result<Vec<(i64, NamedOffer)>, String> {
     #[derive(Deserialize)]
     struct Wrapped {
         offer: OfferItem,
     }
     let offers = rows(client, "offers.json", "offers", &Map::new()).await?;
-    let named = read_rows(&offers)
-        .map(|Wrapped { offer }| (offer.offer_id, NamedOffer { name: offer.offer_name.into() }));
-    Ok(named.collect())
+    let read = move || {
+        let mut offers: Vec<_> = read_rows(&offers)
+            .map(|Wrapped { offer }| (offer.offer_id, NamedOffer { name: offer.offer_name.into() }))
+            .collect();
+        offers.sort_by_key(|(id, _)| *id);
+        offers.dedup_by_key(|(id, _)| *id);
+        offers
+    };
+    apart(read).await
+}
+
+/// Does what takes long with a large network on a thread that answers nobody.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| format!("reading them broke off: {error}"))
 }
 
 async fn rows(client: &Client, call: &str, list: &str, asked: &Map<String, Value>) -> Result<Rows, String> {
@@ -228,12 +269,8 @@ fn read_rows<T: DeserializeOwned>(rows: &Rows) -> impl Iterator<Item = T> {
 }
 
 fn named_link(link: SmartLink) -> Option<NamedLink> {
-    Some(NamedLink {
-        id: u32::try_from(link.smart_link_id).ok()?,
-        affiliate: u32::try_from(link.affiliate_id).ok()?,
-        folded: fold(&link.smart_link_name).into(),
-        name: link.smart_link_name.into(),
-    })
+    let id = u32::try_from(link.smart_link_id).ok()?;
+    Some(NamedLink::named(id, u32::try_from(link.affiliate_id).ok()?, link.smart_link_name))
 }
 
 /// As it is searched.
@@ -280,5 +317,24 @@ mod tests {
         for typed in ["30", "rotators", "6789"] {
             assert!(!is_meant(typed), "{typed}");
         }
+    }
+
+    #[test]
+    fn a_list_in_which_nothing_has_changed_is_the_same_one() {
+        let link = |id, name: &str| NamedLink::named(id, 7, name.to_owned());
+        let ids = |ids: &[u32]| ids.iter().filter_map(|&id| LinkId::new(id)).collect::<HashSet<_>>();
+        let before = Links::new(vec![link(1, "one"), link(2, "two"), link(5, "five")]);
+        assert!(Arc::ptr_eq(&before, &joined(&before, &ids(&[5, 1]), vec![link(5, "five"), link(1, "one")])));
+        assert!(Arc::ptr_eq(&before, &joined(&before, &ids(&[9]), Vec::new())), "it was not there before");
+        let joined = |changed: &[u32], now: Vec<NamedLink>| {
+            let names = joined(&before, &ids(changed), now);
+            names.iter().map(|link| format!("{} {}", link.id, link.name)).collect::<Vec<_>>()
+        };
+        assert_eq!(joined(&[2], vec![link(2, "II")]), ["1 one", "2 II", "5 five"]);
+        assert_eq!(
+            joined(&[3, 2], vec![link(3, "three"), link(2, "two")]),
+            ["1 one", "2 two", "3 three", "5 five"]
+        );
+        assert_eq!(joined(&[1, 5], vec![link(5, "five")]), ["2 two", "5 five"]);
     }
 }

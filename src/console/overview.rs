@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use axum::response::{Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +111,10 @@ pub async fn page(
     Extension(visitor): Extension<Visitor>,
     Query(asked): Query<Asked>,
 ) -> Response {
+    frame::in_turn(&console, move |console| write(console, &visitor, &asked)).await
+}
+
+fn write(console: &Console, visitor: &Visitor, asked: &Asked) -> Response {
     let (now, totals) = (now(), console.parts().metrics.totals());
     let since = |age: Duration| console.history().before(now, age);
     let over = [60, 300, 3600, 86_400].map(Duration::from_secs);
@@ -135,13 +139,13 @@ pub async fn page(
     fill_rates.dedup_by(|longer, shorter| longer.over == shorter.over);
     let span = asked.span();
     frame::page(&Overview {
-        frame: Frame::new(&console, &visitor, Section::Overview, "Overview").with_charts(),
+        frame: Frame::new(console, visitor, Section::Overview, "Overview").with_charts(),
         span,
         clicks_per_second: show::rate(per_second(minute_counts.all(), seconds)),
         fill_rates,
         clicks_over: show::duration(over[0].min(age(minute))),
         outcomes: outcomes(&minute_counts, &hour_counts, &totals.clicks),
-        states: states(&console, now, &totals),
+        states: states(console, now, &totals),
         figures: figures(&console.history().samples(span), span),
     })
 }
@@ -160,7 +164,11 @@ pub struct Series {
 }
 
 /// `GET /console/overview.json`
-pub async fn series(State(console): State<Console>, Query(asked): Query<Asked>) -> Json<Series> {
+pub async fn series(State(console): State<Console>, Query(asked): Query<Asked>) -> Response {
+    frame::in_turn(&console, move |console| Json(series_of(console, &asked)).into_response()).await
+}
+
+fn series_of(console: &Console, asked: &Asked) -> Series {
     let samples = console.history().samples(asked.span());
     let mut series = Series::default();
     for pair in samples.windows(2) {
@@ -173,7 +181,7 @@ pub async fn series(State(console): State<Console>, Query(asked): Query<Asked>) 
         series.others.push(per_second(counts.all() - offers - fallbacks, seconds));
         series.fill_rate.push(counts.fill_rate().map(|rate| rate * 100.0));
     }
-    Json(series)
+    series
 }
 
 fn counts_since(sample: Option<Sample>, totals: &Totals) -> ClickCounts {

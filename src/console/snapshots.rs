@@ -17,7 +17,10 @@ use crate::state::{Change, Event, RefreshResult, now};
 struct Snapshots {
     frame: Frame,
     confirmed: String,
+    /// The last refresh was taken, and nothing is left out.
+    is_well: bool,
     refused_now: Option<String>,
+    failed_now: Option<String>,
     /// What is left out of the live table.
     quarantined: Vec<Warning>,
     quarantined_count: usize,
@@ -41,17 +44,28 @@ struct Row {
 
 /// `GET /console/snapshots`
 pub async fn page(State(console): State<Console>, Extension(visitor): Extension<Visitor>) -> Response {
+    frame::in_turn(&console, move |console| write(console, &visitor)).await
+}
+
+fn write(console: &Console, visitor: &Visitor) -> Response {
     let events = console.parts().journal.events();
     let (now, confirmed) = (now(), console.parts().table.confirmed_at());
-    let newest = events.first();
-    let refused_now = newest.filter(|event| event.result == RefreshResult::Refused);
+    let present = console.parts().journal.present();
+    let problem = |result| {
+        let present = present.as_ref().filter(|present| present.result == result);
+        present.and_then(|present| present.problem.clone())
+    };
     let rows = events.iter().enumerate().map(|(index, event)| row(event, events.get(index + 1))).collect();
     frame::page(&Snapshots {
-        frame: Frame::new(&console, &visitor, Section::Snapshots, "Snapshots"),
+        frame: Frame::new(console, visitor, Section::Snapshots, "Snapshots"),
         confirmed: if confirmed.0 == 0 { "not yet".to_owned() } else { show::ago(confirmed, now) },
-        refused_now: refused_now.and_then(|event| event.problem.clone()),
-        quarantined: newest.map_or_else(Vec::new, |event| event.warnings.clone()),
-        quarantined_count: newest.map_or(0, |event| event.quarantined),
+        is_well: present
+            .as_ref()
+            .is_some_and(|present| present.problem.is_none() && present.quarantined == 0),
+        refused_now: problem(RefreshResult::Refused),
+        failed_now: problem(RefreshResult::Failed),
+        quarantined_count: present.as_ref().map_or(0, |present| present.quarantined),
+        quarantined: present.map_or_else(Vec::new, |present| present.warnings),
         rows,
     })
 }

@@ -1,5 +1,5 @@
-//! What became of the snapshot, for people: what was published, refused and left out, and when. In memory, the last of
-//! it, and of this process: the log has all of it.
+//! What became of the snapshot, for people: what was published, refused and left out, and when; and what the last refresh
+//! came to, be it that nothing has changed. In memory, the last of it, and of this process: the log has all of it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,9 +9,29 @@ use crate::types::{LinkId, UnixMillis};
 
 use super::refresh::RefreshResult;
 
-/// The last events, written by whoever refreshes.
+/// The last events and the present state, written by whoever refreshes.
 #[derive(Debug, Default)]
-pub struct Journal(Mutex<VecDeque<Event>>);
+pub struct Journal(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    events: VecDeque<Event>,
+    /// `None`: nothing was refreshed yet.
+    present: Option<Present>,
+}
+
+/// What the last refresh came to. An event stays in the history; this is over with the next refresh.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Present {
+    pub at: UnixMillis,
+    pub result: RefreshResult,
+    /// Why nothing was published; `None`: what is live is what the upstream has.
+    pub problem: Option<String>,
+    /// What is left out of the live table.
+    pub quarantined: usize,
+    /// The first of it.
+    pub warnings: Vec<Warning>,
+}
 
 /// One thing that happened to the live table, or did not.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,11 +74,20 @@ pub enum Change {
 }
 
 impl Journal {
-    /// Notes an event. One that failed as the last one did is the same again.
+    /// Notes an event. One that failed as the refresh before it did is the same again.
     pub fn note(&self, mut event: Event) {
-        let mut events = self.lock();
         event.warnings.truncate(WARNINGS_MAX);
+        let mut pages = self.lock();
+        let Pages { events, present } = &mut *pages;
+        let before = present.replace(Present {
+            at: event.at,
+            result: event.result,
+            problem: event.problem.clone(),
+            quarantined: event.quarantined,
+            warnings: event.warnings.clone(),
+        });
         if event.change.is_none()
+            && before.is_some_and(|before| before.problem.is_some())
             && let Some(last) = events.back_mut()
             && (last.result, last.generation, &last.problem)
                 == (event.result, event.generation, &event.problem)
@@ -73,13 +102,25 @@ impl Journal {
         events.push_back(event);
     }
 
-    /// The newest first.
-    pub fn events(&self) -> Vec<Event> {
-        self.lock().iter().rev().cloned().collect()
+    /// Notes that the upstream has what is live, with what is left out of it: that is no event, but the end of what was wrong.
+    pub fn unchanged(&self, at: UnixMillis, quarantined: usize, warnings: &[Warning]) {
+        let warnings = warnings.iter().take(WARNINGS_MAX).cloned().collect();
+        let present = Present { at, result: RefreshResult::Unchanged, problem: None, quarantined, warnings };
+        self.lock().present = Some(present);
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
-        // Right after any panic: each change is one push.
+    /// The newest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.lock().events.iter().rev().cloned().collect()
+    }
+
+    /// What the last refresh came to; `None`: there was none.
+    pub fn present(&self) -> Option<Present> {
+        self.lock().present.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pages> {
+        // Right after any panic: each change is one push, or one value replaced.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -140,6 +181,27 @@ mod tests {
         let events = journal.events();
         let seen: Vec<_> = events.iter().map(|event| (event.first_at.0, event.at.0, event.times)).collect();
         assert_eq!(seen, [(7, 7, 1), (6, 6, 1), (5, 5, 1), (2, 4, 3), (1, 1, 1)]);
+    }
+
+    #[test]
+    fn what_was_wrong_is_over_with_a_good_refresh_and_stays_in_the_history() {
+        let journal = Journal::default();
+        assert_eq!(journal.present(), None);
+        let refused = || event(3, RefreshResult::Refused, Some("it has shrunk"));
+        journal.note(event(1, RefreshResult::Published, None));
+        journal.note(refused());
+        let present = journal.present().unwrap();
+        assert_eq!(
+            (present.result, present.problem.as_deref()),
+            (RefreshResult::Refused, Some("it has shrunk"))
+        );
+        journal.unchanged(UnixMillis(4), 0, &[]);
+        let present = journal.present().unwrap();
+        assert_eq!((present.at.0, present.result, present.problem), (4, RefreshResult::Unchanged, None));
+        assert_eq!(journal.events()[0], refused());
+        journal.note(refused());
+        let times: Vec<_> = journal.events().iter().map(|event| event.times).collect();
+        assert_eq!(times, [1, 1, 1], "it was well in between");
     }
 
     #[test]

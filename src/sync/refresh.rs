@@ -257,6 +257,9 @@ impl Refresh {
         self.keeper.work();
         match &error {
             None => {
+                if result == RefreshResult::Unchanged {
+                    self.journal.unchanged(now(), self.quarantined, &self.warnings);
+                }
                 let failures = std::mem::take(&mut self.failures);
                 if failures > 0 {
                     tracing::info!(failures, "refreshes succeed again");
