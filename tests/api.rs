@@ -44,6 +44,38 @@ fn a_link_with_all_its_fields() {
     );
 }
 
+/// Who reads, decides and writes overwrites nobody's change unseen.
+#[test]
+fn a_change_may_be_bound_to_the_state_that_was_read() {
+    let api = start_small();
+    let state = || api.get("smart_links.json").headers["smartlink-revision"].to_str().unwrap().to_owned();
+    let bearer = format!("Bearer {KEY}");
+    let post = |call: &str, tag: &str, fields: Value| {
+        let headers = [("authorization", bearer.as_str()), ("if-match", tag), JSON[0]];
+        api.send(Method::POST, &format!("/api/2/{call}"), &headers, fields.to_string())
+    };
+    let rename = |tag: &str, name: &str| {
+        post("update_smart_link.json", tag, json!({"smart_link_id": 1, "smart_link_name": name}))
+    };
+    let read = state();
+    rename(&format!("\"{read}\""), "First").success();
+    assert_ne!(state(), read);
+    let said = ["If-Match", "read it again"];
+    rename(&format!("\"{read}\""), "Second").refused(412, &said);
+    // Neither a weak tag nor one without quotes is a strong one.
+    let now = state();
+    for tag in [format!("W/\"{now}\""), now.clone(), String::new()] {
+        rename(&tag, "Second").refused(412, &said);
+    }
+    let import = json!({"offers": [{"offer_id": 9, "offer_name": "Nine", "offer_url": OFFER_URL}]});
+    post("import_network.json", &format!("\"{read}\""), import.clone()).refused(412, &said);
+    assert_eq!(api.rows::<Value>("offers.json", "offers").len(), 1);
+    assert_eq!(state(), now, "what was refused changed nothing");
+    post("import_network.json", &format!("\"{read}\", \"{now}\""), import).success();
+    rename("*", "Third").success();
+    assert_eq!(api.rows::<Value>("smart_links.json", "smart_links")[0]["smart_link_name"], "Third");
+}
+
 #[test]
 fn a_link_with_defaults_and_its_change() {
     let api = Api::start();

@@ -64,6 +64,11 @@ pub enum Refusal {
     /// Something else came first.
     #[error("{0}")]
     Conflict(String),
+    /// The network is in another state than `If-Match` names.
+    #[error(
+        "the network is not in the state that If-Match names: it was changed; read it again, and decide with that"
+    )]
+    Outdated,
     /// The ledger cannot answer, which is no fault of the caller's.
     #[error("{0}")]
     Ledger(String),
@@ -134,6 +139,7 @@ impl Refusal {
             Refusal::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Value(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Conflict(_) => StatusCode::CONFLICT,
+            Refusal::Outdated => StatusCode::PRECONDITION_FAILED,
             Refusal::Ledger(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Store(_) | Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -13,6 +13,7 @@ use rusqlite::Transaction;
 use super::answer::{Answer, Refusal};
 use super::call::{Call, Verb};
 use super::parameters::{Parameters, PresentedKeys};
+use super::precondition::Precondition;
 use super::{Backoffice, CALLS, caps, revision, store};
 
 /// Answers `/api/openapi.json`.
@@ -63,7 +64,8 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
     if call.name == revision::WATCH.name {
         revision::Awaited::read(&parameters)?.wait(backoffice.store().revisions()).await;
     }
-    blocking(move || run(call, &backoffice, &parameters)).await
+    let precondition = Precondition::read(&head.headers);
+    blocking(move || run(call, &backoffice, &parameters, &precondition)).await
 }
 
 /// Whether the keys that came with a call let it in. Blocks.
@@ -92,7 +94,12 @@ fn check_names(call: &Call, in_query: Option<&str>, parameters: &Parameters) -> 
     Ok(())
 }
 
-fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<Answer, Refusal> {
+fn run(
+    call: &Call,
+    backoffice: &Backoffice,
+    parameters: &Parameters,
+    precondition: &Precondition,
+) -> Result<Answer, Refusal> {
     let options = backoffice.options();
     match call.verb {
         Verb::Read if call.name == caps::LIST.name => {
@@ -102,6 +109,7 @@ fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<
         }
         Verb::Read => read(backoffice, |transaction| (call.run)(transaction, options, parameters)),
         Verb::Write => backoffice.store().write_if(|transaction| {
+            precondition.check(transaction)?;
             let answer = (call.run)(transaction, options, parameters)?;
             let has_changed = !answer.is_idle();
             Ok((answer, has_changed))

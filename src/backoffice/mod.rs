@@ -36,6 +36,7 @@ mod network;
 mod offers;
 mod openapi;
 mod parameters;
+mod precondition;
 mod rate;
 mod revision;
 mod rules;

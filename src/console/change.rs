@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use askama::Template;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::{Map, Value};
 
@@ -63,6 +63,11 @@ impl ChangePage {
     /// With what was typed and what is wrong with it.
     pub fn refused(self, console: &Console, visitor: &Visitor, form: Form, error: &CallError) -> Response {
         self.show(console, visitor, status_of(error), form.refused(error), None)
+    }
+
+    /// With what was typed, and what somebody else has made of it meanwhile.
+    pub fn overtaken(self, console: &Console, visitor: &Visitor, form: Form) -> Response {
+        self.show(console, visitor, StatusCode::CONFLICT, form, None)
     }
 
     /// With what was typed and what it would do; or with what cannot be read of it.
@@ -134,9 +139,20 @@ pub async fn send(
     call: &str,
     parameters: Map<String, Value>,
 ) -> Result<(Envelope, bool), CallError> {
+    send_in(console, None, call, parameters).await
+}
+
+/// The same, to be done only if nothing was changed since this state was read. If something was, be it elsewhere in the
+/// network, the error [`is_outdated`](CallError::is_outdated): what there is has to be looked at again.
+pub async fn send_in(
+    console: &Console,
+    state: Option<&HeaderValue>,
+    call: &str,
+    parameters: Map<String, Value>,
+) -> Result<(Envelope, bool), CallError> {
     let parts = console.parts();
     let before = parts.table.current().generation;
-    let answer = parts.client.write(call, parameters).await?;
+    let answer = parts.client.write_in(state, call, parameters).await?;
     console.names().look_again();
     let live = async {
         while parts.table.current().generation == before {
@@ -165,6 +181,16 @@ pub fn sentence(what: &str, is_live: bool) -> String {
 
 pub fn not_found(console: &Console, what: &str) -> Response {
     frame::told(console, StatusCode::NOT_FOUND, "It is not there", &format!("The upstream has no {what}."))
+}
+
+/// Where every attempt to save was overtaken by a change somewhere else in the network.
+pub fn too_busy(console: &Console) -> Response {
+    frame::told(
+        console,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The network changes too fast",
+        "It was changed each time between looking and saving, and nothing of yours was saved. Go back, and save again.",
+    )
 }
 
 /// A page for what could not even be begun.
@@ -251,6 +277,9 @@ const ELSEWHERE: &str = "Its API lacks the calls by which links, entries, rules 
 const LIVE_PATIENCE: Duration = Duration::from_millis(1500);
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How often a change is looked at anew because something else in the network was changed in between.
+pub const ATTEMPTS: usize = 10;
 
 /// What a browser can still show.
 const SUGGESTED_MAX: usize = 500;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderValue;
 use axum::response::Response;
 use serde_json::Map;
 
@@ -94,33 +95,53 @@ pub async fn save(
     Path(path): Path<(String, String)>,
     Posted(posted): Posted,
 ) -> Response {
-    let begun = match begin(&console, &path).await {
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_save(&console, &visitor, &path, &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_save(
+    console: &Console,
+    visitor: &Visitor,
+    path: &(String, String),
+    posted: &Fields,
+) -> Option<Response> {
+    let begun = match begin(console, path).await {
         Ok(begun) => begun,
-        Err(told) => return told,
+        Err(told) => return Some(told),
     };
-    let (link, offer) = (begun.link, begun.offer);
-    let (page, form) = (begun.page(), edit_form(&begun.entry).typed(&posted));
-    if change::wants_preview(&posted) {
-        let preview = change::preview(&console, &begun.names, link, None, |whole| {
+    let (link, offer, page) = (begun.link, begun.offer, begun.page());
+    let form = edit_form(&begun.entry).typed(posted).meeting(&edit_form(&begun.entry));
+    if form.is_overtaken() {
+        return Some(page.overtaken(console, visitor, form));
+    }
+    if change::wants_preview(posted) {
+        let preview = change::preview(console, &begun.names, link, None, |whole| {
             put(whole, &form, link, offer.value().into())
         });
-        return match preview.await {
-            Ok(preview) => page.previewed(&console, &visitor, form, preview),
-            Err(error) => page.refused(&console, &visitor, form, &error),
-        };
+        return Some(match preview.await {
+            Ok(preview) => page.previewed(console, visitor, form, preview),
+            Err(error) => page.refused(console, visitor, form, &error),
+        });
     }
     let to = format!("/console/links/{link}");
     let mut parameters = form.changed();
     if parameters.is_empty() {
-        return change::done(&console, &to, format!("Offer {offer} on link {link}: nothing was changed."));
+        let what = format!("Offer {offer} on link {link}: nothing was changed.");
+        return Some(change::done(console, &to, what));
     }
     parameters.extend(begun.named());
-    match change::send(&console, ATTACH, parameters).await {
+    match change::send_in(console, begun.state.as_ref(), ATTACH, parameters).await {
         Ok((_, is_live)) => {
             let what = format!("Offer {offer} on link {link} was changed: {}.", form.changes());
-            change::done(&console, &to, change::sentence(&what, is_live))
+            Some(change::done(console, &to, change::sentence(&what, is_live)))
         }
-        Err(error) => page.refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(page.refused(console, visitor, form, &error)),
     }
 }
 
@@ -172,6 +193,7 @@ struct Begun {
     link: LinkId,
     offer: OfferId,
     entry: SmartLinkOffer,
+    state: Option<HeaderValue>,
 }
 
 impl Begun {
@@ -221,8 +243,8 @@ async fn begin(console: &Console, (id, offer): &(String, String)) -> Result<Begu
     let link = LinkId::parse(id.as_bytes()).ok_or_else(missing)?;
     let offer = offer.parse().ok().and_then(OfferId::new).ok_or_else(missing)?;
     let found = reading::attachment(&console.parts().client, link.value(), offer.value()).await;
-    let entry = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
-    Ok(Begun { names, link, offer, entry })
+    let found = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
+    Ok(Begun { names, link, offer, entry: found.item, state: found.state })
 }
 
 async fn begin_new(console: &Console, id: &str) -> Result<(Arc<Names>, LinkId), Response> {

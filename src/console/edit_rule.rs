@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderValue;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
@@ -97,42 +98,58 @@ pub async fn save(
     Path(path): Path<(String, String)>,
     Posted(posted): Posted,
 ) -> Response {
-    let begun = match begin(&console, &path).await {
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_save(&console, &visitor, &path, &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_save(
+    console: &Console,
+    visitor: &Visitor,
+    path: &(String, String),
+    posted: &Fields,
+) -> Option<Response> {
+    let begun = match begin(console, path).await {
         Ok(begun) => begun,
-        Err(told) => return told,
+        Err(told) => return Some(told),
     };
     let (link, rule, page) = (begun.link, begun.rule, begun.page());
-    let shown = form(&begun.names, Some(&begun.item));
-    let shown = conditions(&shown).unwrap_or_default();
-    let form = form(&begun.names, Some(&begun.item)).typed(&posted);
+    let present = form(&begun.names, Some(&begun.item));
+    let form = form(&begun.names, Some(&begun.item)).typed(posted).meeting(&present);
+    if form.is_overtaken() {
+        return Some(page.overtaken(console, visitor, form));
+    }
     let conditions = match conditions(&form) {
         Ok(conditions) => conditions,
-        Err(error) => return page.previewed(&console, &visitor, form, Err(error)),
+        Err(error) => return Some(page.previewed(console, visitor, form, Err(error))),
     };
-    if change::wants_preview(&posted) {
+    if change::wants_preview(posted) {
         let (names, rule) = (&begun.names, rule.value());
-        return preview(&console, &visitor, names, link, page, form, rule, &conditions).await;
+        return Some(preview(console, visitor, names, link, page, form, rule, &conditions).await);
     }
     let to = format!("/console/links/{link}");
-    let mut parameters = form.changed();
-    parameters.retain(|name, _| PLAIN.contains(&name.as_str()));
-    let mut changes = vec![form.changes()];
-    changes.retain(|changes| !changes.is_empty());
-    // They are replaced as a whole.
-    if conditions != shown {
-        parameters.insert(CONDITIONS.to_owned(), conditions.into());
-        changes.push("its conditions".to_owned());
+    let changed = form.changed();
+    if changed.is_empty() {
+        return Some(change::done(console, &to, format!("Rule {rule}: nothing was changed.")));
     }
-    if parameters.is_empty() {
-        return change::done(&console, &to, format!("Rule {rule}: nothing was changed."));
+    let (mut parameters, of_conditions): (Map<_, _>, Map<_, _>) =
+        changed.into_iter().partition(|(name, _)| PLAIN.contains(&name.as_str()));
+    // They are replaced as a whole.
+    if !of_conditions.is_empty() {
+        parameters.insert(CONDITIONS.to_owned(), conditions.into());
     }
     parameters.insert("rule_id".to_owned(), rule.value().into());
-    match change::send(&console, "update_routing_rule.json", parameters).await {
+    match change::send_in(console, begun.state.as_ref(), "update_routing_rule.json", parameters).await {
         Ok((_, is_live)) => {
-            let what = format!("Rule {rule} was changed: {}.", changes.join(", "));
-            change::done(&console, &to, change::sentence(&what, is_live))
+            let what = format!("Rule {rule} was changed: {}.", form.changes());
+            Some(change::done(console, &to, change::sentence(&what, is_live)))
         }
-        Err(error) => page.refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(page.refused(console, visitor, form, &error)),
     }
 }
 
@@ -185,6 +202,7 @@ struct Begun {
     link: LinkId,
     rule: RuleId,
     item: RoutingRule,
+    state: Option<HeaderValue>,
 }
 
 impl Begun {
@@ -225,8 +243,8 @@ async fn begin(console: &Console, (id, rule): &(String, String)) -> Result<Begun
     let link = LinkId::parse(id.as_bytes()).ok_or_else(missing)?;
     let rule = rule.parse().ok().and_then(RuleId::new).ok_or_else(missing)?;
     let found = reading::rule(&console.parts().client, link.value(), rule.value()).await;
-    let item = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
-    Ok(Begun { names, link, rule, item })
+    let found = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
+    Ok(Begun { names, link, rule, item: found.item, state: found.state })
 }
 
 async fn begin_new(console: &Console, id: &str) -> Result<(Arc<Names>, LinkId), Response> {
@@ -286,6 +304,11 @@ fn new_page(names: &Names, link: LinkId) -> ChangePage {
 }
 
 fn form(names: &Names, rule: Option<&RoutingRule>) -> Form {
+    // Of a rule that is there, each field knows what it was.
+    let filled = |field: Field, value: String| match rule {
+        Some(_) => field.is(value),
+        None => field.value(value),
+    };
     let is = |field: Field, fresh: &str, of: fn(&RoutingRule) -> i64| match rule {
         Some(rule) => field.is(of(rule).to_string()),
         None => field.value(fresh),
@@ -297,7 +320,7 @@ fn form(names: &Names, rule: Option<&RoutingRule>) -> Form {
             Some((mode, list)) => (mode.clone(), write_value_list(list)),
             None => ("in".to_owned(), String::new()),
         };
-        Field::new(name, label).hint(*hint).input(Input::Listed { mode }).value(list)
+        filled(Field::new(name, label).hint(*hint).input(Input::Listed { mode }), list)
     });
     let hours = condition("hours");
     let hour = |key: &str| {
@@ -323,12 +346,13 @@ fn form(names: &Names, rule: Option<&RoutingRule>) -> Form {
         "Hours",
         "A span that ends before it begins goes over midnight. No day: every day.",
         vec![
-            Field::new("hours.days", "Days").input(Input::Ticks(&DAY_NAMES)).value(hour("days")),
-            Field::new("hours.from", "From").hint("HH:MM, such as 09:00.").value(hour("from")),
-            Field::new("hours.to", "To").hint("HH:MM, such as 17:30; 24:00 is midnight.").value(hour("to")),
-            Field::new("hours.time_zone", "Time zone")
-                .hint("Such as America/New_York.")
-                .value(hour("time_zone")),
+            filled(Field::new("hours.days", "Days").input(Input::Ticks(&DAY_NAMES)), hour("days")),
+            filled(Field::new("hours.from", "From").hint("HH:MM, such as 09:00."), hour("from")),
+            filled(Field::new("hours.to", "To").hint("HH:MM, such as 17:30; 24:00 is midnight."), hour("to")),
+            filled(
+                Field::new("hours.time_zone", "Time zone").hint("Such as America/New_York."),
+                hour("time_zone"),
+            ),
         ],
     )
 }
