@@ -575,7 +575,7 @@ fn what_is_wrong_stands_at_its_field_and_what_was_typed_stays() {
     assert_eq!(state(), before, "none of it changed anything");
     // A preview says the same, in the same place.
     for (target, typed, field) in [
-        (attach, [offer, ("offer_weight", "101")], "offer_weight"),
+        (attach, [("offer_id", "1045"), ("offer_weight", "101")], "offer_weight"),
         (attach, [("offer_id", "9"), ("offer_weight", "1")], "offer_id"),
         (rule, [offer, ("country", "ZZ")], "country"),
         ("/console/links/301/edit", [("affiliate_id", "0"), ("rotation_type", "even")], "affiliate_id"),
@@ -594,6 +594,17 @@ fn what_is_wrong_stands_at_its_field_and_what_was_typed_stays() {
     assert_eq!(answer.status, 422);
     assert!(text(&answer).contains("There is such a cap already"), "{}", text(&answer));
     assert_eq!(row(&node, "offer_caps.json", "offer_caps")["cap_amount"], 5);
+    // Of an offer that is attached, attaching would change the weight in the same way.
+    for verb in ["save", "preview"] {
+        let typed = [offer, ("offer_weight", "5")];
+        let answer = send(&node, attach, &[&typed[..], &[("do", verb)]].concat());
+        wrong_at(&answer, "offer_id", "Offer 1042 is attached to link 301 already, with weight 60", &typed);
+        assert!(
+            answer.body.contains("href=\"/console/links/301/offers/1042\""),
+            "{verb}: no way to its form"
+        );
+    }
+    assert_eq!(state()[1], before[1]);
     // No field is at fault.
     for target in [
         "/console/links/9/edit",

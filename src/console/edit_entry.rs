@@ -48,31 +48,67 @@ pub async fn attach(
         Ok(begun) => begun,
         Err(told) => return told,
     };
-    let (page, form) = (new_page(&names, link), new_form(&names).typed(&posted));
-    if change::wants_preview(&posted) {
-        let offer = match change::whole(&form, "offer_id") {
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_attach(&console, &visitor, &names, link, &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_attach(
+    console: &Console,
+    visitor: &Visitor,
+    names: &Names,
+    link: LinkId,
+    posted: &Fields,
+) -> Option<Response> {
+    let (page, form) = (new_page(names, link), new_form(names).typed(posted));
+    let offer = change::whole(&form, "offer_id");
+    let mut state = None;
+    // Attaching what is attached would change its weight and its tier, and somebody who attaches does not know of it.
+    if let Some(offer) = offer.as_ref().ok().and_then(|id| OfferId::new(u32::try_from(*id).ok()?)) {
+        let there = match reading::attachments(&console.parts().client, link.value(), offer.value()).await {
+            Ok(there) => there,
+            Err(error) => return Some(page.refused(console, visitor, form, &error)),
+        };
+        if let Some(entry) = there.item.first() {
+            let problem = format!(
+                "{offer} is attached to link {link} already, with weight {} in priority {}; edit that entry instead",
+                entry.offer_weight, entry.priority
+            );
+            let edit = (format!("/console/links/{link}/offers/{offer}"), format!("Edit offer {offer} on it"));
+            let page = ChangePage { further: vec![edit], ..page };
+            return Some(page.previewed(console, visitor, form, Err(FieldError::new("offer_id", problem))));
+        }
+        state = there.state;
+    }
+    if change::wants_preview(posted) {
+        let offer = match offer {
             Ok(offer) => offer,
-            Err(error) => return page.previewed(&console, &visitor, form, Err(error)),
+            Err(error) => return Some(page.previewed(console, visitor, form, Err(error))),
         };
         let preview =
-            change::preview(&console, &names, link, Some(offer), |whole| put(whole, &form, link, offer));
-        return match preview.await {
-            Ok(preview) => page.previewed(&console, &visitor, form, preview),
-            Err(error) => page.refused(&console, &visitor, form, &error),
-        };
+            change::preview(console, names, link, Some(offer), |whole| put(whole, &form, link, offer));
+        return Some(match preview.await {
+            Ok(preview) => page.previewed(console, visitor, form, preview),
+            Err(error) => page.refused(console, visitor, form, &error),
+        });
     }
     let mut parameters = form.filled_in();
     parameters.insert("smart_link_id".to_owned(), link.value().into());
-    match change::send(&console, ATTACH, parameters).await {
+    match change::send_in(console, state.as_ref(), ATTACH, parameters).await {
         Ok((answer, is_live)) => {
             let entry = &answer.value()["response"];
             let what = format!(
                 "Offer {} is attached to link {link} with weight {} in priority {}.",
                 entry["offer_id"], entry["offer_weight"], entry["priority"]
             );
-            change::done(&console, &format!("/console/links/{link}"), change::sentence(&what, is_live))
+            Some(change::done(console, &format!("/console/links/{link}"), change::sentence(&what, is_live)))
         }
-        Err(error) => page.refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(page.refused(console, visitor, form, &error)),
     }
 }
 
