@@ -44,6 +44,35 @@ fn a_link_with_all_its_fields() {
     );
 }
 
+#[test]
+fn a_refusal_names_every_parameter_that_is_wrong() {
+    let api = start_small();
+    let reply = api.post(
+        "smart_link_offer.json",
+        json!({"smart_link_id": 1, "offer_id": 7, "offer_weight": 101, "priority": "x"}),
+    );
+    // The status and the message are those of the first.
+    reply.refused(404, &["`offer_id` 7 does not exist"]);
+    let told: Vec<String> = reply.json()["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| {
+            format!("{} {}", error["parameter"].as_str().unwrap(), error["problem"].as_str().unwrap())
+        })
+        .collect();
+    let begins =
+        ["offer_id 7 does not exist", "priority is \"x\"; expected", "offer_weight is 101; expected"];
+    assert_eq!(told.len(), begins.len(), "{told:?}");
+    assert!(told.iter().zip(begins).all(|(told, begin)| told.starts_with(begin)), "{told:?}");
+    // Of an import, which has many items, the first alone; what has to do with no parameter has none.
+    let item = json!({"smart_link_id": 1, "offer_id": 1, "offer_weight": 101, "priority": -1});
+    let reply = api.post("import_network.json", json!({"smart_link_offers": [item]}));
+    reply.refused(422, &["`smart_link_offers[0].offer_weight` is 101"]);
+    assert_eq!(reply.json()["errors"].as_array().unwrap().len(), 1);
+    assert!(api.get("nothing.json").json()["errors"].is_null());
+}
+
 /// Who reads, decides and writes overwrites nobody's change unseen.
 #[test]
 fn a_change_may_be_bound_to_the_state_that_was_read() {

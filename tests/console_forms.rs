@@ -620,6 +620,75 @@ fn what_is_wrong_stands_at_its_field_and_what_was_typed_stays() {
 }
 
 #[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let node = Setup::demo().start_ready();
+    for (target, typed, fields) in [
+        (
+            "/console/links/new",
+            &[("smart_link_name", ""), ("affiliate_id", "0"), ("fallback_url", "http://plain.example.com/")]
+                [..],
+            &["smart_link_name", "affiliate_id", "fallback_url"][..],
+        ),
+        (
+            "/console/links/301/edit",
+            &[("affiliate_id", "x"), ("fallback_url", "ftp://x"), ("smart_link_name", " ")],
+            &["affiliate_id", "fallback_url", "smart_link_name"],
+        ),
+        (
+            "/console/links/301/offers/new",
+            &[("offer_id", "9"), ("offer_weight", "101"), ("priority", "-1")],
+            &["offer_id", "offer_weight", "priority"],
+        ),
+        (
+            "/console/links/301/offers/1042",
+            &[("offer_weight", "101"), ("priority", "soon")],
+            &["offer_weight", "priority"],
+        ),
+        (
+            "/console/links/301/rules/new",
+            &[
+                ("offer_id", "9"),
+                ("offer_weight", "101"),
+                ("country", "ZZ"),
+                ("device", "phone"),
+                ("hours.from", "9"),
+                ("hours.time_zone", "Mars/Olympus"),
+            ],
+            &["offer_id", "offer_weight", "country", "device", "hours.from", "hours.to", "hours.time_zone"],
+        ),
+        (
+            "/console/offers/new",
+            &[("offer_url", "http://o.example.com/"), ("payout", "much"), ("expiration_date", "soon")],
+            &["offer_name", "offer_url", "payout", "expiration_date"],
+        ),
+        (
+            "/console/caps/new",
+            &[("offer_id", "9"), ("affiliate_id", "x"), ("cap_amount", "-5"), ("time_zone", "Mars/Olympus")],
+            &["offer_id", "affiliate_id", "cap_amount", "time_zone"],
+        ),
+    ] {
+        let answer = send(&node, target, typed);
+        assert_eq!(answer.status, 422, "{target}: {}", text(&answer));
+        let wrong: Vec<String> = answer
+            .body
+            .split("id=\"field-")
+            .filter_map(|rest| rest.split('"').next().unwrap().strip_suffix("-error").map(str::to_owned))
+            .collect();
+        let mut expected: Vec<String> = fields.iter().map(|field| field.replace('.', "-")).collect();
+        let mut found = wrong.clone();
+        (expected.sort(), found.sort());
+        assert_eq!(found, expected, "{target}: {}", text(&answer));
+        assert_eq!(answer.body.matches("<a href=\"#field-").count(), fields.len(), "{target}: the summary");
+        assert_eq!(answer.body.matches(" autofocus").count(), 1, "{target}: one field has the focus");
+        let shown = shown(&answer);
+        for (name, value) in typed {
+            let kept = ((*name).to_owned(), value.trim().to_owned());
+            assert!(shown.contains(&kept), "{target}: {name} is not kept: {shown:?}");
+        }
+    }
+}
+
+#[test]
 fn a_form_of_another_session_changes_nothing() {
     let node = Setup::demo().start_ready();
     let before = rows(&node, "smart_link_offers.json", "smart_link_offers");

@@ -407,6 +407,8 @@ impl Noun {
         match refusal {
             Refusal::Malformed(error) => Refusal::Malformed(field(error)),
             Refusal::Value(error) => Refusal::Value(field(error)),
+            // One at a time: an item of a list has a place, and is mended there.
+            Refusal::Several { first, .. } => self.place(*first, index, asked),
             other => other,
         }
     }

@@ -25,6 +25,7 @@ mod cap_rows;
 mod caps;
 mod contract;
 mod demo;
+mod faults;
 mod gate;
 mod geo_targets;
 mod import;

@@ -22,6 +22,7 @@ use url::Url;
 use super::client::{Client, PAGE_ROWS, REVISION_HEADER, ROWS_MAX, causes, hint};
 use super::key::{Key, KeyError};
 use super::outgoing::{Outgoing, Told};
+use super::wire::FieldError;
 
 /// An answer that says `Success`.
 #[derive(Clone, Debug)]
@@ -68,7 +69,12 @@ pub enum CallError {
     Body { call: String, body_bytes_max: usize, reason: String },
     /// In the API's own words.
     #[error("{message} (HTTP {})", .status.as_u16())]
-    Refused { status: StatusCode, message: String },
+    Refused {
+        status: StatusCode,
+        message: String,
+        /// Every parameter that is wrong, where the upstream tells: smartlink's own does.
+        errors: Vec<FieldError>,
+    },
     #[error(
         "{upstream} does not know the call {call} (HTTP 404); it is smartlink's own, and a CAKE that is not embedded \
          in smartlink may lack it"
@@ -254,7 +260,16 @@ impl Client {
             return text.map_err(|reason| CallError::Foreign { call: call.to_owned(), reason });
         }
         if let Some(message) = word("message") {
-            return Err(CallError::Refused { status, message: presentable(&message, key) });
+            let errors = top.as_ref().ok().and_then(|top| top.get("errors"));
+            let errors = errors.and_then(|raw| serde_json::from_str::<Vec<ToldError>>(raw.get()).ok());
+            let told = |error: ToldError| {
+                FieldError::new(presentable(&error.parameter, key), presentable(&error.problem, key))
+            };
+            return Err(CallError::Refused {
+                status,
+                message: presentable(&message, key),
+                errors: errors.unwrap_or_default().into_iter().map(told).collect(),
+            });
         }
         let (upstream, call) = (self.shown(), call.to_owned());
         if status == StatusCode::NOT_FOUND && !CAKES_OWN.contains(&call.as_str()) {
@@ -270,6 +285,13 @@ impl Client {
         };
         Err(CallError::Foreign { call, reason })
     }
+}
+
+/// An item of `errors` in a refusal.
+#[derive(Deserialize)]
+struct ToldError {
+    parameter: String,
+    problem: String,
 }
 
 impl CallError {

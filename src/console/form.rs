@@ -262,10 +262,8 @@ impl Form {
     /// With what the API said of it.
     pub fn refused(self, error: &CallError) -> Self {
         match error {
-            CallError::Refused { message, .. } => match split(message) {
-                Some((parameter, problem)) => self.wrong(parameter, problem, message),
-                None => self.with_problem(message),
-            },
+            CallError::Refused { message, errors, .. } if errors.is_empty() => self.with_problem(message),
+            CallError::Refused { errors, .. } => errors.iter().fold(self, Form::unreadable),
             other => self.with_problem(other),
         }
     }
@@ -291,6 +289,8 @@ impl Form {
             .or_else(|| self.each().position(|field| field.name == of_list))
             .or_else(|| self.each().position(|field| field.name.split('.').next() == Some(of_list)));
         match place.and_then(|place| self.each_mut().nth(place)) {
+            // Of a field in several parts, the first that is wrong.
+            Some(field) if field.error.is_some() => {}
             Some(field) => field.error = Some(format!("{} {problem}", field.label)),
             None => self.problems.push(whole.to_owned()),
         }
@@ -323,12 +323,6 @@ fn shown(value: &str) -> String {
     if value.is_empty() { "none".to_owned() } else { format!("“{value}”") }
 }
 
-/// The parameter that a message of the API names, and the rest.
-fn split(message: &str) -> Option<(&str, &str)> {
-    let (parameter, rest) = message.strip_prefix('`')?.split_once('`')?;
-    Some((parameter, rest.trim_start()))
-}
-
 /// Before the name of a field: what it was.
 const WAS: &str = "was.";
 
@@ -358,9 +352,11 @@ mod tests {
         )
     }
 
-    fn refused(message: &str) -> Form {
+    fn refused(errors: &[(&str, &str)]) -> Form {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        form().refused(&CallError::Refused { status, message: message.to_owned() })
+        let errors =
+            errors.iter().map(|(parameter, problem)| FieldError::new(*parameter, *problem)).collect();
+        form().refused(&CallError::Refused { status, message: "no".to_owned(), errors })
     }
 
     #[test]
@@ -385,19 +381,20 @@ mod tests {
 
     #[test]
     fn what_the_api_says_stands_at_the_field_that_it_names() {
-        for (message, id, said) in [
-            ("`offer_weight` is 101; expected …", "field-offer_weight", "Weight is 101; expected …"),
-            ("`conditions.country.in` is \"ZZ\"", "field-country", "Country is \"ZZ\""),
-            ("`conditions.hours.to` is missing", "field-hours-to", "To is missing"),
-            ("`conditions.hours` is empty", "field-hours-from", "From is empty"),
+        for (parameter, problem, id, said) in [
+            ("offer_weight", "is 101; expected …", "field-offer_weight", "Weight is 101; expected …"),
+            ("conditions.country.in", "is \"ZZ\"", "field-country", "Country is \"ZZ\""),
+            ("conditions.hours.to", "is missing", "field-hours-to", "To is missing"),
+            ("conditions.hours", "is empty", "field-hours-from", "From is empty"),
         ] {
-            let form = refused(message);
-            assert_eq!(form.errors(), [(id.to_owned(), said)], "{message}");
+            let form = refused(&[(parameter, problem)]);
+            assert_eq!(form.errors(), [(id.to_owned(), said)], "{parameter}");
             assert!(form.is_wrong() && form.problems.is_empty());
         }
-        for message in ["`offer_name` is missing", "no", "`open"] {
-            let form = refused(message);
-            assert_eq!((form.errors().len(), &form.problems[..]), (0, &[message.to_owned()][..]));
-        }
+        let form =
+            refused(&[("offer_name", "is missing"), ("priority", "is -1"), ("conditions.hours.to", "is x")]);
+        assert_eq!(form.errors().len(), 2, "each at its field");
+        assert_eq!(form.problems, ["`offer_name` is missing"]);
+        assert_eq!(refused(&[]).problems, ["no"]);
     }
 }
