@@ -73,6 +73,33 @@ fn a_refusal_names_every_parameter_that_is_wrong() {
     assert!(api.get("nothing.json").json()["errors"].is_null());
 }
 
+#[test]
+fn a_change_that_is_tried_out_is_answered_and_not_done() {
+    let api = start_small();
+    let state = || api.get("smart_links.json").headers["smartlink-revision"].clone();
+    let before = (state(), api.network());
+    let link = json!({"smart_link_name": "Tried", "affiliate_id": 8, "dry_run": true});
+    for _ in 0..2 {
+        let tried = api.post("smart_link.json", link.clone()).success();
+        assert_eq!(
+            (&tried["response"]["smart_link_id"], &tried["response"]["affiliate_id"]),
+            (&2.into(), &8.into())
+        );
+    }
+    let entry = json!({"smart_link_id": 1, "offer_id": 1, "offer_weight": 7, "dry_run": "true"});
+    let tried = api.post("smart_link_offer.json", entry).success();
+    assert_eq!((&tried["message"], &tried["response"]["offer_weight"]), (&"attached".into(), &7.into()));
+    api.post("smart_link.json", json!({"smart_link_name": "", "affiliate_id": 8, "dry_run": true}))
+        .refused(422, &["`smart_link_name`"]);
+    api.post("smart_link.json", json!({"smart_link_name": "x", "affiliate_id": 8, "dry_run": "maybe"}))
+        .refused(400, &["`dry_run`", "true or false"]);
+    assert_eq!((state(), api.network()), before);
+    let done =
+        api.post("smart_link.json", json!({"smart_link_name": "Done", "affiliate_id": 8, "dry_run": false}));
+    assert_eq!(done.success()["response"]["smart_link_id"], 2, "no number was used up");
+    assert_ne!(state(), before.0);
+}
+
 /// Who reads, decides and writes overwrites nobody's change unseen.
 #[test]
 fn a_change_may_be_bound_to_the_state_that_was_read() {

@@ -645,16 +645,31 @@ fn everything_that_is_wrong_is_said_at_once() {
             &["offer_weight", "priority"],
         ),
         (
+            "/console/links/301/offers/1042",
+            &[("offer_weight", ""), ("priority", "")],
+            &["offer_weight", "priority"],
+        ),
+        (
             "/console/links/301/rules/new",
             &[
                 ("offer_id", "9"),
                 ("offer_weight", "101"),
                 ("country", "ZZ"),
+                ("city", "\"New York"),
                 ("device", "phone"),
                 ("hours.from", "9"),
                 ("hours.time_zone", "Mars/Olympus"),
             ],
-            &["offer_id", "offer_weight", "country", "device", "hours.from", "hours.to", "hours.time_zone"],
+            &[
+                "offer_id",
+                "offer_weight",
+                "country",
+                "city",
+                "device",
+                "hours.from",
+                "hours.to",
+                "hours.time_zone",
+            ],
         ),
         (
             "/console/offers/new",
@@ -669,6 +684,11 @@ fn everything_that_is_wrong_is_said_at_once() {
     ] {
         let answer = send(&node, target, typed);
         assert_eq!(answer.status, 422, "{target}: {}", text(&answer));
+        // A preview tries out the very change, and is refused alike.
+        if answer.body.contains("value=\"preview\"") {
+            let previewed = send(&node, target, &[typed, &[("do", "preview")]].concat());
+            assert_eq!((previewed.status, text(&previewed)), (422, text(&answer)), "{target}");
+        }
         let wrong: Vec<String> = answer
             .body
             .split("id=\"field-")

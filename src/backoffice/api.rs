@@ -12,6 +12,7 @@ use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
 use super::call::{Call, Verb};
+use super::contract::DRY_RUN;
 use super::parameters::{Parameters, PresentedKeys};
 use super::precondition::Precondition;
 use super::{Backoffice, CALLS, caps, revision, store};
@@ -89,7 +90,7 @@ fn check_names(call: &Call, in_query: Option<&str>, parameters: &Parameters) -> 
                 "stands in the query; the parameters of a POST go in its body",
             ));
         }
-        parameters.refuse_unknown(call.parameters)?;
+        parameters.refuse_unknown(&[call.parameters, &[DRY_RUN]].concat())?;
     }
     Ok(())
 }
@@ -110,8 +111,10 @@ fn run(
         Verb::Read => read(backoffice, |transaction| (call.run)(transaction, options, parameters)),
         Verb::Write => backoffice.store().write_if(|transaction| {
             precondition.check(transaction)?;
+            let is_tried_out = parameters.truth(DRY_RUN.name)?.unwrap_or(false);
             let answer = (call.run)(transaction, options, parameters)?;
-            let has_changed = !answer.is_idle();
+            // What is not kept ends with the transaction.
+            let has_changed = !answer.is_idle() && !is_tried_out;
             Ok((answer, has_changed))
         }),
     }

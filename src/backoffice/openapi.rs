@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, SpecialCall, Verb};
-use super::contract::{Given, Kind, NUMBER_MAX, Parameter, Shape, TITLE_CHARS_MAX};
+use super::contract::{DRY_RUN, Given, Kind, NUMBER_MAX, Parameter, Shape, TITLE_CHARS_MAX};
 use super::{CALLS, PREFIX, SPECIAL_CALLS, import};
 use crate::cake::REVISION_HEADER;
 use crate::types::Country;
@@ -63,11 +63,12 @@ fn operation(call: &Call) -> Value {
         }
         Verb::Write => {
             operation["parameters"] = json!([precondition()]);
+            let parameters = [call.parameters, &[DRY_RUN]].concat();
             operation["requestBody"] = json!({
                 "required": true,
                 "content": {
-                    "application/json": {"schema": body(call.parameters, schema), "example": example},
-                    "application/x-www-form-urlencoded": {"schema": body(call.parameters, form_schema)},
+                    "application/json": {"schema": body(&parameters, schema), "example": example},
+                    "application/x-www-form-urlencoded": {"schema": body(&parameters, form_schema)},
                 },
             });
         }

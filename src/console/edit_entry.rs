@@ -8,7 +8,7 @@ use axum::http::HeaderValue;
 use axum::response::Response;
 use serde_json::Map;
 
-use super::change::{self, ChangePage};
+use super::change::{self, ChangePage, Sent};
 use super::form::Form;
 use super::frame::Section;
 use super::guard::Visitor;
@@ -65,10 +65,9 @@ async fn try_to_attach(
     posted: &Fields,
 ) -> Option<Response> {
     let (page, form) = (new_page(names, link), new_form(names).typed(posted));
-    let offer = change::whole(&form, "offer_id");
     let mut state = None;
     // Attaching what is attached would change its weight and its tier, and somebody who attaches does not know of it.
-    if let Some(offer) = offer.as_ref().ok().and_then(|id| OfferId::new(u32::try_from(*id).ok()?)) {
+    if let Some(offer) = form.text("offer_id").parse().ok().and_then(OfferId::new) {
         let there = match reading::attachments(&console.parts().client, link.value(), offer.value()).await {
             Ok(there) => there,
             Err(error) => return Some(page.refused(console, visitor, form, &error)),
@@ -84,20 +83,12 @@ async fn try_to_attach(
         }
         state = there.state;
     }
-    if change::wants_preview(posted) {
-        let offer = match offer {
-            Ok(offer) => offer,
-            Err(error) => return Some(page.previewed(console, visitor, form, Err(error))),
-        };
-        let preview =
-            change::preview(console, names, link, Some(offer), |whole| put(whole, &form, link, offer));
-        return Some(match preview.await {
-            Ok(preview) => page.previewed(console, visitor, form, preview),
-            Err(error) => page.refused(console, visitor, form, &error),
-        });
-    }
     let mut parameters = form.filled_in();
     parameters.insert("smart_link_id".to_owned(), link.value().into());
+    if change::wants_preview(posted) {
+        let sent = Sent { names, link, page, form, call: ATTACH, parameters };
+        return Some(sent.preview(console, visitor, put, |entry| Some(entry.offer_id)).await);
+    }
     match change::send_in(console, state.as_ref(), ATTACH, parameters).await {
         Ok((answer, is_live)) => {
             let entry = &answer.value()["response"];
@@ -155,22 +146,18 @@ async fn try_to_save(
     if form.is_overtaken() {
         return Some(page.overtaken(console, visitor, form));
     }
-    if change::wants_preview(posted) {
-        let preview = change::preview(console, &begun.names, link, None, |whole| {
-            put(whole, &form, link, offer.value().into())
-        });
-        return Some(match preview.await {
-            Ok(preview) => page.previewed(console, visitor, form, preview),
-            Err(error) => page.refused(console, visitor, form, &error),
-        });
-    }
     let to = format!("/console/links/{link}");
     let mut parameters = form.changed();
-    if parameters.is_empty() {
+    let is_idle = parameters.is_empty();
+    parameters.extend(begun.named());
+    if change::wants_preview(posted) {
+        let sent = Sent { names: &begun.names, link, page, form, call: ATTACH, parameters };
+        return Some(sent.preview(console, visitor, put, |_| None).await);
+    }
+    if is_idle {
         let what = format!("Offer {offer} on link {link}: nothing was changed.");
         return Some(change::done(console, &to, what));
     }
-    parameters.extend(begun.named());
     match change::send_in(console, begun.state.as_ref(), ATTACH, parameters).await {
         Ok((_, is_live)) => {
             let what = format!("Offer {offer} on link {link} was changed: {}.", form.changes());
@@ -292,18 +279,10 @@ async fn begin_new(console: &Console, id: &str) -> Result<(Arc<Names>, LinkId), 
     Ok((names, link))
 }
 
-/// Puts what was typed in its place: an offer is attached to a link once.
-fn put(whole: &mut WholeLink, form: &Form, link: LinkId, offer: i64) -> Result<(), FieldError> {
-    let before = whole.attached.iter().find(|entry| entry.offer_id == offer);
-    let entry = SmartLinkOffer {
-        smart_link_id: link.value().into(),
-        offer_id: offer,
-        offer_weight: change::whole_or(form, "offer_weight", before.map_or(1, |entry| entry.offer_weight))?,
-        priority: change::whole_or(form, "priority", before.map_or(1, |entry| entry.priority))?,
-    };
-    whole.attached.retain(|entry| entry.offer_id != offer);
+/// Puts an entry in its place: an offer is attached to a link once.
+fn put(whole: &mut WholeLink, entry: SmartLinkOffer) {
+    whole.attached.retain(|other| other.offer_id != entry.offer_id);
     whole.attached.push(entry);
-    Ok(())
 }
 
 fn new_page(names: &Names, link: LinkId) -> ChangePage {

@@ -4,13 +4,13 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 
-use super::change::{self, ChangePage};
+use super::change::{self, ChangePage, Sent};
 use super::form::{Field, Form, Input};
 use super::frame::Section;
 use super::guard::Visitor;
 use super::names::Names;
 use super::posted::{Fields, Posted};
-use super::reading::Read;
+use super::reading::{Read, WholeLink};
 use super::{Console, reading};
 use crate::cake::wire::{LINK_STATUSES, SmartLink};
 use crate::types::LinkId;
@@ -84,28 +84,19 @@ async fn try_to_save(console: &Console, visitor: &Visitor, id: &str, posted: &Fi
     if form.is_overtaken() {
         return Some(page.overtaken(console, visitor, form));
     }
-    if change::wants_preview(posted) {
-        let preview = change::preview(console, &names, link, None, |whole| {
-            let changed = &mut whole.link;
-            changed.affiliate_id = change::whole(&form, "affiliate_id")?;
-            form.text("smart_link_status").clone_into(&mut changed.smart_link_status);
-            form.text("rotation_type").clone_into(&mut changed.rotation_type);
-            changed.cap_aware = form.text("cap_aware") == "true";
-            changed.fallback_url = Some(form.text("fallback_url").to_owned());
-            Ok(())
-        });
-        return Some(match preview.await {
-            Ok(preview) => page.previewed(console, visitor, form, preview),
-            Err(error) => page.refused(console, visitor, form, &error),
-        });
-    }
     let to = format!("/console/links/{link}");
     let mut parameters = form.changed();
-    if parameters.is_empty() {
+    let is_idle = parameters.is_empty();
+    parameters.insert("smart_link_id".to_owned(), link.value().into());
+    if change::wants_preview(posted) {
+        let sent = Sent { names: &names, link, page, form, call: UPDATE, parameters };
+        let put = |whole: &mut WholeLink, link: SmartLink| whole.link = link;
+        return Some(sent.preview(console, visitor, put, |_| None).await);
+    }
+    if is_idle {
         return Some(change::done(console, &to, format!("Link {link}: nothing was changed.")));
     }
-    parameters.insert("smart_link_id".to_owned(), link.value().into());
-    match change::send_in(console, state.as_ref(), "update_smart_link.json", parameters).await {
+    match change::send_in(console, state.as_ref(), UPDATE, parameters).await {
         Ok((_, is_live)) => {
             let what = format!("Link {link} was changed: {}.", form.changes());
             Some(change::done(console, &to, change::sentence(&what, is_live)))
@@ -191,3 +182,5 @@ fn fields() -> [Field; 6] {
             .hint("Where clicks go that reach no offer, with tokens such as {s1}. Empty: the network’s."),
     ]
 }
+
+const UPDATE: &str = "update_smart_link.json";

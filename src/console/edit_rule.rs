@@ -8,7 +8,7 @@ use axum::http::HeaderValue;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::change::{self, ChangePage};
+use super::change::{self, ChangePage, Sent};
 use super::form::{Field, Form, Input};
 use super::frame::Section;
 use super::guard::Visitor;
@@ -17,7 +17,7 @@ use super::posted::{Fields, Posted};
 use super::preview::NEW_RULE;
 use super::reading::WholeLink;
 use super::{Console, reading};
-use crate::cake::wire::{Conditions, FieldError, RoutingRule};
+use crate::cake::wire::{FieldError, RoutingRule};
 use crate::cake::{read_value_list, write_value_list};
 use crate::routing::DAY_NAMES;
 use crate::types::{LinkId, RuleId};
@@ -50,20 +50,25 @@ pub async fn create(
         Err(told) => return told,
     };
     let (page, form) = (new_page(&names, link), form(&names, None).typed(&posted));
-    let conditions = match conditions(&form) {
-        Ok(conditions) => conditions,
-        Err(error) => return page.previewed(&console, &visitor, form, Err(error)),
-    };
-    if change::wants_preview(&posted) {
-        return preview(&console, &visitor, &names, link, page, form, NEW_RULE, &conditions).await;
-    }
+    let (conditions, unreadable) = conditions(&form);
     let mut parameters = Map::from_iter([
         ("smart_link_id".to_owned(), link.value().into()),
         (CONDITIONS.to_owned(), conditions.into()),
     ]);
     let plain = form.filled_in().into_iter().filter(|(name, _)| PLAIN.contains(&name.as_str()));
     parameters.extend(plain);
-    match change::send(&console, "routing_rule.json", parameters).await {
+    if !unreadable.is_empty() || change::wants_preview(&posted) {
+        let sent = Sent { names: &names, link, page, form, call: CREATE, parameters };
+        if !unreadable.is_empty() {
+            return sent.unreadable(&console, &visitor, &unreadable).await;
+        }
+        // By the time it is saved, another may have its number.
+        let put_new = |whole: &mut WholeLink, rule: RoutingRule| {
+            put(whole, RoutingRule { rule_id: NEW_RULE.into(), ..rule });
+        };
+        return sent.preview(&console, &visitor, put_new, |rule| Some(rule.offer_id)).await;
+    }
+    match change::send(&console, CREATE, parameters).await {
         Ok((answer, is_live)) => {
             let rule = &answer.value()["response"];
             let what = format!(
@@ -123,19 +128,10 @@ async fn try_to_save(
     if form.is_overtaken() {
         return Some(page.overtaken(console, visitor, form));
     }
-    let conditions = match conditions(&form) {
-        Ok(conditions) => conditions,
-        Err(error) => return Some(page.previewed(console, visitor, form, Err(error))),
-    };
-    if change::wants_preview(posted) {
-        let (names, rule) = (&begun.names, rule.value());
-        return Some(preview(console, visitor, names, link, page, form, rule, &conditions).await);
-    }
+    let (conditions, unreadable) = conditions(&form);
     let to = format!("/console/links/{link}");
     let changed = form.changed();
-    if changed.is_empty() {
-        return Some(change::done(console, &to, format!("Rule {rule}: nothing was changed.")));
-    }
+    let is_idle = changed.is_empty();
     let (mut parameters, of_conditions): (Map<_, _>, Map<_, _>) =
         changed.into_iter().partition(|(name, _)| PLAIN.contains(&name.as_str()));
     // They are replaced as a whole.
@@ -143,7 +139,17 @@ async fn try_to_save(
         parameters.insert(CONDITIONS.to_owned(), conditions.into());
     }
     parameters.insert("rule_id".to_owned(), rule.value().into());
-    match change::send_in(console, begun.state.as_ref(), "update_routing_rule.json", parameters).await {
+    if !unreadable.is_empty() || change::wants_preview(posted) {
+        let sent = Sent { names: &begun.names, link, page, form, call: UPDATE, parameters };
+        return Some(match unreadable.is_empty() {
+            true => sent.preview(console, visitor, put, |rule| Some(rule.offer_id)).await,
+            false => sent.unreadable(console, visitor, &unreadable).await,
+        });
+    }
+    if is_idle {
+        return Some(change::done(console, &to, format!("Rule {rule}: nothing was changed.")));
+    }
+    match change::send_in(console, begun.state.as_ref(), UPDATE, parameters).await {
         Ok((_, is_live)) => {
             let what = format!("Rule {rule} was changed: {}.", form.changes());
             Some(change::done(console, &to, change::sentence(&what, is_live)))
@@ -256,40 +262,6 @@ async fn begin_new(console: &Console, id: &str) -> Result<(Arc<Names>, LinkId), 
     Ok((names, link))
 }
 
-#[expect(clippy::too_many_arguments, reason = "what a page is made of")]
-async fn preview(
-    console: &Console,
-    visitor: &Visitor,
-    names: &Names,
-    link: LinkId,
-    page: ChangePage,
-    form: Form,
-    rule: u32,
-    conditions: &Map<String, Value>,
-) -> Response {
-    let offer = match change::whole(&form, "offer_id") {
-        Ok(offer) => offer,
-        Err(error) => return page.previewed(console, visitor, form, Err(error)),
-    };
-    let put = |whole: &mut WholeLink| -> Result<(), FieldError> {
-        let rule = RoutingRule {
-            rule_id: rule.into(),
-            smart_link_id: link.value().into(),
-            offer_id: offer,
-            priority: change::whole_or(&form, "priority", 1)?,
-            offer_weight: change::whole_or(&form, "offer_weight", 1)?,
-            conditions: Conditions::from_iter(conditions.clone()),
-        };
-        whole.rules.retain(|other| other.rule_id != rule.rule_id);
-        whole.rules.push(rule);
-        Ok(())
-    };
-    match change::preview(console, names, link, Some(offer), put).await {
-        Ok(preview) => page.previewed(console, visitor, form, preview),
-        Err(error) => page.refused(console, visitor, form, &error),
-    }
-}
-
 fn new_page(names: &Names, link: LinkId) -> ChangePage {
     ChangePage {
         section: Section::Links,
@@ -357,18 +329,29 @@ fn form(names: &Names, rule: Option<&RoutingRule>) -> Form {
     )
 }
 
-/// What was typed of conditions, as the API's JSON. Whether it is right, the API says.
-fn conditions(form: &Form) -> Result<Map<String, Value>, FieldError> {
-    let mut conditions = Map::new();
+/// Puts a rule in its place.
+fn put(whole: &mut WholeLink, rule: RoutingRule) {
+    whole.rules.retain(|other| other.rule_id != rule.rule_id);
+    whole.rules.push(rule);
+}
+
+/// What was typed of conditions, as the API's JSON, and what of it cannot be read. Whether it is right, the API says.
+fn conditions(form: &Form) -> (Map<String, Value>, Vec<FieldError>) {
+    let (mut conditions, mut unreadable) = (Map::new(), Vec::new());
     for field in form.each() {
         let Input::Listed { mode } = &field.input else { continue };
         if field.value.is_empty() {
             continue;
         }
-        let list = read_value_list(field.name, &field.value)
-            .map_err(|error| FieldError::new(format!("conditions.{}", field.name), format!("{error}")))?;
-        let mode = if mode == "not_in" { mode } else { "in" };
-        conditions.insert(field.name.to_owned(), json!({ mode: list }));
+        match read_value_list(field.name, &field.value) {
+            Ok(list) => {
+                let mode = if mode == "not_in" { mode } else { "in" };
+                conditions.insert(field.name.to_owned(), json!({ mode: list }));
+            }
+            Err(error) => {
+                unreadable.push(FieldError::new(format!("conditions.{}", field.name), error.to_string()));
+            }
+        }
     }
     let mut hours = Map::new();
     for key in ["from", "to", "time_zone"] {
@@ -384,13 +367,17 @@ fn conditions(form: &Form) -> Result<Map<String, Value>, FieldError> {
     if !hours.is_empty() {
         conditions.insert("hours".to_owned(), hours.into());
     }
-    Ok(conditions)
+    (conditions, unreadable)
 }
 
 /// The parameters that are no conditions.
 const PLAIN: [&str; 3] = ["offer_id", "offer_weight", "priority"];
 
 const CONDITIONS: &str = "conditions";
+
+const CREATE: &str = "routing_rule.json";
+
+const UPDATE: &str = "update_routing_rule.json";
 
 /// Conditions that are lists: name, what people call it, and what stands in the list.
 const LISTED: [(&str, &str, &str); 15] = [
@@ -414,7 +401,7 @@ const LISTED: [(&str, &str, &str); 15] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cake::wire::CONDITION_NAMES;
+    use crate::cake::wire::{CONDITION_NAMES, Conditions};
 
     #[test]
     fn there_is_a_field_for_every_condition() {
@@ -436,7 +423,7 @@ mod tests {
         }))
         .unwrap();
         let form = form(&Names::default(), Some(&item));
-        assert_eq!(Conditions::from_iter(conditions(&form).unwrap()), item.conditions);
+        assert_eq!(Conditions::from_iter(conditions(&form).0), item.conditions);
         assert_eq!(
             (form.text("offer_id"), form.text("offer_weight"), form.text("priority")),
             ("1042", "10", "2")
@@ -447,8 +434,8 @@ mod tests {
     #[test]
     fn what_was_not_typed_is_no_condition() {
         let form = form(&Names::default(), None);
-        assert!(conditions(&form).unwrap().is_empty());
+        assert!(conditions(&form).0.is_empty());
         let typed = form.typed(&Fields::read(b"city=%22New+York&country="));
-        assert_eq!(conditions(&typed).unwrap_err().parameter, "conditions.city");
+        assert_eq!(conditions(&typed).1[0].parameter, "conditions.city");
     }
 }
