@@ -789,6 +789,22 @@ fn a_preview_says_what_saving_does_and_saves_nothing() {
 }
 
 #[test]
+fn conditions_are_shown_with_where_they_come_from() {
+    let node = Setup::demo().start_ready();
+    let rule = row(&node, "routing_rules.json", "routing_rules")["rule_id"].clone();
+    let form = format!("/console/links/301/rules/{rule}");
+    // Offer 1045 is for GB alone, and the rule is for its mobile visitors.
+    followed(&node, &send(&node, &form, &[("country", "")]));
+    for page in [get(&node, "/console/links/301"), send(&node, &form, &[("do", "preview")])] {
+        assert!(text(&page).contains("country in GB the offer’s"), "{}", text(&page));
+    }
+    assert!(text(&get(&node, "/console/links/301")).contains("device in mobile the rule’s"));
+    let said = text(&get(&node, &form));
+    assert!(said.contains("conditions of its own, which hold on every link: country in GB."), "{said}");
+    assert!(!text(&get(&node, "/console/links/301/rules/new")).contains("of its own"));
+}
+
+#[test]
 fn explain_says_what_the_endpoint_says() {
     let node = Setup::demo().start_ready();
     let draw = "draw=0x8000000000000000&at=2026-11-22T14:30:00Z";

@@ -19,7 +19,7 @@ use super::reading::WholeLink;
 use super::{Console, reading};
 use crate::cake::wire::{FieldError, RoutingRule};
 use crate::cake::{read_value_list, write_value_list};
-use crate::routing::DAY_NAMES;
+use crate::routing::{DAY_NAMES, describe};
 use crate::types::{LinkId, RuleId};
 
 /// `GET /console/links/{id}/rules/new`, perhaps with the offer.
@@ -90,7 +90,7 @@ pub async fn edit(
     match begin(&console, &path).await {
         Ok(begun) => {
             let form = form(&begun.names, Some(&begun.item));
-            begun.page().fresh(&console, &visitor, form)
+            begun.page(&console).fresh(&console, &visitor, form)
         }
         Err(told) => told,
     }
@@ -122,7 +122,7 @@ async fn try_to_save(
         Ok(begun) => begun,
         Err(told) => return Some(told),
     };
-    let (link, rule, page) = (begun.link, begun.rule, begun.page());
+    let (link, rule, page) = (begun.link, begun.rule, begun.page(console));
     let present = form(&begun.names, Some(&begun.item));
     let form = form(&begun.names, Some(&begun.item)).typed(posted).meeting(&present);
     if form.is_overtaken() {
@@ -212,10 +212,19 @@ struct Begun {
 }
 
 impl Begun {
-    fn page(&self) -> ChangePage {
+    fn page(&self, console: &Console) -> ChangePage {
         let (link, rule) = (self.link, self.rule);
+        let page = new_page(&self.names, link);
+        let about = match of_offer(console, link, rule) {
+            Some(conditions) => format!(
+                "{} Beside those below, the offer has conditions of its own, which hold on every link: {conditions}.",
+                page.about
+            ),
+            None => page.about.clone(),
+        };
         ChangePage {
             title: format!("Rule {rule} on link {link}"),
+            about,
             action: format!("/console/links/{link}/rules/{rule}"),
             verb: "Save",
             further: vec![
@@ -225,7 +234,7 @@ impl Begun {
                     "Edit the offer itself".to_owned(),
                 ),
             ],
-            ..new_page(&self.names, link)
+            ..page
         }
     }
 
@@ -238,9 +247,20 @@ impl Begun {
             verb: "Remove it",
             can_preview: false,
             further: vec![(format!("/console/links/{link}"), "Keep it".to_owned())],
-            ..self.page()
+            ..new_page(&self.names, link)
         }
     }
+}
+
+/// The conditions that the rule's offer brings, as they are live; `None`: none, or the rule is not live.
+fn of_offer(console: &Console, link: LinkId, rule: RuleId) -> Option<String> {
+    let face = describe(&console.parts().table.current().table, link)?;
+    let mut entries = face.tiers.iter().flat_map(|tier| &tier.entries);
+    let entry = entries.find(|entry| entry.rule == Some(rule))?;
+    let brought = entry.conditions.iter().filter(|condition| condition.of_offer);
+    let said: Vec<String> =
+        brought.map(|condition| format!("{} {}", condition.name, condition.wanted)).collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 async fn begin(console: &Console, (id, rule): &(String, String)) -> Result<Begun, Response> {

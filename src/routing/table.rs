@@ -115,6 +115,8 @@ pub(super) struct OfferRow {
     pub active: bool,
     /// Into `templates`.
     pub url: u32,
+    /// What it brings to every entry. No click asks for it: entries have it in theirs.
+    pub targeting: u32,
 }
 
 /// The targeting that holds for every click.
