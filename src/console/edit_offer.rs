@@ -145,9 +145,12 @@ async fn begin(
 
 fn new_page(names: &Names, link: Option<LinkId>) -> ChangePage {
     ChangePage {
-        section: Section::Links,
+        section: if link.is_some() { Section::Links } else { Section::Offers },
         title: "New offer".to_owned(),
-        trail: link.map_or_else(Vec::new, |link| change::link_trail(names, link)),
+        trail: match link {
+            Some(link) => change::link_trail(names, link),
+            None => vec![("/console/offers".to_owned(), "Offers".to_owned())],
+        },
         about: match link {
             Some(link) => format!("A destination. It is attached to link {link} next."),
             None => "A destination, which can then be attached to links.".to_owned(),

@@ -37,6 +37,7 @@ mod links;
 mod login;
 mod names;
 mod notices;
+mod offers;
 mod overview;
 mod paging;
 mod posted;
@@ -66,6 +67,7 @@ use history::History;
 use link_history::LinkHistory;
 use names::NameBook;
 use notices::Notices;
+use offers::OfferLinks;
 use session::Sessions;
 
 /// The room. Clones share it.
@@ -108,6 +110,7 @@ struct Room {
     cap_history: CapHistory,
     names: NameBook,
     notices: Notices,
+    offer_links: OfferLinks,
     /// Of the forms of those who need no session.
     open_csrf: String,
 }
@@ -125,6 +128,7 @@ impl Console {
             cap_history: CapHistory::default(),
             names: NameBook::default(),
             notices: Notices::default(),
+            offer_links: OfferLinks::default(),
             open_csrf: session::random_text()?,
         })))
     }
@@ -137,6 +141,7 @@ impl Console {
             .route("/console/overview.json", get(overview::series))
             .route("/console/links", get(links::page))
             .route("/console/links/{id}", get(link::page))
+            .route("/console/offers", get(offers::page))
             .route("/console/caps", get(caps::page))
             .route("/console/snapshots", get(snapshots::page))
             .route("/console/explain", get(explain::page))
