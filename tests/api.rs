@@ -45,6 +45,94 @@ fn a_link_with_all_its_fields() {
 }
 
 #[test]
+fn a_refusal_names_every_parameter_that_is_wrong() {
+    let api = start_small();
+    let reply = api.post(
+        "smart_link_offer.json",
+        json!({"smart_link_id": 1, "offer_id": 7, "offer_weight": 101, "priority": "x"}),
+    );
+    // The status and the message are those of the first.
+    reply.refused(404, &["`offer_id` 7 does not exist"]);
+    let told: Vec<String> = reply.json()["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| {
+            format!("{} {}", error["parameter"].as_str().unwrap(), error["problem"].as_str().unwrap())
+        })
+        .collect();
+    let begins =
+        ["offer_id 7 does not exist", "priority is \"x\"; expected", "offer_weight is 101; expected"];
+    assert_eq!(told.len(), begins.len(), "{told:?}");
+    assert!(told.iter().zip(begins).all(|(told, begin)| told.starts_with(begin)), "{told:?}");
+    // Of an import, which has many items, the first alone; what has to do with no parameter has none.
+    let item = json!({"smart_link_id": 1, "offer_id": 1, "offer_weight": 101, "priority": -1});
+    let reply = api.post("import_network.json", json!({"smart_link_offers": [item]}));
+    reply.refused(422, &["`smart_link_offers[0].offer_weight` is 101"]);
+    assert_eq!(reply.json()["errors"].as_array().unwrap().len(), 1);
+    assert!(api.get("nothing.json").json()["errors"].is_null());
+}
+
+#[test]
+fn a_change_that_is_tried_out_is_answered_and_not_done() {
+    let api = start_small();
+    let state = || api.get("smart_links.json").headers["smartlink-revision"].clone();
+    let before = (state(), api.network());
+    let link = json!({"smart_link_name": "Tried", "affiliate_id": 8, "dry_run": true});
+    for _ in 0..2 {
+        let tried = api.post("smart_link.json", link.clone()).success();
+        assert_eq!(
+            (&tried["response"]["smart_link_id"], &tried["response"]["affiliate_id"]),
+            (&2.into(), &8.into())
+        );
+    }
+    let entry = json!({"smart_link_id": 1, "offer_id": 1, "offer_weight": 7, "dry_run": "true"});
+    let tried = api.post("smart_link_offer.json", entry).success();
+    assert_eq!((&tried["message"], &tried["response"]["offer_weight"]), (&"attached".into(), &7.into()));
+    api.post("smart_link.json", json!({"smart_link_name": "", "affiliate_id": 8, "dry_run": true}))
+        .refused(422, &["`smart_link_name`"]);
+    api.post("smart_link.json", json!({"smart_link_name": "x", "affiliate_id": 8, "dry_run": "maybe"}))
+        .refused(400, &["`dry_run`", "true or false"]);
+    assert_eq!((state(), api.network()), before);
+    let done =
+        api.post("smart_link.json", json!({"smart_link_name": "Done", "affiliate_id": 8, "dry_run": false}));
+    assert_eq!(done.success()["response"]["smart_link_id"], 2, "no number was used up");
+    assert_ne!(state(), before.0);
+}
+
+/// Who reads, decides and writes overwrites nobody's change unseen.
+#[test]
+fn a_change_may_be_bound_to_the_state_that_was_read() {
+    let api = start_small();
+    let state = || api.get("smart_links.json").headers["smartlink-revision"].to_str().unwrap().to_owned();
+    let bearer = format!("Bearer {KEY}");
+    let post = |call: &str, tag: &str, fields: Value| {
+        let headers = [("authorization", bearer.as_str()), ("if-match", tag), JSON[0]];
+        api.send(Method::POST, &format!("/api/2/{call}"), &headers, fields.to_string())
+    };
+    let rename = |tag: &str, name: &str| {
+        post("update_smart_link.json", tag, json!({"smart_link_id": 1, "smart_link_name": name}))
+    };
+    let read = state();
+    rename(&format!("\"{read}\""), "First").success();
+    assert_ne!(state(), read);
+    let said = ["If-Match", "read it again"];
+    rename(&format!("\"{read}\""), "Second").refused(412, &said);
+    // Neither a weak tag nor one without quotes is a strong one.
+    let now = state();
+    for tag in [format!("W/\"{now}\""), now.clone(), String::new()] {
+        rename(&tag, "Second").refused(412, &said);
+    }
+    let import = json!({"offers": [{"offer_id": 9, "offer_name": "Nine", "offer_url": OFFER_URL}]});
+    post("import_network.json", &format!("\"{read}\""), import.clone()).refused(412, &said);
+    assert_eq!(api.rows::<Value>("offers.json", "offers").len(), 1);
+    assert_eq!(state(), now, "what was refused changed nothing");
+    post("import_network.json", &format!("\"{read}\", \"{now}\""), import).success();
+    rename("*", "Third").success();
+    assert_eq!(api.rows::<Value>("smart_links.json", "smart_links")[0]["smart_link_name"], "Third");
+}
+
+#[test]
 fn a_link_with_defaults_and_its_change() {
     let api = Api::start();
     let created = api.post("smart_link.json", json!({"smart_link_name": "Plain", "affiliate_id": "7"}));

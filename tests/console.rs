@@ -17,7 +17,8 @@ use support::wait;
 const TOKEN: &str = "a-token-of-the-tests-3f1c9a";
 
 /// Every page for which nothing has to be there.
-const PAGES: [&str; 4] = ["/console/", "/console/links", "/console/caps", "/console/snapshots"];
+const PAGES: [&str; 5] =
+    ["/console/", "/console/links", "/console/offers", "/console/caps", "/console/snapshots"];
 
 fn get(node: &Node, target: &str) -> Answer {
     ask(node, &Request::new("GET", target))
@@ -422,6 +423,77 @@ fn the_list_is_the_apis_searched_sorted_and_in_pages() {
     assert_eq!(listed(&get(&node, "/console/links?page=-1&sort=x&dir=y")).len(), 50);
 }
 
+/// The rows of the list of offers on a page, each as what its cells say.
+fn offer_rows(answer: &Answer) -> Vec<Vec<String>> {
+    let (_, body) = answer.body.split_once("<tbody>").unwrap();
+    let rows = body.split("</tbody>").next().unwrap().split("<tr>").skip(1);
+    let cell = |cell: &str| text(&Answer { body: cell.to_owned(), ..answer.clone() }).trim().to_owned();
+    rows.map(|row| row.replace("</th>", "</td>").split("</td>").map(cell).collect()).collect()
+}
+
+#[test]
+fn offers_are_listed_with_their_links_and_caps() {
+    const OFFERS: u64 = 60;
+    let node = Setup::new().start_ready();
+    let offers: Vec<u64> =
+        (0..OFFERS).map(|nth| create_offer(&node, &format!("Offer {}", nth % 7))).collect();
+    // The n-th of the first five is on n links, on each by a rule, too, which does not count twice.
+    for links in 1..=5_usize {
+        for _ in 0..links {
+            let link = create_link(&node, "Link", 7);
+            let entry = json!({"smart_link_id": link, "offer_id": offers[links - 1]});
+            create(&node, "smart_link_offer.json", entry.clone());
+            let mut rule = entry;
+            (rule["priority"], rule["conditions"]) = (0.into(), json!({}));
+            create(&node, "routing_rule.json", rule);
+        }
+    }
+    for kind in ["click", "conversion"] {
+        let cap = json!({"offer_id": offers[9], "cap_type": kind, "cap_interval": "daily", "cap_amount": 5});
+        create(&node, "offer_cap.json", cap);
+    }
+    let other = json!({"offer_id": offers[8], "offer_status": "inactive", "offer_name": "<b>Ünique",
+        "offer_url": "https://elsewhere.example.com/?c={click_id}"});
+    create(&node, "update_offer.json", other);
+    wait_for_links(&node, 15);
+    wait::until("the caps to be known", || {
+        let rows = offer_rows(&get(&node, "/console/offers?sort=caps"));
+        (rows[0][4] == "2").then_some(())
+    });
+
+    let page = get(&node, "/console/offers");
+    let rows = offer_rows(&page);
+    assert_eq!(rows.len(), 50);
+    let shown = |offer: u64| rows.iter().find(|row| row[0] == offer.to_string()).unwrap();
+    assert_eq!(shown(offers[2])[1..6], ["Offer 2", "active", "3", "0", "https://o.example.com/?r=#reqid#"]);
+    let other = ["<b>Ünique", "inactive", "0", "0", "https://elsewhere.example.com/?c={click_id}"];
+    assert_eq!(shown(offers[8])[1..6], other);
+    assert!(!page.body.contains("<b>Ü"));
+    assert!(page.body.contains(&format!("href=\"/console/offers/{}\"", offers[2])), "no way to its form");
+    assert!(page.body.contains(&format!("href=\"/console/caps?q={}\"", offers[9])), "no way to its caps");
+    assert!(page.body.contains("href=\"/console/offers\" aria-current=\"page\""), "it is in the navigation");
+
+    let first = |query: &str, column: usize| -> Vec<String> {
+        let rows = offer_rows(&get(&node, &format!("/console/offers?{query}")));
+        rows.into_iter().take(6).map(|mut row| row.swap_remove(column)).collect()
+    };
+    assert_eq!(first("sort=links", 3), ["5", "4", "3", "2", "1", "0"]);
+    assert_eq!(first("sort=links&dir=asc", 3), ["0"; 6]);
+    assert_eq!(first("sort=caps", 4)[..2], ["2", "0"]);
+    assert_eq!(first("sort=status&dir=desc", 2)[..2], ["inactive", "active"]);
+    assert_eq!(first("sort=name&dir=asc", 1)[0], "<b>Ünique");
+    let last = offers.iter().max().unwrap().to_string();
+    assert_eq!(first("sort=id&dir=desc", 0)[0], last);
+    for query in ["q=%C3%BCNIQUE", "q=elsewhere.EXAMPLE"] {
+        assert_eq!(first(query, 0), [offers[8].to_string()], "{query}");
+    }
+    assert_eq!(first(&format!("q={last}"), 0), [last.clone()]);
+    let next = offer_rows(&get(&node, "/console/offers?page=2"));
+    assert_eq!(next.len(), 10);
+    assert_eq!(next[9][0], last);
+    assert!(text(&get(&node, "/console/offers?q=nothing")).contains("No offer has “nothing”"));
+}
+
 #[test]
 fn figures_are_those_of_the_clicks() {
     let node = Setup::demo().start_ready();
@@ -560,6 +632,9 @@ fn an_upstream_that_can_only_be_read_is_shown_so() {
     assert!(text(&list).contains("link 2") && text(&list).contains("can only read"), "{}", text(&list));
     let page = text(&get(&node, "/console/links/2"));
     assert!(page.contains("11") && page.contains("attached") && page.contains("can only read"), "{page}");
+    let offers = get(&node, "/console/offers");
+    assert_eq!(offer_rows(&offers)[0][..1], ["11"]);
+    assert!(text(&offers).contains("can only read") && !offers.body.contains("/console/offers/"));
     // Away: names that are known stay, and the page says what is the matter.
     let key = node.directory().join("upstream-key");
     std::fs::remove_file(key).unwrap();
@@ -575,6 +650,8 @@ fn an_upstream_that_is_away_is_told_and_links_have_their_numbers() {
     assert_eq!((page.status, listed(&page)), (200, vec![301]), "{}", text(&page));
     assert!(text(&page).contains("Names cannot be brought up to date"), "{}", text(&page));
     assert!(text(&get(&node, "/console/links/301")).contains("Link 301"));
+    let offers = offer_rows(&get(&node, "/console/offers"));
+    assert_eq!(offers[0][..4], ["1042", "not known", "not known", "1"]);
     let history = wait::until("the failure to be told", || {
         ask(&node, &Request::new("POST", "/refresh").body(""));
         Some(text(&get(&node, "/console/snapshots"))).filter(|page| page.contains("failed"))

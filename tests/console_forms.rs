@@ -267,13 +267,11 @@ fn a_network_is_made_with_forms_alone() {
 #[test]
 fn only_what_somebody_changed_is_changed() {
     let node = Setup::demo().start_ready();
-    // Somebody else changes the name while this page is open.
+    // Somebody else changes something else while this page is open.
     let page = get(&node, "/console/links/301/edit");
     let mut fields = shown(&page);
-    node.post(
-        "update_smart_link.json",
-        json!({"smart_link_id": 301, "smart_link_name": "Changed meanwhile"}),
-    );
+    node.post("offer.json", json!({"offer_name": "Meanwhile", "offer_url": "https://o.example.com/"}));
+    let name = row(&node, "smart_links.json", "smart_links")["smart_link_name"].clone();
     for (name, value) in &mut fields {
         if name == "rotation_type" {
             "even".clone_into(value);
@@ -288,7 +286,7 @@ fn only_what_somebody_changed_is_changed() {
         "{said}"
     );
     let link = row(&node, "smart_links.json", "smart_links");
-    assert_eq!(link["smart_link_name"], "Changed meanwhile");
+    assert_eq!(link["smart_link_name"], name);
     assert_eq!((&link["rotation_type"], &link["cap_aware"]), (&json!("even"), &json!(false)));
     let (_, page) = followed(&node, &send(&node, "/console/links/301/edit", &[]));
     assert_eq!(done(&page), "Link 301: nothing was changed.");
@@ -334,6 +332,172 @@ fn only_what_somebody_changed_is_changed() {
     );
     let changed = row(&node, "offer_caps.json", "offer_caps");
     assert_eq!((&changed["cap_amount"], &changed["send_alert_only"]), (&json!(0), &json!(false)));
+}
+
+/// A page of a form that is open while somebody else changes the same thing.
+struct Open {
+    target: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Open {
+    #[track_caller]
+    fn new(node: &Node, target: &str) -> Self {
+        let page = get(node, target);
+        assert_eq!(page.status, 200, "{target}: {}", text(&page));
+        Self { target: target.to_owned(), fields: shown(&page) }
+    }
+
+    fn with(mut self, typed: &[(&str, &str)]) -> Self {
+        for (name, value) in typed {
+            self.fields.retain(|(other, _)| other != name);
+            self.fields.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        self
+    }
+
+    fn send(&self, node: &Node) -> Answer {
+        post(node, &self.target, &self.fields)
+    }
+}
+
+/// Asserts that nothing was saved, that this is told of the field, and that it has this value now.
+#[track_caller]
+fn overtaken_at(answer: &Answer, field: &str, said: &str, value: &str) {
+    assert_eq!(answer.status, 409, "{}", text(answer));
+    let id = format!("field-{}", field.replace('.', "-"));
+    let (_, news) = answer
+        .body
+        .split_once(&format!("id=\"{id}-news\">"))
+        .unwrap_or_else(|| panic!("nothing is told at {field}: {}", text(answer)));
+    let news = resolved(news.split("</span>").next().unwrap());
+    assert!(news.contains(said), "{field}: {news}");
+    assert!(answer.body.contains(&format!("<a href=\"#{id}\">")), "the summary leads to {field}");
+    let (_, tag) = answer.body.split_once(&format!("id=\"{id}\"")).unwrap();
+    assert!(tag.split('>').next().unwrap().contains(&format!("{id}-news")), "{field} is not described by it");
+    assert!(shown(answer).contains(&(field.to_owned(), value.to_owned())), "{field}: {:?}", shown(answer));
+}
+
+#[test]
+fn what_somebody_else_changed_is_told_and_not_overwritten() {
+    let node = Setup::demo().start_ready();
+    let rule = row(&node, "routing_rules.json", "routing_rules")["rule_id"].clone();
+    let cap = json!({"offer_id": 1043, "cap_type": "click", "cap_interval": "daily", "cap_amount": 5});
+    node.post("offer_cap.json", cap.clone());
+    let the_rule = || row(&node, "routing_rules.json", "routing_rules");
+
+    // A rule: a condition and the weight of somebody else, beside the weight that is typed here.
+    let target = format!("/console/links/301/rules/{rule}");
+    let open = Open::new(&node, &target).with(&[("offer_weight", "33"), ("os", "ios")]);
+    let theirs =
+        json!({"rule_id": rule, "offer_weight": 44, "conditions": {"country": {"not_in": ["DE", "FR"]}}});
+    node.post("update_routing_rule.json", theirs);
+    let was = the_rule();
+    for typed in [&[][..], &[("do", "preview")]] {
+        let answer =
+            Open { fields: open.fields.clone(), ..Open::new(&node, &target) }.with(typed).send(&node);
+        overtaken_at(&answer, "offer_weight", "to “44” by somebody else. Saving again makes it “33”.", "33");
+        overtaken_at(
+            &answer,
+            "country",
+            "to “not in DE,FR” by somebody else. It stands here as it is",
+            "DE,FR",
+        );
+        assert!(shown(&answer).contains(&("mode.country".to_owned(), "not_in".to_owned())));
+        assert!(!answer.body.contains("id=\"field-os-news\"") && !answer.body.contains("id=\"problems\""));
+        assert_eq!(the_rule(), was, "nothing was saved");
+        if typed.is_empty() {
+            // Who saves again, knows of it.
+            let again = Open { target: target.clone(), fields: shown(&answer) };
+            let (_, page) = followed(&node, &again.send(&node));
+            assert!(done(&page).contains("Weight from “44” to “33”"), "{}", done(&page));
+            let after = the_rule();
+            assert_eq!(after["offer_weight"], 33);
+            let conditions = json!({"country": {"not_in": ["DE", "FR"]}, "os": {"in": ["ios"]}});
+            assert_eq!(after["conditions"], conditions);
+            let theirs = json!({"rule_id": rule, "offer_weight": 44, "conditions": was["conditions"]});
+            node.post("update_routing_rule.json", theirs);
+        }
+    }
+    // The same list, written otherwise, is no change.
+    let target = format!("/console/links/301/rules/{rule}");
+    let open = Open::new(&node, &target).with(&[("country", "DE , FR")]);
+    let (_, page) = followed(&node, &open.send(&node));
+    assert_eq!(done(&page), format!("Rule {rule}: nothing was changed."));
+
+    // An entry, a link, an offer, a cap.
+    for (target, typed, call, theirs, field, value) in [
+        (
+            "/console/links/301/offers/1042",
+            ("priority", "7"),
+            "smart_link_offer.json",
+            json!({"smart_link_id": 301, "offer_id": 1042, "offer_weight": 11}),
+            "offer_weight",
+            "11",
+        ),
+        (
+            "/console/links/301/edit",
+            ("rotation_type", "even"),
+            "update_smart_link.json",
+            json!({"smart_link_id": 301, "smart_link_name": "Theirs"}),
+            "smart_link_name",
+            "Theirs",
+        ),
+        (
+            "/console/offers/1042",
+            ("offer_name", "Mine"),
+            "update_offer.json",
+            json!({"offer_id": 1042, "payout": 7.5}),
+            "payout",
+            "7.5",
+        ),
+        (
+            "/console/caps/edit?offer_id=1043&cap_type=click&cap_interval=daily",
+            ("send_alert_only", "true"),
+            "offer_cap.json",
+            json!({"offer_id": 1043, "cap_type": "click", "cap_interval": "daily", "cap_amount": 9}),
+            "cap_amount",
+            "9",
+        ),
+    ] {
+        let open = Open::new(&node, target).with(&[typed]);
+        node.post(call, theirs);
+        let answer = open.send(&node);
+        overtaken_at(&answer, field, &format!("to “{value}” by somebody else"), value);
+        let kept = (typed.0.to_owned(), typed.1.to_owned());
+        assert!(shown(&answer).contains(&kept), "{target}: what was typed is kept");
+        let again = Open { target: target.to_owned(), fields: shown(&answer) };
+        let (_, page) = followed(&node, &again.send(&node));
+        let said = done(&page);
+        assert!(said.contains(&format!("“{}”.", typed.1)) && !said.contains(value), "{said}");
+    }
+    // Two who mean the same are of one mind.
+    let open = Open::new(&node, "/console/links/301/offers/1043").with(&[("offer_weight", "21")]);
+    node.post("smart_link_offer.json", json!({"smart_link_id": 301, "offer_id": 1043, "offer_weight": 21}));
+    let (_, page) = followed(&node, &open.send(&node));
+    assert!(done(&page).contains("nothing was changed"), "{}", done(&page));
+}
+
+/// Nothing comes between the look at what there is and the writing of it: of many who save at once, one is first, and all
+/// others hear of it, whatever else is changed in the network at the same time.
+#[test]
+fn of_many_who_save_at_once_one_is_first() {
+    let node = Setup::demo().start_ready();
+    let target = "/console/links/301/offers/1042";
+    let opened: Vec<Open> = (1..=8)
+        .map(|weight| Open::new(&node, target).with(&[("offer_weight", &weight.to_string())]))
+        .collect();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let saving = opened.iter().map(|open| scope.spawn(|| open.send(&node).status)).collect::<Vec<_>>();
+        let elsewhere = json!({"offer_name": "Elsewhere", "offer_url": "https://o.example.com/"});
+        (0..5).for_each(|_| drop(node.post("offer.json", elsewhere.clone())));
+        saving.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let of = |status: u16| statuses.iter().filter(|other| **other == status).count();
+    assert_eq!((of(303), of(409)), (1, 7), "{statuses:?}");
+    let weight = statuses.iter().position(|status| *status == 303).unwrap() + 1;
+    let entry = row(&node, "smart_link_offers.json?offer_id=1042", "smart_link_offers");
+    assert_eq!(entry["offer_weight"], weight);
 }
 
 #[test]
@@ -411,7 +575,7 @@ fn what_is_wrong_stands_at_its_field_and_what_was_typed_stays() {
     assert_eq!(state(), before, "none of it changed anything");
     // A preview says the same, in the same place.
     for (target, typed, field) in [
-        (attach, [offer, ("offer_weight", "101")], "offer_weight"),
+        (attach, [("offer_id", "1045"), ("offer_weight", "101")], "offer_weight"),
         (attach, [("offer_id", "9"), ("offer_weight", "1")], "offer_id"),
         (rule, [offer, ("country", "ZZ")], "country"),
         ("/console/links/301/edit", [("affiliate_id", "0"), ("rotation_type", "even")], "affiliate_id"),
@@ -430,6 +594,17 @@ fn what_is_wrong_stands_at_its_field_and_what_was_typed_stays() {
     assert_eq!(answer.status, 422);
     assert!(text(&answer).contains("There is such a cap already"), "{}", text(&answer));
     assert_eq!(row(&node, "offer_caps.json", "offer_caps")["cap_amount"], 5);
+    // Of an offer that is attached, attaching would change the weight in the same way.
+    for verb in ["save", "preview"] {
+        let typed = [offer, ("offer_weight", "5")];
+        let answer = send(&node, attach, &[&typed[..], &[("do", verb)]].concat());
+        wrong_at(&answer, "offer_id", "Offer 1042 is attached to link 301 already, with weight 60", &typed);
+        assert!(
+            answer.body.contains("href=\"/console/links/301/offers/1042\""),
+            "{verb}: no way to its form"
+        );
+    }
+    assert_eq!(state()[1], before[1]);
     // No field is at fault.
     for target in [
         "/console/links/9/edit",
@@ -441,6 +616,95 @@ fn what_is_wrong_stands_at_its_field_and_what_was_typed_stays() {
         "/console/caps/remove",
     ] {
         assert_eq!(get(&node, target).status, 404, "{target}");
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let node = Setup::demo().start_ready();
+    for (target, typed, fields) in [
+        (
+            "/console/links/new",
+            &[("smart_link_name", ""), ("affiliate_id", "0"), ("fallback_url", "http://plain.example.com/")]
+                [..],
+            &["smart_link_name", "affiliate_id", "fallback_url"][..],
+        ),
+        (
+            "/console/links/301/edit",
+            &[("affiliate_id", "x"), ("fallback_url", "ftp://x"), ("smart_link_name", " ")],
+            &["affiliate_id", "fallback_url", "smart_link_name"],
+        ),
+        (
+            "/console/links/301/offers/new",
+            &[("offer_id", "9"), ("offer_weight", "101"), ("priority", "-1")],
+            &["offer_id", "offer_weight", "priority"],
+        ),
+        (
+            "/console/links/301/offers/1042",
+            &[("offer_weight", "101"), ("priority", "soon")],
+            &["offer_weight", "priority"],
+        ),
+        (
+            "/console/links/301/offers/1042",
+            &[("offer_weight", ""), ("priority", "")],
+            &["offer_weight", "priority"],
+        ),
+        (
+            "/console/links/301/rules/new",
+            &[
+                ("offer_id", "9"),
+                ("offer_weight", "101"),
+                ("country", "ZZ"),
+                ("city", "\"New York"),
+                ("device", "phone"),
+                ("hours.from", "9"),
+                ("hours.time_zone", "Mars/Olympus"),
+            ],
+            &[
+                "offer_id",
+                "offer_weight",
+                "country",
+                "city",
+                "device",
+                "hours.from",
+                "hours.to",
+                "hours.time_zone",
+            ],
+        ),
+        (
+            "/console/offers/new",
+            &[("offer_url", "http://o.example.com/"), ("payout", "much"), ("expiration_date", "soon")],
+            &["offer_name", "offer_url", "payout", "expiration_date"],
+        ),
+        (
+            "/console/caps/new",
+            &[("offer_id", "9"), ("affiliate_id", "x"), ("cap_amount", "-5"), ("time_zone", "Mars/Olympus")],
+            &["offer_id", "affiliate_id", "cap_amount", "time_zone"],
+        ),
+    ] {
+        let answer = send(&node, target, typed);
+        assert_eq!(answer.status, 422, "{target}: {}", text(&answer));
+        // A preview tries out the very change, and is refused alike.
+        if answer.body.contains("value=\"preview\"") {
+            let previewed = send(&node, target, &[typed, &[("do", "preview")]].concat());
+            assert_eq!((previewed.status, text(&previewed)), (422, text(&answer)), "{target}");
+        }
+        let wrong: Vec<String> = answer
+            .body
+            .split("id=\"field-")
+            .filter_map(|rest| rest.split('"').next().unwrap().strip_suffix("-error").map(str::to_owned))
+            .collect();
+        let mut expected: Vec<String> = fields.iter().map(|field| field.replace('.', "-")).collect();
+        let mut found = wrong.clone();
+        (expected.sort(), found.sort());
+        assert_eq!(found, expected, "{target}: {}", text(&answer));
+        assert_eq!(answer.body.matches("<a href=\"#field-").count(), fields.len(), "{target}: the summary");
+        assert_eq!(answer.body.matches(" autofocus").count(), 1, "{target}: one field has the focus");
+        let shown = shown(&answer);
+        for (name, value) in typed {
+            let kept = ((*name).to_owned(), value.trim().to_owned());
+            assert!(shown.contains(&kept), "{target}: {name} is not kept: {shown:?}");
+        }
     }
 }
 
@@ -522,6 +786,22 @@ fn a_preview_says_what_saving_does_and_saves_nothing() {
     followed(&node, &send(&node, entry, &[("offer_weight", "10")]));
     let said = text(&get(&node, "/console/links/301")).replace('\u{202f}', " ");
     assert!(said.contains("20.0 %") && said.contains("60.0 %"), "{said}");
+}
+
+#[test]
+fn conditions_are_shown_with_where_they_come_from() {
+    let node = Setup::demo().start_ready();
+    let rule = row(&node, "routing_rules.json", "routing_rules")["rule_id"].clone();
+    let form = format!("/console/links/301/rules/{rule}");
+    // Offer 1045 is for GB alone, and the rule is for its mobile visitors.
+    followed(&node, &send(&node, &form, &[("country", "")]));
+    for page in [get(&node, "/console/links/301"), send(&node, &form, &[("do", "preview")])] {
+        assert!(text(&page).contains("country in GB the offer’s"), "{}", text(&page));
+    }
+    assert!(text(&get(&node, "/console/links/301")).contains("device in mobile the rule’s"));
+    let said = text(&get(&node, &form));
+    assert!(said.contains("conditions of its own, which hold on every link: country in GB."), "{said}");
+    assert!(!text(&get(&node, "/console/links/301/rules/new")).contains("of its own"));
 }
 
 #[test]

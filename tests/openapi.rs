@@ -55,9 +55,12 @@ fn the_document_is_well_formed() {
         let statuses: Vec<&String> = told["responses"].as_object().unwrap().keys().collect();
         let expected: &[&str] = match call_of(path) {
             "network.json" => &["200", "304", "400", "401", "405", "429", "500"],
-            "import_network.json" => &["200", "400", "401", "405", "408", "413", "422", "429", "500"],
+            "import_network.json" => &["200", "400", "401", "405", "408", "412", "413", "422", "429", "500"],
             "cap_lease.json" => &["200", "400", "401", "405", "408", "409", "413", "429", "500", "503"],
             "record_conversions.json" => &["200", "400", "401", "405", "408", "413", "429", "500", "503"],
+            _ if method == "post" => {
+                &["200", "400", "401", "404", "405", "408", "412", "413", "422", "429", "500"]
+            }
             _ => &["200", "400", "401", "404", "405", "408", "413", "422", "429", "500"],
         };
         assert_eq!(statuses, expected, "{path}");

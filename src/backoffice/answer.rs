@@ -61,9 +61,17 @@ pub enum Refusal {
     /// A parameter is well-formed, but its value is refused.
     #[error("{0}")]
     Value(#[from] FieldError),
+    /// Several parameters are wrong; the first is told in the message.
+    #[error("{first}")]
+    Several { first: Box<Refusal>, others: Vec<FieldError> },
     /// Something else came first.
     #[error("{0}")]
     Conflict(String),
+    /// The network is in another state than `If-Match` names.
+    #[error(
+        "the network is not in the state that If-Match names: it was changed; read it again, and decide with that"
+    )]
+    Outdated,
     /// The ledger cannot answer, which is no fault of the caller's.
     #[error("{0}")]
     Ledger(String),
@@ -125,6 +133,7 @@ impl Refusal {
 
     pub fn status(&self) -> StatusCode {
         match self {
+            Refusal::Several { first, .. } => first.status(),
             Refusal::Malformed(_) | Refusal::Body(_) => StatusCode::BAD_REQUEST,
             Refusal::Key(_) => StatusCode::UNAUTHORIZED,
             Refusal::Unknown(_) | Refusal::Path(_) => StatusCode::NOT_FOUND,
@@ -134,9 +143,27 @@ impl Refusal {
             Refusal::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Value(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Conflict(_) => StatusCode::CONFLICT,
+            Refusal::Outdated => StatusCode::PRECONDITION_FAILED,
             Refusal::Ledger(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Store(_) | Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// The parameter that is wrong, if it is one alone.
+    pub fn field(&self) -> Option<&FieldError> {
+        match self {
+            Refusal::Malformed(error) | Refusal::Unknown(error) | Refusal::Value(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Every parameter that is wrong.
+    pub fn fields(&self) -> impl Iterator<Item = &FieldError> {
+        let (first, others) = match self {
+            Refusal::Several { first, others } => (first.field(), others.as_slice()),
+            other => (other.field(), [].as_slice()),
+        };
+        first.into_iter().chain(others)
     }
 
     /// What the log keeps of our own failures, and of no other.
@@ -161,8 +188,15 @@ impl IntoResponse for Answer {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let message = self.to_string();
-        let mut body = serde_json::json!({ "request_status": "Error", "message": message }).to_string();
+        let mut body = serde_json::json!({ "request_status": "Error", "message": self.to_string() });
+        let errors: Vec<_> = self
+            .fields()
+            .map(|error| serde_json::json!({ "parameter": error.parameter, "problem": error.problem }))
+            .collect();
+        if !errors.is_empty() {
+            body["errors"] = errors.into();
+        }
+        let mut body = body.to_string();
         body.push('\n');
         let mut response = (self.status(), JSON_HEADERS, body).into_response();
         match self {

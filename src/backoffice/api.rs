@@ -12,7 +12,9 @@ use rusqlite::Transaction;
 
 use super::answer::{Answer, Refusal};
 use super::call::{Call, Verb};
+use super::contract::DRY_RUN;
 use super::parameters::{Parameters, PresentedKeys};
+use super::precondition::Precondition;
 use super::{Backoffice, CALLS, caps, revision, store};
 
 /// Answers `/api/openapi.json`.
@@ -63,7 +65,8 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
     if call.name == revision::WATCH.name {
         revision::Awaited::read(&parameters)?.wait(backoffice.store().revisions()).await;
     }
-    blocking(move || run(call, &backoffice, &parameters)).await
+    let precondition = Precondition::read(&head.headers);
+    blocking(move || run(call, &backoffice, &parameters, &precondition)).await
 }
 
 /// Whether the keys that came with a call let it in. Blocks.
@@ -87,12 +90,17 @@ fn check_names(call: &Call, in_query: Option<&str>, parameters: &Parameters) -> 
                 "stands in the query; the parameters of a POST go in its body",
             ));
         }
-        parameters.refuse_unknown(call.parameters)?;
+        parameters.refuse_unknown(&[call.parameters, &[DRY_RUN]].concat())?;
     }
     Ok(())
 }
 
-fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<Answer, Refusal> {
+fn run(
+    call: &Call,
+    backoffice: &Backoffice,
+    parameters: &Parameters,
+    precondition: &Precondition,
+) -> Result<Answer, Refusal> {
     let options = backoffice.options();
     match call.verb {
         Verb::Read if call.name == caps::LIST.name => {
@@ -102,8 +110,11 @@ fn run(call: &Call, backoffice: &Backoffice, parameters: &Parameters) -> Result<
         }
         Verb::Read => read(backoffice, |transaction| (call.run)(transaction, options, parameters)),
         Verb::Write => backoffice.store().write_if(|transaction| {
+            precondition.check(transaction)?;
+            let is_tried_out = parameters.truth(DRY_RUN.name)?.unwrap_or(false);
             let answer = (call.run)(transaction, options, parameters)?;
-            let has_changed = !answer.is_idle();
+            // What is not kept ends with the transaction.
+            let has_changed = !answer.is_idle() && !is_tried_out;
             Ok((answer, has_changed))
         }),
     }

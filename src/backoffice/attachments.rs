@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 use super::answer::{Answer, Refusal, Rows, Under};
 use super::call::{Call, Verb};
 use super::contract::{Given, Kind, NUMBER_MAX, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
+use super::faults::Faults;
 use super::links::{LINK_ID, LIST_ROWS_DEFAULT};
 use super::offers::OFFER_ID;
 use super::parameters::{Parameters, required};
@@ -24,18 +25,25 @@ pub fn list(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> R
 /// `POST smart_link_offer.json`: attaches, or changes what is attached. Of that, what is left out stays as it is: a
 /// call that only moves an offer to another tier must not throw its weight back to 1.
 pub fn attach(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
-    let link = links::existing(transaction, asked)?;
-    let offer = offers::existing(transaction, asked)?;
-    let before = find(transaction, link, offer)?;
+    let mut faults = Faults::default();
+    let link = faults.read(links::existing(transaction, asked))?;
+    let offer = faults.read(offers::existing(transaction, asked))?;
+    let before = match (link, offer) {
+        (Some(link), Some(offer)) => find(transaction, link, offer)?,
+        _ => None,
+    };
+    // Without a link or an offer, which is told already, the rest is still looked at.
+    let (link, offer) = (link.unwrap_or_default(), offer.unwrap_or_default());
     let fresh = SmartLinkOffer { smart_link_id: link, offer_id: offer, offer_weight: 1, priority: 1 };
     let mut after = before.clone().unwrap_or(fresh);
-    if let Some(weight) = asked.whole_number("offer_weight")? {
+    if let Some(weight) = faults.sent(asked.whole_number("offer_weight"))? {
         after.offer_weight = weight;
     }
-    if let Some(priority) = asked.whole_number("priority")? {
+    if let Some(priority) = faults.sent(asked.whole_number("priority"))? {
         after.priority = priority;
     }
-    after.read()?;
+    faults.extend(after.wrong());
+    faults.end()?;
     let message = match before {
         None => "attached",
         Some(before) if before == after => UNCHANGED,

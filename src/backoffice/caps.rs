@@ -13,6 +13,7 @@ use super::answer::{Answer, Refusal, Rows, Under};
 use super::call::{Call, Verb};
 use super::cap_rows::{COLUMNS, Name, Numbered, find, find_by_id, read_row, save};
 use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
+use super::faults::Faults;
 use super::links::LIST_ROWS_DEFAULT;
 use super::offers::OFFER_ID;
 use super::parameters::{Parameters, required};
@@ -62,14 +63,24 @@ pub fn list(
 
 /// `POST offer_cap.json`: sets a cap, or changes the one of that name, of which what is left out stays as it is.
 pub fn set(transaction: &Transaction<'_>, options: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
-    let offer = offers::existing(transaction, asked)?;
-    let name = Name { offer, ..read_name(asked)? };
+    let mut faults = Faults::default();
+    let offer = faults.read(offers::existing(transaction, asked))?;
+    let kind = faults.read(kind(asked))?;
+    let interval = faults.read(interval(asked))?;
+    let affiliate = faults.sent(affiliate(asked))?;
+    let name = Name {
+        // Without one of these, which is told then, the rest is still looked at.
+        offer: offer.unwrap_or_default(),
+        affiliate,
+        kind: kind.unwrap_or_default(),
+        interval: interval.unwrap_or_default(),
+    };
     let before = find(transaction, &name)?;
     let mut after = match &before {
         Some(before) => before.cap.clone(),
         None => name.fresh(options),
     };
-    change(&mut after, asked)?;
+    change(&mut after, asked, faults)?;
     let message = match &before {
         None => "created",
         Some(before) if before.cap == after => UNCHANGED,
@@ -101,7 +112,7 @@ pub fn remove(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
 /// A whole cap of an import: what it does not name has the value of a new one.
 pub fn item(options: &Options, asked: &Parameters) -> Result<OfferCap, Refusal> {
     let mut cap = read_name(asked)?.fresh(options);
-    change(&mut cap, asked)?;
+    change(&mut cap, asked, Faults::default())?;
     Ok(cap)
 }
 
@@ -132,14 +143,18 @@ fn moment(millis: i64) -> Option<String> {
 fn read_name(asked: &Parameters) -> Result<Name, Refusal> {
     let offer = required("offer_id", asked.whole_number("offer_id")?, "a whole number")?;
     read_id("offer_id", offer, OfferId::new)?;
+    let (kind, interval) = (kind(asked)?, interval(asked)?);
+    Ok(Name { offer, affiliate: affiliate(asked)?, kind, interval })
+}
+
+fn kind(asked: &Parameters) -> Result<&'static str, Refusal> {
     let kind = required("cap_type", asked.text("cap_type")?, &one_of(CAP_TYPES))?;
+    Ok(read_kind(kind)?.as_str())
+}
+
+fn interval(asked: &Parameters) -> Result<&'static str, Refusal> {
     let interval = required("cap_interval", asked.text("cap_interval")?, &one_of(CAP_INTERVALS))?;
-    Ok(Name {
-        offer,
-        affiliate: affiliate(asked)?,
-        kind: read_kind(kind)?.as_str(),
-        interval: read_interval(interval)?.as_str(),
-    })
+    Ok(read_interval(interval)?.as_str())
 }
 
 /// Null and an empty text say that the cap is of no affiliate, as lists do.
@@ -154,18 +169,24 @@ fn affiliate(asked: &Parameters) -> Result<Option<i64>, Refusal> {
 }
 
 /// Puts what was sent into the cap.
-fn change(cap: &mut OfferCap, asked: &Parameters) -> Result<(), Refusal> {
+fn change(cap: &mut OfferCap, asked: &Parameters, mut faults: Faults) -> Result<(), Refusal> {
     let wanted = format!("a whole number from 0 to {CAP_AMOUNT_MAX}");
-    cap.cap_amount = required("cap_amount", asked.whole_number("cap_amount")?, &wanted)?;
-    read_amount(cap.cap_amount)?;
-    if let Some(zone) = asked.text("time_zone")? {
-        // As the database of zones spells it.
-        cap.time_zone = Some(read_zone(zone)?.name().to_owned());
+    if let Some(amount) = faults.sent(asked.whole_number("cap_amount"))? {
+        cap.cap_amount = amount;
+    } else {
+        faults.read(required("cap_amount", asked.raw("cap_amount"), &wanted))?;
     }
-    if let Some(alert_only) = asked.truth("send_alert_only")? {
+    faults.read(read_amount(cap.cap_amount).map_err(Refusal::Value))?;
+    if let Some(zone) = faults.sent(asked.text("time_zone"))?
+        && let Some(zone) = faults.read(read_zone(zone).map_err(Refusal::Value))?
+    {
+        // As the database of zones spells it.
+        cap.time_zone = Some(zone.name().to_owned());
+    }
+    if let Some(alert_only) = faults.sent(asked.truth("send_alert_only"))? {
         cap.send_alert_only = alert_only;
     }
-    Ok(())
+    faults.end()
 }
 
 /// Whoever gives the number and a name that is another cap's, means one of the two, and nobody knows which.

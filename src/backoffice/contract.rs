@@ -102,6 +102,14 @@ pub const START_AT_ROW: Parameter =
 pub const ROW_LIMIT: Parameter =
     Parameter::new("row_limit", Kind::Whole(1, ROW_LIMIT_MAX), "How many rows to answer at most.");
 
+/// Whether a change is tried out alone; every call that changes the network takes it.
+pub const DRY_RUN: Parameter = Parameter::new(
+    "dry_run",
+    Kind::Truth,
+    "Whether it is only tried out: the answer is as if it had been done, and nothing is changed.",
+)
+.default(Given::Truth(false));
+
 /// The highest priority number and id: 32 bits.
 pub const NUMBER_MAX: i64 = u32::MAX as i64;
 

@@ -25,6 +25,7 @@ use super::api::{self, BODY_BYTES_MAX};
 use super::call::{SpecialCall, Verb};
 use super::contract::{Parameter, Shape};
 use super::parameters::{Parameters, PresentedKeys};
+use super::precondition::Precondition;
 use super::store::Put;
 use super::{Backoffice, Options, attachments, cap_rows, caps, geo_targets, json, links, offers, rules};
 use crate::cake::wire::{FieldError, OfferCap, RoutingRule, SmartLink, SmartLinkOffer};
@@ -39,7 +40,7 @@ pub const CALL: SpecialCall = SpecialCall {
     body: "ImportedNetwork",
     example: r##"{"replace": false, "offers": [{"offer_id": 2042, "offer_name": "Card CA", "offer_url": "https://card.example.com/ca?r=#reqid#", "offer_status": "active", "payout": 30.0}], "smart_links": [{"smart_link_id": 401, "smart_link_name": "Finance Rotator - CA", "affiliate_id": 67890, "cap_aware": true}], "offer_geo_targets": [{"offer_id": 2042, "countries": ["CA"], "action": "allow"}], "smart_link_offers": [{"smart_link_id": 401, "offer_id": 2042, "offer_weight": 60, "priority": 2}], "routing_rules": [{"rule_id": 101, "smart_link_id": 401, "offer_id": 2042, "priority": 1, "offer_weight": 10, "conditions": {"device": {"in": ["mobile"]}}}], "offer_caps": [{"offer_id": 2042, "cap_type": "click", "cap_interval": "daily", "cap_amount": 1000, "time_zone": "America/Toronto"}]}"##,
     answer: Shape::Told { item: "ImportedCounts", messages: &[IMPORTED, UNCHANGED] },
-    statuses: &["400", "401", "405", "408", "413", "422", "429", "500"],
+    statuses: &["400", "401", "405", "408", "412", "413", "422", "429", "500"],
 };
 
 /// Answers the call, in JSON whatever happens.
@@ -77,7 +78,8 @@ async fn answer(backoffice: Backoffice, request: Request) -> Result<Answer, Refu
     let body = tokio::time::timeout(patience, api::read_body(body, body_bytes_max))
         .await
         .map_err(|_| Refusal::Slow(patience))??;
-    api::blocking(move || import(&backoffice, keys, &body)).await
+    let precondition = Precondition::read(&head.headers);
+    api::blocking(move || import(&backoffice, keys, &body, &precondition)).await
 }
 
 /// The body. Items stay text until each is read, so that a long list is not held twice.
@@ -140,7 +142,12 @@ struct Count {
     removed: u64,
 }
 
-fn import(backoffice: &Backoffice, mut keys: PresentedKeys, bytes: &[u8]) -> Result<Answer, Refusal> {
+fn import(
+    backoffice: &Backoffice,
+    mut keys: PresentedKeys,
+    bytes: &[u8],
+    precondition: &Precondition,
+) -> Result<Answer, Refusal> {
     let body = serde_json::from_slice::<Body<'_>>(bytes);
     // A body that is no network may still hold the key, and its sender should hear what is wrong with the body.
     keys.add(serde_json::from_slice::<KeyInBody>(bytes).ok().and_then(|body| body.api_key));
@@ -153,6 +160,7 @@ fn import(backoffice: &Backoffice, mut keys: PresentedKeys, bytes: &[u8]) -> Res
     let options = backoffice.options();
     let items = Items::read(&body, options)?;
     backoffice.store().write_if(|transaction| {
+        precondition.check(transaction)?;
         let counts = items.put(transaction, options, replace)?;
         let changed = counts.changed();
         let message = if changed { IMPORTED } else { UNCHANGED };
@@ -399,6 +407,8 @@ impl Noun {
         match refusal {
             Refusal::Malformed(error) => Refusal::Malformed(field(error)),
             Refusal::Value(error) => Refusal::Value(field(error)),
+            // One at a time: an item of a list has a place, and is mended there.
+            Refusal::Several { first, .. } => self.place(*first, index, asked),
             other => other,
         }
     }

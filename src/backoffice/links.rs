@@ -6,6 +6,7 @@ use super::Options;
 use super::answer::{Answer, Refusal, Rows, Under};
 use super::call::{Call, Verb};
 use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
+use super::faults::Faults;
 use super::parameters::{Parameters, required};
 use super::store::{Listing, Put, next_id};
 use crate::cake::wire::{ACTIVE, LINK_STATUSES, SmartLink, read_status};
@@ -32,8 +33,6 @@ pub fn create(
     options: &Options,
     asked: &Parameters,
 ) -> Result<Answer, Refusal> {
-    required("smart_link_name", asked.raw("smart_link_name"), "a name")?;
-    required("affiliate_id", asked.raw("affiliate_id"), "a whole number")?;
     let link = fresh(next_id(transaction, "smart_links")?, options, asked)?;
     save(transaction, &link)?;
     Answer::new(Under { response: link })
@@ -42,8 +41,6 @@ pub fn create(
 /// A whole link of an import, with its own id: what it does not name has the value of a new link.
 pub fn item(options: &Options, asked: &Parameters) -> Result<SmartLink, Refusal> {
     let id = required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?;
-    required("smart_link_name", asked.raw("smart_link_name"), "a name")?;
-    required("affiliate_id", asked.raw("affiliate_id"), "a whole number")?;
     fresh(id, options, asked)
 }
 
@@ -65,7 +62,7 @@ pub fn update(
     let id = required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?;
     let before = find(transaction, options, id)?.ok_or_else(|| Refusal::unknown("smart_link_id", id))?;
     let mut link = before.clone();
-    change(&mut link, options, asked)?;
+    change(&mut link, options, asked, Faults::default())?;
     save(transaction, &link)?;
     let is_idle = link == before;
     Ok(Answer::new(Under { response: link })?.idle_if(is_idle))
@@ -88,6 +85,9 @@ fn find(transaction: &Transaction<'_>, options: &Options, id: i64) -> rusqlite::
 
 /// A new link with what was sent in it.
 fn fresh(id: i64, options: &Options, asked: &Parameters) -> Result<SmartLink, Refusal> {
+    let mut faults = Faults::default();
+    faults.read(required("smart_link_name", asked.raw("smart_link_name"), "a name"))?;
+    faults.read(required("affiliate_id", asked.raw("affiliate_id"), "a whole number"))?;
     let mut link = SmartLink {
         smart_link_id: id,
         smart_link_name: String::new(),
@@ -98,33 +98,43 @@ fn fresh(id: i64, options: &Options, asked: &Parameters) -> Result<SmartLink, Re
         fallback_url: None,
         tracking_url: None,
     };
-    change(&mut link, options, asked)?;
+    change(&mut link, options, asked, faults)?;
     Ok(link)
 }
 
 /// Puts what was sent into the link, and refuses a link that the sync would not read.
-fn change(link: &mut SmartLink, options: &Options, asked: &Parameters) -> Result<(), Refusal> {
-    if let Some(name) = asked.title("smart_link_name")? {
+fn change(
+    link: &mut SmartLink,
+    options: &Options,
+    asked: &Parameters,
+    mut faults: Faults,
+) -> Result<(), Refusal> {
+    if let Some(name) = faults.sent(asked.title("smart_link_name"))? {
         link.smart_link_name = name.to_owned();
     }
-    if let Some(affiliate) = asked.whole_number("affiliate_id")? {
+    if let Some(affiliate) = faults.sent(asked.whole_number("affiliate_id"))? {
         link.affiliate_id = affiliate;
     }
-    if let Some(status) = asked.text("smart_link_status")? {
-        link.smart_link_status = read_status("smart_link_status", status, LINK_STATUSES)?.to_owned();
+    if let Some(status) = faults.sent(asked.text("smart_link_status"))? {
+        link.smart_link_status = status.to_owned();
     }
-    if let Some(rotation) = asked.text("rotation_type")? {
+    if let Some(rotation) = faults.sent(asked.text("rotation_type"))? {
         link.rotation_type = rotation.to_owned();
     }
-    if let Some(cap_aware) = asked.truth("cap_aware")? {
+    if let Some(cap_aware) = faults.sent(asked.truth("cap_aware"))? {
         link.cap_aware = cap_aware;
     }
-    if let Some(url) = asked.removable_text("fallback_url")? {
+    if let Some(url) = faults.sent(asked.removable_text("fallback_url"))? {
         // Checked only where it is sent: an older one may stand against a policy that was tightened since, and
         // that must not keep anyone from switching the link off.
-        link.fallback_url = url.map(|url| options.destination("fallback_url", url)).transpose()?;
+        let url = url.map(|url| options.destination("fallback_url", url)).transpose();
+        link.fallback_url = faults.read(url.map_err(Refusal::Value))?.flatten();
     }
+    faults.extend(link.wrong());
+    faults.end()?;
     let read = link.read()?;
+    link.smart_link_status =
+        read_status("smart_link_status", &link.smart_link_status, LINK_STATUSES)?.to_owned();
     link.rotation_type = read.rotation.as_str().to_owned();
     link.tracking_url = Some(tracking_url(options, link.smart_link_id, link.affiliate_id));
     Ok(())

@@ -9,6 +9,7 @@ use super::Options;
 use super::answer::{Answer, Refusal, Rows};
 use super::call::{Call, Verb};
 use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
+use super::faults::Faults;
 use super::parameters::{Parameters, required};
 use super::store::{Listing, Put, next_id};
 use crate::cake::wire::{ACTIVE, OFFER_STATUSES, OfferItem, expected, read_status};
@@ -64,7 +65,7 @@ pub fn update(
     let id = required("offer_id", asked.whole_number("offer_id")?, "a whole number")?;
     let before = find(transaction, id)?.ok_or_else(|| Refusal::unknown("offer_id", id))?;
     let mut offer = before.clone();
-    change(&mut offer, options, asked)?;
+    change(&mut offer, options, asked, Faults::default())?;
     save(transaction, &offer)?;
     let is_idle = offer == before;
     Ok(Answer::new(Wrapped { offer })?.idle_if(is_idle))
@@ -123,12 +124,13 @@ fn find(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<Option<Offer
 
 /// A new offer with what was sent in it.
 fn fresh(id: i64, options: &Options, asked: &Parameters) -> Result<Offer, Refusal> {
-    required("offer_name", asked.raw("offer_name"), "a name")?;
-    required(
+    let mut faults = Faults::default();
+    faults.read(required("offer_name", asked.raw("offer_name"), "a name"))?;
+    faults.read(required(
         "offer_url",
         asked.raw("offer_url"),
         "an absolute URL such as https://shop.example.com/?r={click_id}",
-    )?;
+    ))?;
     let item = OfferItem {
         offer_id: id,
         offer_name: String::new(),
@@ -138,33 +140,42 @@ fn fresh(id: i64, options: &Options, asked: &Parameters) -> Result<Offer, Refusa
         expiration_date: None,
     };
     let mut offer = Offer { item, further: Map::new() };
-    change(&mut offer, options, asked)?;
+    change(&mut offer, options, asked, faults)?;
     Ok(offer)
 }
 
 /// Puts what was sent into the offer, and refuses an offer that the sync would not read.
-fn change(offer: &mut Offer, options: &Options, asked: &Parameters) -> Result<(), Refusal> {
+fn change(
+    offer: &mut Offer,
+    options: &Options,
+    asked: &Parameters,
+    mut faults: Faults,
+) -> Result<(), Refusal> {
     let Offer { item, further } = offer;
-    if let Some(name) = asked.title("offer_name")? {
+    if let Some(name) = faults.sent(asked.title("offer_name"))? {
         item.offer_name = name.to_owned();
     }
-    if let Some(status) = asked.text("offer_status")? {
-        item.offer_status = read_status("offer_status", status, OFFER_STATUSES)?.to_owned();
+    if let Some(status) = faults.sent(asked.text("offer_status"))? {
+        let status = read_status("offer_status", status, OFFER_STATUSES).map_err(Refusal::Value);
+        if let Some(status) = faults.read(status)? {
+            item.offer_status = status.to_owned();
+        }
     }
-    if let Some(url) = asked.text("offer_url")? {
+    if let Some(url) = faults.sent(asked.text("offer_url"))? {
         // Checked only where it is sent, as a link's fallback.
-        item.offer_url = options.destination("offer_url", url)?;
+        let url = options.destination("offer_url", url).map_err(Refusal::Value);
+        item.offer_url = faults.read(url)?.unwrap_or_default();
     }
-    if let Some(payout) = asked.removable_number("payout")? {
+    if let Some(payout) = faults.sent(asked.removable_number("payout"))? {
         if let Some(payout) = payout.filter(|payout| *payout < 0.0) {
-            return Err(expected("payout", payout, "an amount of 0 or more").into());
+            faults.extend([expected("payout", payout, "an amount of 0 or more")]);
         }
         item.payout = payout;
     }
-    if let Some(date) = asked.removable_text("expiration_date")? {
+    if let Some(date) = faults.sent(asked.removable_text("expiration_date"))? {
         item.expiration_date = date.map(str::to_owned);
     }
-    item.read(&options.zone)?;
+    faults.extend(item.wrong(&options.zone));
     for &name in FURTHER {
         match asked.raw(name) {
             None => {}
@@ -172,14 +183,15 @@ fn change(offer: &mut Offer, options: &Options, asked: &Parameters) -> Result<()
                 further.remove(name);
             }
             Some(Value::Array(_) | Value::Object(_)) => {
-                return Err(Refusal::malformed(name, "is a list or an object; expected a single value"));
+                let refusal = Refusal::malformed(name, "is a list or an object; expected a single value");
+                faults.read::<()>(Err(refusal))?;
             }
             Some(value) => {
                 further.insert(name.to_owned(), value.clone());
             }
         }
     }
-    Ok(())
+    faults.end()
 }
 
 fn save(transaction: &Transaction<'_>, offer: &Offer) -> Result<(), Refusal> {

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, SpecialCall, Verb};
-use super::contract::{Given, Kind, NUMBER_MAX, Parameter, Shape, TITLE_CHARS_MAX};
+use super::contract::{DRY_RUN, Given, Kind, NUMBER_MAX, Parameter, Shape, TITLE_CHARS_MAX};
 use super::{CALLS, PREFIX, SPECIAL_CALLS, import};
 use crate::cake::REVISION_HEADER;
 use crate::types::Country;
@@ -47,7 +47,8 @@ pub fn document() -> Value {
 
 fn operation(call: &Call) -> Value {
     let example: Value = serde_json::from_str(call.example).unwrap_or_default();
-    let mut responses = responses(call.answer, STATUSES);
+    let mut responses =
+        responses(call.answer, if call.verb == Verb::Read { STATUSES } else { STATUSES_OF_CHANGES });
     if call.verb == Verb::Read {
         responses["200"]["headers"] = json!({REVISION_HEADER: revision_header()});
     }
@@ -61,11 +62,13 @@ fn operation(call: &Call) -> Value {
             operation["parameters"] = in_query(call.parameters, &example).into();
         }
         Verb::Write => {
+            operation["parameters"] = json!([precondition()]);
+            let parameters = [call.parameters, &[DRY_RUN]].concat();
             operation["requestBody"] = json!({
                 "required": true,
                 "content": {
-                    "application/json": {"schema": body(call.parameters, schema), "example": example},
-                    "application/x-www-form-urlencoded": {"schema": body(call.parameters, form_schema)},
+                    "application/json": {"schema": body(&parameters, schema), "example": example},
+                    "application/x-www-form-urlencoded": {"schema": body(&parameters, form_schema)},
                 },
             });
         }
@@ -95,6 +98,9 @@ fn special_operation(call: &SpecialCall) -> Value {
     if call.body.is_empty() {
         operation["parameters"] = parameters.into();
     } else {
+        if call.name == import::CALL.name {
+            operation["parameters"] = json!([precondition()]);
+        }
         let body = json!({"$ref": format!("#/components/schemas/{}", call.body)});
         operation["requestBody"] = json!({
             "required": true,
@@ -127,6 +133,18 @@ fn responses(shape: Shape, statuses: &[&str]) -> Value {
 fn revision_header() -> Value {
     json!({
         "description": "The state of the network that the answer tells of; pages with the same one fit together.",
+        "schema": {"type": "string"},
+    })
+}
+
+/// The header by which a change may be bound to a state.
+fn precondition() -> Value {
+    json!({
+        "name": "If-Match", "in": "header", "required": false,
+        "description": format!(
+            "The state in which the change may be done, in quotes: the `{REVISION_HEADER}` of what the caller has read. \
+             In any other, the answer is 412."
+        ),
         "schema": {"type": "string"},
     })
 }
@@ -290,6 +308,9 @@ fn schemas() -> Value {
 /// Every status that a call of [`CALLS`] may have beside 200.
 const STATUSES: &[&str] = &["400", "401", "404", "405", "408", "413", "422", "429", "500"];
 
+/// The same, of a call that changes the network.
+const STATUSES_OF_CHANGES: &[&str] = &["400", "401", "404", "405", "408", "412", "413", "422", "429", "500"];
+
 /// What each status says.
 const REFUSALS: &[(&str, &str)] = &[
     ("400", "A parameter is missing, repeated, unknown or not of its type, or the body cannot be read."),
@@ -298,6 +319,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ("405", "The call takes another method, which `Allow` names."),
     ("408", "The body did not come in time."),
     ("409", "A later request of the same node came first."),
+    ("412", "The network is in another state than `If-Match` names; nothing was changed."),
     ("413", "The body is too long."),
     ("422", "A parameter is well-formed, but its value is refused."),
     ("429", "The key was used too often; `Retry-After` says how long to wait."),

@@ -8,6 +8,7 @@ use super::answer::{Answer, Refusal, Rows, Under};
 use super::attachments::{PRIORITY, WEIGHT};
 use super::call::{Call, Verb};
 use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
+use super::faults::Faults;
 use super::links::{LINK_ID, LIST_ROWS_DEFAULT};
 use super::offers::OFFER_ID;
 use super::parameters::{Parameters, required};
@@ -28,16 +29,18 @@ pub fn list(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> R
 
 /// `POST routing_rule.json`. Conditions must be sent, be they `{}`: a rule that lost them would take every click.
 pub fn create(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
-    required("conditions", asked.raw("conditions"), "an object; {} is a rule that always holds")?;
+    let mut faults = Faults::default();
+    faults.read(required("conditions", asked.raw("conditions"), CONDITIONS_WANTED))?;
     let mut rule = RoutingRule {
         rule_id: next_id(transaction, "routing_rules")?,
-        smart_link_id: links::existing(transaction, asked)?,
-        offer_id: offers::existing(transaction, asked)?,
+        // Without a link or an offer, which is told then, the rest is still looked at.
+        smart_link_id: faults.read(links::existing(transaction, asked))?.unwrap_or_default(),
+        offer_id: faults.read(offers::existing(transaction, asked))?.unwrap_or_default(),
         priority: 1,
         offer_weight: 1,
         conditions: Conditions::new(),
     };
-    change(&mut rule, asked)?;
+    change(&mut rule, asked, faults)?;
     save(transaction, &rule)?;
     Answer::new(Under { response: rule })
 }
@@ -46,13 +49,14 @@ pub fn create(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
 pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
     let before = existing(transaction, asked)?;
     let mut rule = before.clone();
+    let mut faults = Faults::default();
     if asked.raw("smart_link_id").is_some() {
-        rule.smart_link_id = links::existing(transaction, asked)?;
+        rule.smart_link_id = faults.read(links::existing(transaction, asked))?.unwrap_or_default();
     }
     if asked.raw("offer_id").is_some() {
-        rule.offer_id = offers::existing(transaction, asked)?;
+        rule.offer_id = faults.read(offers::existing(transaction, asked))?.unwrap_or_default();
     }
-    change(&mut rule, asked)?;
+    change(&mut rule, asked, faults)?;
     save(transaction, &rule)?;
     let is_idle = rule == before;
     Ok(Answer::new(Under { response: rule })?.idle_if(is_idle))
@@ -67,7 +71,7 @@ pub fn remove(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
 
 /// A whole rule of an import, with its own id.
 pub fn item(_: &Options, asked: &Parameters) -> Result<RoutingRule, Refusal> {
-    required("conditions", asked.raw("conditions"), "an object; {} is a rule that always holds")?;
+    required("conditions", asked.raw("conditions"), CONDITIONS_WANTED)?;
     let mut rule = RoutingRule {
         rule_id: required("rule_id", asked.whole_number("rule_id")?, "a whole number")?,
         smart_link_id: required("smart_link_id", asked.whole_number("smart_link_id")?, "a whole number")?,
@@ -76,7 +80,7 @@ pub fn item(_: &Options, asked: &Parameters) -> Result<RoutingRule, Refusal> {
         offer_weight: 1,
         conditions: Conditions::new(),
     };
-    change(&mut rule, asked)?;
+    change(&mut rule, asked, Faults::default())?;
     Ok(rule)
 }
 
@@ -102,18 +106,18 @@ fn find(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<Option<Routi
 }
 
 /// Puts what was sent into the rule, and refuses a rule that the sync would not read.
-fn change(rule: &mut RoutingRule, asked: &Parameters) -> Result<(), Refusal> {
-    if let Some(priority) = asked.whole_number("priority")? {
+fn change(rule: &mut RoutingRule, asked: &Parameters, mut faults: Faults) -> Result<(), Refusal> {
+    if let Some(priority) = faults.sent(asked.whole_number("priority"))? {
         rule.priority = priority;
     }
-    if let Some(weight) = asked.whole_number("offer_weight")? {
+    if let Some(weight) = faults.sent(asked.whole_number("offer_weight"))? {
         rule.offer_weight = weight;
     }
-    if let Some(conditions) = asked.object("conditions")? {
+    if let Some(conditions) = faults.sent(asked.object("conditions"))? {
         rule.conditions = conditions.into_iter().collect();
     }
-    rule.read()?;
-    Ok(())
+    faults.extend(rule.wrong());
+    faults.end()
 }
 
 fn save(transaction: &Transaction<'_>, rule: &RoutingRule) -> Result<(), Refusal> {
@@ -220,6 +224,8 @@ pub const REMOVE: Call = Call {
     answer: Shape::Told { item: "RoutingRule", messages: &["removed"] },
     run: remove,
 };
+
+const CONDITIONS_WANTED: &str = "an object; {} is a rule that always holds";
 
 const RULE_ID: Parameter = Parameter::new("rule_id", Kind::Id, "The rule.");
 

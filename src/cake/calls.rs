@@ -19,9 +19,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::client::{Client, PAGE_ROWS, ROWS_MAX, causes, hint};
+use super::client::{Client, PAGE_ROWS, REVISION_HEADER, ROWS_MAX, causes, hint};
 use super::key::{Key, KeyError};
 use super::outgoing::{Outgoing, Told};
+use super::wire::FieldError;
 
 /// An answer that says `Success`.
 #[derive(Clone, Debug)]
@@ -68,7 +69,12 @@ pub enum CallError {
     Body { call: String, body_bytes_max: usize, reason: String },
     /// In the API's own words.
     #[error("{message} (HTTP {})", .status.as_u16())]
-    Refused { status: StatusCode, message: String },
+    Refused {
+        status: StatusCode,
+        message: String,
+        /// Every parameter that is wrong, where the upstream tells: smartlink's own does.
+        errors: Vec<FieldError>,
+    },
     #[error(
         "{upstream} does not know the call {call} (HTTP 404); it is smartlink's own, and a CAKE that is not embedded \
          in smartlink may lack it"
@@ -92,13 +98,29 @@ impl Client {
     }
 
     /// POST, with the parameters in a JSON body.
-    pub async fn write(&self, call: &str, mut parameters: Map<String, Value>) -> Result<Envelope, CallError> {
+    pub async fn write(&self, call: &str, parameters: Map<String, Value>) -> Result<Envelope, CallError> {
+        self.write_in(None, call, parameters).await
+    }
+
+    /// The same, to be done in this state of the network alone; of smartlink's own API, which refuses it in any other
+    /// ([`CallError::is_outdated`]). A real CAKE knows no states, and gives none.
+    pub async fn write_in(
+        &self,
+        state: Option<&HeaderValue>,
+        call: &str,
+        mut parameters: Map<String, Value>,
+    ) -> Result<Envelope, CallError> {
         let key = self.options().key.read()?;
         parameters.insert(API_KEY.to_owned(), key.reveal().into());
         let body = Bytes::from(Value::Object(parameters).to_string());
         let url = self.url(call)?;
-        self.exchange_within(call, &key, Method::POST, &url, HeaderMap::new(), Outgoing::new(body, None))
-            .await
+        let tag = state.and_then(|state| state.to_str().ok()).map(|state| match state.starts_with('"') {
+            true => state.to_owned(),
+            false => format!("\"{state}\""),
+        });
+        let tag = tag.and_then(|tag| HeaderValue::try_from(tag).ok());
+        let headers = tag.map(|tag| (header::IF_MATCH, tag)).into_iter().collect();
+        self.exchange_within(call, &key, Method::POST, &url, headers, Outgoing::new(body, None)).await
     }
 
     /// POST of a long JSON body, with the key in the head of the request: whoever receives it knows from whom it is
@@ -206,7 +228,8 @@ impl Client {
             false => unreachable(causes(&error)),
         })?;
         let status = answer.status();
-        let state = answer.headers().get(header::ETAG).cloned();
+        let named = answer.headers().get(header::ETAG);
+        let state = named.or_else(|| answer.headers().get(REVISION_HEADER)).cloned();
         let body_bytes_max = self.options().body_bytes_max;
         let body = Limited::new(answer.into_body(), body_bytes_max).collect().await.map_err(|error| {
             CallError::Body { call: call.to_owned(), body_bytes_max, reason: causes(error.as_ref()) }
@@ -237,7 +260,16 @@ impl Client {
             return text.map_err(|reason| CallError::Foreign { call: call.to_owned(), reason });
         }
         if let Some(message) = word("message") {
-            return Err(CallError::Refused { status, message: presentable(&message, key) });
+            let errors = top.as_ref().ok().and_then(|top| top.get("errors"));
+            let errors = errors.and_then(|raw| serde_json::from_str::<Vec<ToldError>>(raw.get()).ok());
+            let told = |error: ToldError| {
+                FieldError::new(presentable(&error.parameter, key), presentable(&error.problem, key))
+            };
+            return Err(CallError::Refused {
+                status,
+                message: presentable(&message, key),
+                errors: errors.unwrap_or_default().into_iter().map(told).collect(),
+            });
         }
         let (upstream, call) = (self.shown(), call.to_owned());
         if status == StatusCode::NOT_FOUND && !CAKES_OWN.contains(&call.as_str()) {
@@ -252,6 +284,20 @@ impl Client {
             (Ok(_), None) => "it has no request_status".to_owned(),
         };
         Err(CallError::Foreign { call, reason })
+    }
+}
+
+/// An item of `errors` in a refusal.
+#[derive(Deserialize)]
+struct ToldError {
+    parameter: String,
+    problem: String,
+}
+
+impl CallError {
+    /// Whether the network is not in the state any more in which the change was to be done.
+    pub fn is_outdated(&self) -> bool {
+        matches!(self, CallError::Refused { status, .. } if *status == StatusCode::PRECONDITION_FAILED)
     }
 }
 

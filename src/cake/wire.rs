@@ -152,6 +152,17 @@ impl SmartLink {
         )
     }
 
+    /// Everything that [`SmartLink::read`] refuses, in its order.
+    pub fn wrong(&self) -> Vec<FieldError> {
+        let checks = [
+            read_id("smart_link_id", self.smart_link_id, LinkId::new).err(),
+            read_id("affiliate_id", self.affiliate_id, AffiliateId::new).err(),
+            read_status("smart_link_status", &self.smart_link_status, LINK_STATUSES).err(),
+            read_rotation(&self.rotation_type).err(),
+        ];
+        checks.into_iter().flatten().collect()
+    }
+
     /// As [`SmartLink::read`], of a link that is written in another way.
     pub(super) fn read_parts(
         (id, affiliate): (i64, i64),
@@ -163,8 +174,7 @@ impl SmartLink {
             id: read_id("smart_link_id", id, LinkId::new)?,
             affiliate: read_id("affiliate_id", affiliate, AffiliateId::new)?,
             active: read_status("smart_link_status", status, LINK_STATUSES)? == ACTIVE,
-            rotation: Rotation::parse(&rotation.to_ascii_lowercase())
-                .ok_or_else(|| expected("rotation_type", rotation, "one of weighted, even, priority"))?,
+            rotation: read_rotation(rotation)?,
             cap_aware,
             fallback_url: fallback_url.filter(|url| !url.is_empty()).map(Box::from),
         })
@@ -172,6 +182,17 @@ impl SmartLink {
 }
 
 impl OfferItem {
+    /// Everything that [`OfferItem::read`] refuses, in its order.
+    pub fn wrong(&self, zone: &Zone) -> Vec<FieldError> {
+        let expiration = self.expiration_date.as_deref().filter(|text| !text.is_empty());
+        let checks = [
+            read_id("offer_id", self.offer_id, OfferId::new).err(),
+            read_status("offer_status", &self.offer_status, OFFER_STATUSES).err(),
+            expiration.and_then(|text| read_expiration(text, zone).err()),
+        ];
+        checks.into_iter().flatten().collect()
+    }
+
     /// Everything but the geo targets, which come from another call, and the URL, which is parsed when the table
     /// is compiled.
     pub fn read(&self, zone: &Zone) -> Result<Offer, FieldError> {
@@ -189,6 +210,17 @@ impl OfferItem {
 }
 
 impl SmartLinkOffer {
+    /// Everything that [`SmartLinkOffer::read`] refuses, in its order.
+    pub fn wrong(&self) -> Vec<FieldError> {
+        let checks = [
+            read_id("smart_link_id", self.smart_link_id, LinkId::new).err(),
+            read_id("offer_id", self.offer_id, OfferId::new).err(),
+            read_weight(self.offer_weight).err(),
+            read_priority(self.priority).err(),
+        ];
+        checks.into_iter().flatten().collect()
+    }
+
     pub fn read(&self) -> Result<Attachment, FieldError> {
         Ok(Attachment {
             link: read_id("smart_link_id", self.smart_link_id, LinkId::new)?,
@@ -211,6 +243,19 @@ impl From<&Attachment> for SmartLinkOffer {
 }
 
 impl RoutingRule {
+    /// Everything that [`RoutingRule::read`] refuses, in its order.
+    pub fn wrong(&self) -> Vec<FieldError> {
+        let checks = [
+            read_id("smart_link_id", self.smart_link_id, LinkId::new).err(),
+            read_id("offer_id", self.offer_id, OfferId::new).err(),
+            read_weight(self.offer_weight).err(),
+            read_priority(self.priority).err(),
+            read_id("rule_id", self.rule_id, RuleId::new).err(),
+        ];
+        let of_conditions = self.conditions.iter().flat_map(|(name, value)| wrong_condition(name, value));
+        checks.into_iter().flatten().chain(of_conditions).collect()
+    }
+
     pub fn read(&self) -> Result<Entry, FieldError> {
         self.read_with(|| Ok(read_conditions(&self.conditions)?.into()))
     }
@@ -337,6 +382,19 @@ pub fn read_status(
         .ok_or_else(|| expected(parameter, status, &format!("one of {}", known.join(", "))))
 }
 
+fn read_rotation(rotation: &str) -> Result<Rotation, FieldError> {
+    Rotation::parse(&rotation.to_ascii_lowercase())
+        .ok_or_else(|| expected("rotation_type", rotation, "one of weighted, even, priority"))
+}
+
+/// What [`read_condition`] refuses; of hours, each part.
+fn wrong_condition(name: &str, value: &Value) -> Vec<FieldError> {
+    if name == "hours" {
+        return read_hours_whole("conditions.hours", value).err().unwrap_or_default();
+    }
+    read_condition(name, value).err().into_iter().collect()
+}
+
 fn read_condition(name: &str, value: &Value) -> Result<Condition, FieldError> {
     let path = format!("conditions.{name}");
     if name == "hours" {
@@ -443,15 +501,20 @@ fn read_net(path: &str, text: &str) -> Result<IpNet, FieldError> {
 }
 
 fn read_hours(path: &str, value: &Value) -> Result<Hours, FieldError> {
-    let object = value
-        .as_object()
-        .ok_or_else(|| FieldError::new(path, "must be an object with `days`, `from`, `to`, `time_zone`"))?;
+    read_hours_whole(path, value).map_err(|mut errors| errors.swap_remove(0))
+}
+
+/// Or everything that is wrong with them: at least one error.
+fn read_hours_whole(path: &str, value: &Value) -> Result<Hours, Vec<FieldError>> {
+    let object = value.as_object().ok_or_else(|| {
+        vec![FieldError::new(path, "must be an object with `days`, `from`, `to`, `time_zone`")]
+    })?;
     if let Some(key) = object.keys().find(|key| !["days", "from", "to", "time_zone"].contains(&key.as_str()))
     {
-        return Err(FieldError::new(
+        return Err(vec![FieldError::new(
             format!("{path}.{key}"),
             "is not known; hours have `days`, `from`, `to`, `time_zone`",
-        ));
+        )]);
     }
     let minute = |key: &str| {
         let path = format!("{path}.{key}");
@@ -461,22 +524,27 @@ fn read_hours(path: &str, value: &Value) -> Result<Hours, FieldError> {
             .and_then(MinuteOfDay::parse)
             .ok_or_else(|| expected(&path, value.clone(), "HH:MM from 00:00 to 24:00"))
     };
-    let (from, to) = (minute("from")?, minute("to")?);
-    let zone_path = format!("{path}.time_zone");
-    let zone = object.get("time_zone").ok_or_else(|| {
-        FieldError::new(&zone_path, "is missing; write an IANA name such as America/New_York")
-    })?;
-    let zone = zone
-        .as_str()
-        .and_then(Zone::parse)
-        .ok_or_else(|| expected(&zone_path, zone.clone(), "an IANA name such as America/New_York"))?;
-    let days_path = format!("{path}.days");
-    let days = match object.get("days") {
-        None => Weekday::Monday.cycle_forward().take(7).collect(),
-        Some(value) => read_days(&days_path, value)?,
+    let zone = || {
+        let path = format!("{path}.time_zone");
+        let zone = object.get("time_zone").ok_or_else(|| {
+            FieldError::new(&path, "is missing; write an IANA name such as America/New_York")
+        })?;
+        zone.as_str()
+            .and_then(Zone::parse)
+            .ok_or_else(|| expected(&path, zone.clone(), "an IANA name such as America/New_York"))
     };
-    Hours::new(days, from, to, zone)
-        .ok_or_else(|| FieldError::new(path, "begins when it ends; for a whole day write 00:00 to 24:00"))
+    let days = match object.get("days") {
+        None => Ok(Weekday::Monday.cycle_forward().take(7).collect()),
+        Some(value) => read_days(&format!("{path}.days"), value),
+    };
+    match (minute("from"), minute("to"), zone(), days) {
+        (Ok(from), Ok(to), Ok(zone), Ok(days)) => Hours::new(days, from, to, zone).ok_or_else(|| {
+            vec![FieldError::new(path, "begins when it ends; for a whole day write 00:00 to 24:00")]
+        }),
+        (from, to, zone, days) => {
+            Err([from.err(), to.err(), zone.err(), days.err()].into_iter().flatten().collect())
+        }
+    }
 }
 
 fn read_days(path: &str, value: &Value) -> Result<Vec<Weekday>, FieldError> {
@@ -573,6 +641,48 @@ mod tests {
 
     fn conditions(value: Value) -> Result<Vec<Condition>, FieldError> {
         read_conditions(&serde_json::from_value(value).unwrap())
+    }
+
+    /// Whoever collects what is wrong hears first what a reader stops at, and nothing where a reader does not stop.
+    #[test]
+    fn what_is_wrong_begins_with_what_reading_refuses() {
+        let rule = |edit: Value| -> RoutingRule {
+            let mut rule = json!({
+                "rule_id": 7, "smart_link_id": 301, "offer_id": 1042, "priority": 2, "offer_weight": 10, "conditions": {},
+            });
+            rule.as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
+            serde_json::from_value(rule).unwrap()
+        };
+        for (edit, parameters) in [
+            (json!({}), &[][..]),
+            (
+                json!({"offer_weight": 101, "priority": -1, "rule_id": 0}),
+                &["offer_weight", "priority", "rule_id"],
+            ),
+            (
+                json!({"smart_link_id": 0, "conditions": {
+                    "country": {"in": ["ZZ"]}, "os": {"in": ["ios"]}, "device": {"of": []},
+                    "hours": {"from": "9", "days": []},
+                }}),
+                &[
+                    "smart_link_id",
+                    "conditions.country.in",
+                    "conditions.device",
+                    "conditions.hours.from",
+                    "conditions.hours.to",
+                    "conditions.hours.time_zone",
+                    "conditions.hours.days",
+                ],
+            ),
+        ] {
+            let rule = rule(edit);
+            let wrong = rule.wrong();
+            let mut named: Vec<&str> = wrong.iter().map(|error| error.parameter.as_str()).collect();
+            assert_eq!(rule.read().err().as_ref(), wrong.first());
+            let mut expected = parameters.to_vec();
+            (named.sort_unstable(), expected.sort_unstable());
+            assert_eq!(named, expected);
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use askama::Template;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::form::{Field, Form, Input};
@@ -15,7 +16,7 @@ use super::names::{Names, Seen};
 use super::posted::Fields;
 use super::preview::Preview;
 use super::{Console, reading};
-use crate::cake::wire::{FieldError, expected};
+use crate::cake::wire::FieldError;
 use crate::cake::{CallError, Envelope};
 use crate::types::LinkId;
 
@@ -63,6 +64,11 @@ impl ChangePage {
     /// With what was typed and what is wrong with it.
     pub fn refused(self, console: &Console, visitor: &Visitor, form: Form, error: &CallError) -> Response {
         self.show(console, visitor, status_of(error), form.refused(error), None)
+    }
+
+    /// With what was typed, and what somebody else has made of it meanwhile.
+    pub fn overtaken(self, console: &Console, visitor: &Visitor, form: Form) -> Response {
+        self.show(console, visitor, StatusCode::CONFLICT, form, None)
     }
 
     /// With what was typed and what it would do; or with what cannot be read of it.
@@ -134,9 +140,20 @@ pub async fn send(
     call: &str,
     parameters: Map<String, Value>,
 ) -> Result<(Envelope, bool), CallError> {
+    send_in(console, None, call, parameters).await
+}
+
+/// The same, to be done only if nothing was changed since this state was read. If something was, be it elsewhere in the
+/// network, the error [`is_outdated`](CallError::is_outdated): what there is has to be looked at again.
+pub async fn send_in(
+    console: &Console,
+    state: Option<&HeaderValue>,
+    call: &str,
+    parameters: Map<String, Value>,
+) -> Result<(Envelope, bool), CallError> {
     let parts = console.parts();
     let before = parts.table.current().generation;
-    let answer = parts.client.write(call, parameters).await?;
+    let answer = parts.client.write_in(state, call, parameters).await?;
     console.names().look_again();
     let live = async {
         while parts.table.current().generation == before {
@@ -165,6 +182,16 @@ pub fn sentence(what: &str, is_live: bool) -> String {
 
 pub fn not_found(console: &Console, what: &str) -> Response {
     frame::told(console, StatusCode::NOT_FOUND, "It is not there", &format!("The upstream has no {what}."))
+}
+
+/// Where every attempt to save was overtaken by a change somewhere else in the network.
+pub fn too_busy(console: &Console) -> Response {
+    frame::told(
+        console,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The network changes too fast",
+        "It was changed each time between looking and saving, and nothing of yours was saved. Go back, and save again.",
+    )
 }
 
 /// A page for what could not even be begun.
@@ -200,19 +227,74 @@ pub fn priority_field() -> Field {
     Field::new("priority", "Priority").hint("Its tier. Lower ones are tried first.")
 }
 
-/// A whole number of a form, for a preview; in the words in which the API refuses others.
-pub fn whole(form: &Form, name: &str) -> Result<i64, FieldError> {
-    let text = form.text(name);
-    text.parse().map_err(|_| expected(name, text, "a whole number"))
-}
-
-/// The same, which a new item has by itself where nothing was typed.
-pub fn whole_or(form: &Form, name: &str, fresh: i64) -> Result<i64, FieldError> {
-    if form.text(name).is_empty() { Ok(fresh) } else { whole(form, name) }
-}
-
 pub fn wants_preview(posted: &Fields) -> bool {
     posted.text("do") == "preview"
+}
+
+/// Tries a change out: the answer is that of the change itself, or its refusal, and nothing is changed.
+pub async fn try_out(
+    console: &Console,
+    call: &str,
+    mut parameters: Map<String, Value>,
+) -> Result<Envelope, CallError> {
+    parameters.insert("dry_run".to_owned(), true.into());
+    console.parts().client.write(call, parameters).await
+}
+
+/// A form of something that hangs on a link, about to be sent.
+pub struct Sent<'a> {
+    pub names: &'a Names,
+    pub link: LinkId,
+    pub page: ChangePage,
+    pub form: Form,
+    pub call: &'static str,
+    pub parameters: Map<String, Value>,
+}
+
+impl Sent<'_> {
+    /// Shows what it would do: the very call that saving makes is tried out, and `put` puts the item of its answer in its
+    /// place in the link, of which it names the offer, if it has one.
+    pub async fn preview<T: DeserializeOwned>(
+        self,
+        console: &Console,
+        visitor: &Visitor,
+        put: impl FnOnce(&mut reading::WholeLink, T),
+        offer: impl FnOnce(&T) -> Option<i64>,
+    ) -> Response {
+        let Self { names, link, page, form, call, parameters } = self;
+        let foreign = |error: serde_json::Error| CallError::Foreign {
+            call: call.to_owned(),
+            reason: error.to_string(),
+        };
+        let tried = try_out(console, call, parameters).await;
+        let item = tried.and_then(|answer| answer.response::<T>().map_err(foreign));
+        let previewed = match item {
+            Ok(item) => {
+                let offer = offer(&item);
+                let change = |whole: &mut reading::WholeLink| {
+                    put(whole, item);
+                    Ok(())
+                };
+                preview(console, names, link, offer, change).await
+            }
+            Err(error) => Err(error),
+        };
+        match previewed {
+            Ok(preview) => page.previewed(console, visitor, form, preview),
+            Err(error) => page.refused(console, visitor, form, &error),
+        }
+    }
+
+    /// Shows what cannot even be read of it, and what else is wrong: the rest is tried out.
+    pub async fn unreadable(self, console: &Console, visitor: &Visitor, errors: &[FieldError]) -> Response {
+        let Self { page, form, call, parameters, .. } = self;
+        let form = errors.iter().fold(form, Form::unreadable);
+        let form = match try_out(console, call, parameters).await {
+            Ok(_) => form,
+            Err(error) => form.refused(&error),
+        };
+        page.show(console, visitor, StatusCode::UNPROCESSABLE_ENTITY, form, None)
+    }
 }
 
 /// What the change does to the link, if it could be read at all.
@@ -251,6 +333,9 @@ const ELSEWHERE: &str = "Its API lacks the calls by which links, entries, rules 
 const LIVE_PATIENCE: Duration = Duration::from_millis(1500);
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How often a change is looked at anew because something else in the network was changed in between.
+pub const ATTEMPTS: usize = 10;
 
 /// What a browser can still show.
 const SUGGESTED_MAX: usize = 500;

@@ -1,8 +1,6 @@
 //! Forms for a cap: a new one, how much it lets through, and its removal. A cap is known by its name: offer, affiliate,
 //! what it counts, and how often it begins anew; pages have it in their address.
 
-use std::sync::Arc;
-
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
@@ -15,6 +13,7 @@ use super::guard::Visitor;
 use super::names::Names;
 use super::paging::query;
 use super::posted::{Fields, Posted};
+use super::reading::Read;
 use super::{Console, reading};
 use crate::cake::wire::{CAP_INTERVALS, CAP_TYPES, OfferCap};
 
@@ -41,12 +40,28 @@ pub async fn create(
         Ok(names) => names,
         Err(told) => return told,
     };
-    let form = new_form(&names).typed(&posted);
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_create(&console, &visitor, &names, &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_create(
+    console: &Console,
+    visitor: &Visitor,
+    names: &Names,
+    posted: &Fields,
+) -> Option<Response> {
+    let form = new_form(names).typed(posted);
+    let mut state = None;
     // Setting a cap that is there would change it, and somebody who sets a new one does not know of it.
     if let Some(offer) = form.text("offer_id").parse().ok().filter(|offer| *offer > 0) {
         let there = match reading::caps(&console.parts().client, offer).await {
             Ok(there) => there,
-            Err(error) => return new_page().refused(&console, &visitor, form, &error),
+            Err(error) => return Some(new_page().refused(console, visitor, form, &error)),
         };
         let is_this = |cap: &&OfferCap| {
             let affiliate = cap.affiliate_id.map_or_else(String::new, |id| id.to_string());
@@ -54,22 +69,24 @@ pub async fn create(
                 && cap.cap_type == form.text("cap_type")
                 && cap.cap_interval == form.text("cap_interval")
         };
-        if let Some(cap) = there.iter().find(is_this) {
+        if let Some(cap) = there.item.iter().find(is_this) {
             let problem = format!("There is such a cap already: the {}, of {}.", cap.label(), cap.cap_amount);
             let page = ChangePage {
                 further: vec![(format!("/console/caps/edit{}", address_of(cap)), "Edit that one".to_owned())],
                 ..new_page()
             };
             let status = axum::http::StatusCode::UNPROCESSABLE_ENTITY;
-            return page.show(&console, &visitor, status, form.with_problem(problem), None);
+            return Some(page.show(console, visitor, status, form.with_problem(problem), None));
         }
+        state = there.state;
     }
-    match change::send(&console, SET, form.filled_in()).await {
+    match change::send_in(console, state.as_ref(), SET, form.filled_in()).await {
         Ok((answer, is_live)) => {
             let what = format!("The {} was set.", named(&answer.value()["response"]));
-            change::done(&console, CAPS, change::sentence(&what, is_live))
+            Some(change::done(console, CAPS, change::sentence(&what, is_live)))
         }
-        Err(error) => new_page().refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(new_page().refused(console, visitor, form, &error)),
     }
 }
 
@@ -79,8 +96,8 @@ pub async fn edit(
     Extension(visitor): Extension<Visitor>,
     RawQuery(asked): RawQuery,
 ) -> Response {
-    match begin(&console, asked).await {
-        Ok((_, cap)) => edit_page(&cap).fresh(&console, &visitor, edit_form(&cap)),
+    match begin(&console, asked.as_deref()).await {
+        Ok(Read { item: cap, .. }) => edit_page(&cap).fresh(&console, &visitor, edit_form(&cap)),
         Err(told) => told,
     }
 }
@@ -92,24 +109,44 @@ pub async fn save(
     RawQuery(asked): RawQuery,
     Posted(posted): Posted,
 ) -> Response {
-    let (_, cap) = match begin(&console, asked).await {
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_save(&console, &visitor, asked.as_deref(), &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_save(
+    console: &Console,
+    visitor: &Visitor,
+    asked: Option<&str>,
+    posted: &Fields,
+) -> Option<Response> {
+    let Read { item: cap, state } = match begin(console, asked).await {
         Ok(begun) => begun,
-        Err(told) => return told,
+        Err(told) => return Some(told),
     };
-    let form = edit_form(&cap).typed(&posted);
+    let form = edit_form(&cap).typed(posted).meeting(&edit_form(&cap));
+    if form.is_overtaken() {
+        return Some(edit_page(&cap).overtaken(console, visitor, form));
+    }
     let mut parameters = form.changed();
     if parameters.is_empty() {
-        return change::done(&console, CAPS, format!("The {}: nothing was changed.", cap.label()));
+        let what = format!("The {}: nothing was changed.", cap.label());
+        return Some(change::done(console, CAPS, what));
     }
     // The API does not do without it.
     parameters.entry("cap_amount").or_insert_with(|| form.text("cap_amount").into());
     parameters.extend(name(&cap));
-    match change::send(&console, SET, parameters).await {
+    match change::send_in(console, state.as_ref(), SET, parameters).await {
         Ok((_, is_live)) => {
             let what = format!("The {} was changed: {}.", cap.label(), form.changes());
-            change::done(&console, CAPS, change::sentence(&what, is_live))
+            Some(change::done(console, CAPS, change::sentence(&what, is_live)))
         }
-        Err(error) => edit_page(&cap).refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(edit_page(&cap).refused(console, visitor, form, &error)),
     }
 }
 
@@ -119,8 +156,8 @@ pub async fn ask(
     Extension(visitor): Extension<Visitor>,
     RawQuery(asked): RawQuery,
 ) -> Response {
-    match begin(&console, asked).await {
-        Ok((_, cap)) => remove_page(&cap).ask(&console, &visitor, None, None),
+    match begin(&console, asked.as_deref()).await {
+        Ok(Read { item: cap, .. }) => remove_page(&cap).ask(&console, &visitor, None, None),
         Err(told) => told,
     }
 }
@@ -132,7 +169,7 @@ pub async fn remove(
     RawQuery(asked): RawQuery,
     Posted(_): Posted,
 ) -> Response {
-    let (_, cap) = match begin(&console, asked).await {
+    let Read { item: cap, .. } = match begin(&console, asked.as_deref()).await {
         Ok(begun) => begun,
         Err(told) => return told,
     };
@@ -146,21 +183,21 @@ pub async fn remove(
 }
 
 /// The cap that the page's address names.
-async fn begin(console: &Console, asked: Option<String>) -> Result<(Arc<Names>, OfferCap), Response> {
-    let names = change::names(console).await?;
+async fn begin(console: &Console, asked: Option<&str>) -> Result<Read<OfferCap>, Response> {
+    change::names(console).await?;
     let asked = Fields::read(asked.unwrap_or_default().as_bytes());
     let missing = || change::not_found(console, "such cap");
     let offer: u32 = asked.text("offer_id").parse().map_err(|_| missing())?;
     let found = reading::caps(&console.parts().client, offer).await;
-    let caps = found.map_err(|error| change::failed(console, &error))?;
+    let Read { item: caps, state } = found.map_err(|error| change::failed(console, &error))?;
     let is_meant = |cap: &OfferCap| {
         name(cap).iter().all(|(name, value)| {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             asked.text(name) == value
         }) && cap.affiliate_id.is_some() != asked.text("affiliate_id").is_empty()
     };
-    let cap = caps.into_iter().find(is_meant).ok_or_else(missing)?;
-    Ok((names, cap))
+    let item = caps.into_iter().find(is_meant).ok_or_else(missing)?;
+    Ok(Read { item, state })
 }
 
 /// As a page's address names it.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderValue;
 use axum::response::Response;
 use serde_json::Map;
 
-use super::change::{self, ChangePage};
+use super::change::{self, ChangePage, Sent};
 use super::form::Form;
 use super::frame::Section;
 use super::guard::Visitor;
@@ -47,31 +48,58 @@ pub async fn attach(
         Ok(begun) => begun,
         Err(told) => return told,
     };
-    let (page, form) = (new_page(&names, link), new_form(&names).typed(&posted));
-    if change::wants_preview(&posted) {
-        let offer = match change::whole(&form, "offer_id") {
-            Ok(offer) => offer,
-            Err(error) => return page.previewed(&console, &visitor, form, Err(error)),
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_attach(&console, &visitor, &names, link, &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_attach(
+    console: &Console,
+    visitor: &Visitor,
+    names: &Names,
+    link: LinkId,
+    posted: &Fields,
+) -> Option<Response> {
+    let (page, form) = (new_page(names, link), new_form(names).typed(posted));
+    let mut state = None;
+    // Attaching what is attached would change its weight and its tier, and somebody who attaches does not know of it.
+    if let Some(offer) = form.text("offer_id").parse().ok().and_then(OfferId::new) {
+        let there = match reading::attachments(&console.parts().client, link.value(), offer.value()).await {
+            Ok(there) => there,
+            Err(error) => return Some(page.refused(console, visitor, form, &error)),
         };
-        let preview =
-            change::preview(&console, &names, link, Some(offer), |whole| put(whole, &form, link, offer));
-        return match preview.await {
-            Ok(preview) => page.previewed(&console, &visitor, form, preview),
-            Err(error) => page.refused(&console, &visitor, form, &error),
-        };
+        if let Some(entry) = there.item.first() {
+            let problem = format!(
+                "{offer} is attached to link {link} already, with weight {} in priority {}; edit that entry instead",
+                entry.offer_weight, entry.priority
+            );
+            let edit = (format!("/console/links/{link}/offers/{offer}"), format!("Edit offer {offer} on it"));
+            let page = ChangePage { further: vec![edit], ..page };
+            return Some(page.previewed(console, visitor, form, Err(FieldError::new("offer_id", problem))));
+        }
+        state = there.state;
     }
     let mut parameters = form.filled_in();
     parameters.insert("smart_link_id".to_owned(), link.value().into());
-    match change::send(&console, ATTACH, parameters).await {
+    if change::wants_preview(posted) {
+        let sent = Sent { names, link, page, form, call: ATTACH, parameters };
+        return Some(sent.preview(console, visitor, put, |entry| Some(entry.offer_id)).await);
+    }
+    match change::send_in(console, state.as_ref(), ATTACH, parameters).await {
         Ok((answer, is_live)) => {
             let entry = &answer.value()["response"];
             let what = format!(
                 "Offer {} is attached to link {link} with weight {} in priority {}.",
                 entry["offer_id"], entry["offer_weight"], entry["priority"]
             );
-            change::done(&console, &format!("/console/links/{link}"), change::sentence(&what, is_live))
+            Some(change::done(console, &format!("/console/links/{link}"), change::sentence(&what, is_live)))
         }
-        Err(error) => page.refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(page.refused(console, visitor, form, &error)),
     }
 }
 
@@ -94,33 +122,49 @@ pub async fn save(
     Path(path): Path<(String, String)>,
     Posted(posted): Posted,
 ) -> Response {
-    let begun = match begin(&console, &path).await {
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_save(&console, &visitor, &path, &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_save(
+    console: &Console,
+    visitor: &Visitor,
+    path: &(String, String),
+    posted: &Fields,
+) -> Option<Response> {
+    let begun = match begin(console, path).await {
         Ok(begun) => begun,
-        Err(told) => return told,
+        Err(told) => return Some(told),
     };
-    let (link, offer) = (begun.link, begun.offer);
-    let (page, form) = (begun.page(), edit_form(&begun.entry).typed(&posted));
-    if change::wants_preview(&posted) {
-        let preview = change::preview(&console, &begun.names, link, None, |whole| {
-            put(whole, &form, link, offer.value().into())
-        });
-        return match preview.await {
-            Ok(preview) => page.previewed(&console, &visitor, form, preview),
-            Err(error) => page.refused(&console, &visitor, form, &error),
-        };
+    let (link, offer, page) = (begun.link, begun.offer, begun.page());
+    let form = edit_form(&begun.entry).typed(posted).meeting(&edit_form(&begun.entry));
+    if form.is_overtaken() {
+        return Some(page.overtaken(console, visitor, form));
     }
     let to = format!("/console/links/{link}");
     let mut parameters = form.changed();
-    if parameters.is_empty() {
-        return change::done(&console, &to, format!("Offer {offer} on link {link}: nothing was changed."));
-    }
+    let is_idle = parameters.is_empty();
     parameters.extend(begun.named());
-    match change::send(&console, ATTACH, parameters).await {
+    if change::wants_preview(posted) {
+        let sent = Sent { names: &begun.names, link, page, form, call: ATTACH, parameters };
+        return Some(sent.preview(console, visitor, put, |_| None).await);
+    }
+    if is_idle {
+        let what = format!("Offer {offer} on link {link}: nothing was changed.");
+        return Some(change::done(console, &to, what));
+    }
+    match change::send_in(console, begun.state.as_ref(), ATTACH, parameters).await {
         Ok((_, is_live)) => {
             let what = format!("Offer {offer} on link {link} was changed: {}.", form.changes());
-            change::done(&console, &to, change::sentence(&what, is_live))
+            Some(change::done(console, &to, change::sentence(&what, is_live)))
         }
-        Err(error) => page.refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(page.refused(console, visitor, form, &error)),
     }
 }
 
@@ -172,6 +216,7 @@ struct Begun {
     link: LinkId,
     offer: OfferId,
     entry: SmartLinkOffer,
+    state: Option<HeaderValue>,
 }
 
 impl Begun {
@@ -221,8 +266,8 @@ async fn begin(console: &Console, (id, offer): &(String, String)) -> Result<Begu
     let link = LinkId::parse(id.as_bytes()).ok_or_else(missing)?;
     let offer = offer.parse().ok().and_then(OfferId::new).ok_or_else(missing)?;
     let found = reading::attachment(&console.parts().client, link.value(), offer.value()).await;
-    let entry = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
-    Ok(Begun { names, link, offer, entry })
+    let found = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
+    Ok(Begun { names, link, offer, entry: found.item, state: found.state })
 }
 
 async fn begin_new(console: &Console, id: &str) -> Result<(Arc<Names>, LinkId), Response> {
@@ -234,18 +279,10 @@ async fn begin_new(console: &Console, id: &str) -> Result<(Arc<Names>, LinkId), 
     Ok((names, link))
 }
 
-/// Puts what was typed in its place: an offer is attached to a link once.
-fn put(whole: &mut WholeLink, form: &Form, link: LinkId, offer: i64) -> Result<(), FieldError> {
-    let before = whole.attached.iter().find(|entry| entry.offer_id == offer);
-    let entry = SmartLinkOffer {
-        smart_link_id: link.value().into(),
-        offer_id: offer,
-        offer_weight: change::whole_or(form, "offer_weight", before.map_or(1, |entry| entry.offer_weight))?,
-        priority: change::whole_or(form, "priority", before.map_or(1, |entry| entry.priority))?,
-    };
-    whole.attached.retain(|entry| entry.offer_id != offer);
+/// Puts an entry in its place: an offer is attached to a link once.
+fn put(whole: &mut WholeLink, entry: SmartLinkOffer) {
+    whole.attached.retain(|other| other.offer_id != entry.offer_id);
     whole.attached.push(entry);
-    Ok(())
 }
 
 fn new_page(names: &Names, link: LinkId) -> ChangePage {

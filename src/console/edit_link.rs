@@ -4,12 +4,13 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 
-use super::change::{self, ChangePage};
+use super::change::{self, ChangePage, Sent};
 use super::form::{Field, Form, Input};
 use super::frame::Section;
 use super::guard::Visitor;
 use super::names::Names;
-use super::posted::Posted;
+use super::posted::{Fields, Posted};
+use super::reading::{Read, WholeLink};
 use super::{Console, reading};
 use crate::cake::wire::{LINK_STATUSES, SmartLink};
 use crate::types::LinkId;
@@ -53,7 +54,7 @@ pub async fn edit(
     Path(id): Path<String>,
 ) -> Response {
     match begin(&console, &id).await {
-        Ok((link, names, item)) => edit_page(&names, link).fresh(&console, &visitor, edit_form(&item)),
+        Ok((link, names, item)) => edit_page(&names, link).fresh(&console, &visitor, edit_form(&item.item)),
         Err(told) => told,
     }
 }
@@ -65,42 +66,50 @@ pub async fn save(
     Path(id): Path<String>,
     Posted(posted): Posted,
 ) -> Response {
-    let (link, names, item) = match begin(&console, &id).await {
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_save(&console, &visitor, &id, &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_save(console: &Console, visitor: &Visitor, id: &str, posted: &Fields) -> Option<Response> {
+    let (link, names, Read { item, state }) = match begin(console, id).await {
         Ok(begun) => begun,
-        Err(told) => return told,
+        Err(told) => return Some(told),
     };
-    let (page, form) = (edit_page(&names, link), edit_form(&item).typed(&posted));
-    if change::wants_preview(&posted) {
-        let preview = change::preview(&console, &names, link, None, |whole| {
-            let changed = &mut whole.link;
-            changed.affiliate_id = change::whole(&form, "affiliate_id")?;
-            form.text("smart_link_status").clone_into(&mut changed.smart_link_status);
-            form.text("rotation_type").clone_into(&mut changed.rotation_type);
-            changed.cap_aware = form.text("cap_aware") == "true";
-            changed.fallback_url = Some(form.text("fallback_url").to_owned());
-            Ok(())
-        });
-        return match preview.await {
-            Ok(preview) => page.previewed(&console, &visitor, form, preview),
-            Err(error) => page.refused(&console, &visitor, form, &error),
-        };
+    let (page, form) = (edit_page(&names, link), edit_form(&item).typed(posted).meeting(&edit_form(&item)));
+    if form.is_overtaken() {
+        return Some(page.overtaken(console, visitor, form));
     }
     let to = format!("/console/links/{link}");
     let mut parameters = form.changed();
-    if parameters.is_empty() {
-        return change::done(&console, &to, format!("Link {link}: nothing was changed."));
-    }
+    let is_idle = parameters.is_empty();
     parameters.insert("smart_link_id".to_owned(), link.value().into());
-    match change::send(&console, "update_smart_link.json", parameters).await {
+    if change::wants_preview(posted) {
+        let sent = Sent { names: &names, link, page, form, call: UPDATE, parameters };
+        let put = |whole: &mut WholeLink, link: SmartLink| whole.link = link;
+        return Some(sent.preview(console, visitor, put, |_| None).await);
+    }
+    if is_idle {
+        return Some(change::done(console, &to, format!("Link {link}: nothing was changed.")));
+    }
+    match change::send_in(console, state.as_ref(), UPDATE, parameters).await {
         Ok((_, is_live)) => {
             let what = format!("Link {link} was changed: {}.", form.changes());
-            change::done(&console, &to, change::sentence(&what, is_live))
+            Some(change::done(console, &to, change::sentence(&what, is_live)))
         }
-        Err(error) => page.refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(page.refused(console, visitor, form, &error)),
     }
 }
 
-async fn begin(console: &Console, id: &str) -> Result<(LinkId, std::sync::Arc<Names>, SmartLink), Response> {
+async fn begin(
+    console: &Console,
+    id: &str,
+) -> Result<(LinkId, std::sync::Arc<Names>, Read<SmartLink>), Response> {
     let names = change::names(console).await?;
     let missing = || change::not_found(console, &format!("link {id}"));
     let link = LinkId::parse(id.as_bytes()).ok_or_else(missing)?;
@@ -173,3 +182,5 @@ fn fields() -> [Field; 6] {
             .hint("Where clicks go that reach no offer, with tokens such as {s1}. Empty: the network’s."),
     ]
 }
+
+const UPDATE: &str = "update_smart_link.json";

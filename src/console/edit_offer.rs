@@ -11,6 +11,7 @@ use super::guard::Visitor;
 use super::names::Names;
 use super::paging::query;
 use super::posted::{Fields, Posted};
+use super::reading::Read;
 use super::{Console, reading};
 use crate::cake::wire::{OFFER_STATUSES, OfferItem};
 use crate::types::{LinkId, OfferId};
@@ -22,7 +23,7 @@ pub async fn new(
     RawQuery(asked): RawQuery,
 ) -> Response {
     match change::names(&console).await {
-        Ok(names) => new_page(&names, for_link(asked)).fresh(&console, &visitor, form(None)),
+        Ok(names) => new_page(&names, for_link(asked.as_deref())).fresh(&console, &visitor, form(None)),
         Err(told) => told,
     }
 }
@@ -38,7 +39,7 @@ pub async fn create(
         Ok(names) => names,
         Err(told) => return told,
     };
-    let (link, form) = (for_link(asked), form(None).typed(&posted));
+    let (link, form) = (for_link(asked.as_deref()), form(None).typed(&posted));
     match change::send(&console, "offer.json", form.filled_in()).await {
         Ok((answer, _)) => {
             let offer = answer.value()["offer"]["offer_id"].to_string();
@@ -60,8 +61,8 @@ pub async fn edit(
     Path(id): Path<String>,
     RawQuery(asked): RawQuery,
 ) -> Response {
-    match begin(&console, &id, asked).await {
-        Ok((page, _, _, item)) => page.fresh(&console, &visitor, form(Some(&item))),
+    match begin(&console, &id, asked.as_deref()).await {
+        Ok((page, _, _, read)) => page.fresh(&console, &visitor, form(Some(&read.item))),
         Err(told) => told,
     }
 }
@@ -74,37 +75,57 @@ pub async fn save(
     RawQuery(asked): RawQuery,
     Posted(posted): Posted,
 ) -> Response {
-    let (page, offer, link, item) = match begin(&console, &id, asked).await {
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_save(&console, &visitor, &id, asked.as_deref(), &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_save(
+    console: &Console,
+    visitor: &Visitor,
+    id: &str,
+    asked: Option<&str>,
+    posted: &Fields,
+) -> Option<Response> {
+    let (page, offer, link, Read { item, state }) = match begin(console, id, asked).await {
         Ok(begun) => begun,
-        Err(told) => return told,
+        Err(told) => return Some(told),
     };
-    let form = form(Some(&item)).typed(&posted);
+    let form = form(Some(&item)).typed(posted).meeting(&form(Some(&item)));
+    if form.is_overtaken() {
+        return Some(page.overtaken(console, visitor, form));
+    }
     let to = match link {
         Some(link) => format!("/console/links/{link}"),
         None => format!("/console/offers/{offer}"),
     };
     let mut parameters = form.changed();
     if parameters.is_empty() {
-        return change::done(&console, &to, format!("Offer {offer}: nothing was changed."));
+        return Some(change::done(console, &to, format!("Offer {offer}: nothing was changed.")));
     }
     // A name alone changes no routing, and is waited for in vain.
     let is_routed = parameters.keys().any(|name| !["offer_name", "payout"].contains(&name.as_str()));
     parameters.insert("offer_id".to_owned(), offer.value().into());
-    match change::send(&console, "update_offer.json", parameters).await {
+    match change::send_in(console, state.as_ref(), "update_offer.json", parameters).await {
         Ok((_, is_live)) => {
             let what = format!("Offer {offer} was changed: {}.", form.changes());
             let what = if is_routed { change::sentence(&what, is_live) } else { what };
-            change::done(&console, &to, what)
+            Some(change::done(console, &to, what))
         }
-        Err(error) => page.refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(page.refused(console, visitor, form, &error)),
     }
 }
 
 async fn begin(
     console: &Console,
     id: &str,
-    asked: Option<String>,
-) -> Result<(ChangePage, OfferId, Option<LinkId>, OfferItem), Response> {
+    asked: Option<&str>,
+) -> Result<(ChangePage, OfferId, Option<LinkId>, Read<OfferItem>), Response> {
     let names = change::names(console).await?;
     let missing = || change::not_found(console, &format!("offer {id}"));
     let offer = OfferId::new(id.parse().map_err(|_| missing())?).ok_or_else(missing)?;
@@ -124,9 +145,12 @@ async fn begin(
 
 fn new_page(names: &Names, link: Option<LinkId>) -> ChangePage {
     ChangePage {
-        section: Section::Links,
+        section: if link.is_some() { Section::Links } else { Section::Offers },
         title: "New offer".to_owned(),
-        trail: link.map_or_else(Vec::new, |link| change::link_trail(names, link)),
+        trail: match link {
+            Some(link) => change::link_trail(names, link),
+            None => vec![("/console/offers".to_owned(), "Offers".to_owned())],
+        },
         about: match link {
             Some(link) => format!("A destination. It is attached to link {link} next."),
             None => "A destination, which can then be attached to links.".to_owned(),
@@ -179,7 +203,7 @@ fn form(offer: Option<&OfferItem>) -> Form {
 }
 
 /// The link that the page's address names.
-fn for_link(asked: Option<String>) -> Option<LinkId> {
+fn for_link(asked: Option<&str>) -> Option<LinkId> {
     let asked = Fields::read(asked.unwrap_or_default().as_bytes());
     LinkId::parse(asked.text("link").as_bytes())
 }

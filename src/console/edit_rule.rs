@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderValue;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::change::{self, ChangePage};
+use super::change::{self, ChangePage, Sent};
 use super::form::{Field, Form, Input};
 use super::frame::Section;
 use super::guard::Visitor;
@@ -16,9 +17,9 @@ use super::posted::{Fields, Posted};
 use super::preview::NEW_RULE;
 use super::reading::WholeLink;
 use super::{Console, reading};
-use crate::cake::wire::{Conditions, FieldError, RoutingRule};
+use crate::cake::wire::{FieldError, RoutingRule};
 use crate::cake::{read_value_list, write_value_list};
-use crate::routing::DAY_NAMES;
+use crate::routing::{DAY_NAMES, describe};
 use crate::types::{LinkId, RuleId};
 
 /// `GET /console/links/{id}/rules/new`, perhaps with the offer.
@@ -49,20 +50,25 @@ pub async fn create(
         Err(told) => return told,
     };
     let (page, form) = (new_page(&names, link), form(&names, None).typed(&posted));
-    let conditions = match conditions(&form) {
-        Ok(conditions) => conditions,
-        Err(error) => return page.previewed(&console, &visitor, form, Err(error)),
-    };
-    if change::wants_preview(&posted) {
-        return preview(&console, &visitor, &names, link, page, form, NEW_RULE, &conditions).await;
-    }
+    let (conditions, unreadable) = conditions(&form);
     let mut parameters = Map::from_iter([
         ("smart_link_id".to_owned(), link.value().into()),
         (CONDITIONS.to_owned(), conditions.into()),
     ]);
     let plain = form.filled_in().into_iter().filter(|(name, _)| PLAIN.contains(&name.as_str()));
     parameters.extend(plain);
-    match change::send(&console, "routing_rule.json", parameters).await {
+    if !unreadable.is_empty() || change::wants_preview(&posted) {
+        let sent = Sent { names: &names, link, page, form, call: CREATE, parameters };
+        if !unreadable.is_empty() {
+            return sent.unreadable(&console, &visitor, &unreadable).await;
+        }
+        // By the time it is saved, another may have its number.
+        let put_new = |whole: &mut WholeLink, rule: RoutingRule| {
+            put(whole, RoutingRule { rule_id: NEW_RULE.into(), ..rule });
+        };
+        return sent.preview(&console, &visitor, put_new, |rule| Some(rule.offer_id)).await;
+    }
+    match change::send(&console, CREATE, parameters).await {
         Ok((answer, is_live)) => {
             let rule = &answer.value()["response"];
             let what = format!(
@@ -84,7 +90,7 @@ pub async fn edit(
     match begin(&console, &path).await {
         Ok(begun) => {
             let form = form(&begun.names, Some(&begun.item));
-            begun.page().fresh(&console, &visitor, form)
+            begun.page(&console).fresh(&console, &visitor, form)
         }
         Err(told) => told,
     }
@@ -97,42 +103,59 @@ pub async fn save(
     Path(path): Path<(String, String)>,
     Posted(posted): Posted,
 ) -> Response {
-    let begun = match begin(&console, &path).await {
+    for _ in 0..change::ATTEMPTS {
+        if let Some(response) = try_to_save(&console, &visitor, &path, &posted).await {
+            return response;
+        }
+    }
+    change::too_busy(&console)
+}
+
+/// `None`: the network was changed in between.
+async fn try_to_save(
+    console: &Console,
+    visitor: &Visitor,
+    path: &(String, String),
+    posted: &Fields,
+) -> Option<Response> {
+    let begun = match begin(console, path).await {
         Ok(begun) => begun,
-        Err(told) => return told,
+        Err(told) => return Some(told),
     };
-    let (link, rule, page) = (begun.link, begun.rule, begun.page());
-    let shown = form(&begun.names, Some(&begun.item));
-    let shown = conditions(&shown).unwrap_or_default();
-    let form = form(&begun.names, Some(&begun.item)).typed(&posted);
-    let conditions = match conditions(&form) {
-        Ok(conditions) => conditions,
-        Err(error) => return page.previewed(&console, &visitor, form, Err(error)),
-    };
-    if change::wants_preview(&posted) {
-        let (names, rule) = (&begun.names, rule.value());
-        return preview(&console, &visitor, names, link, page, form, rule, &conditions).await;
+    let (link, rule, page) = (begun.link, begun.rule, begun.page(console));
+    let present = form(&begun.names, Some(&begun.item));
+    let form = form(&begun.names, Some(&begun.item)).typed(posted).meeting(&present);
+    if form.is_overtaken() {
+        return Some(page.overtaken(console, visitor, form));
     }
+    let (conditions, unreadable) = conditions(&form);
     let to = format!("/console/links/{link}");
-    let mut parameters = form.changed();
-    parameters.retain(|name, _| PLAIN.contains(&name.as_str()));
-    let mut changes = vec![form.changes()];
-    changes.retain(|changes| !changes.is_empty());
+    let changed = form.changed();
+    let is_idle = changed.is_empty();
+    let (mut parameters, of_conditions): (Map<_, _>, Map<_, _>) =
+        changed.into_iter().partition(|(name, _)| PLAIN.contains(&name.as_str()));
     // They are replaced as a whole.
-    if conditions != shown {
+    if !of_conditions.is_empty() {
         parameters.insert(CONDITIONS.to_owned(), conditions.into());
-        changes.push("its conditions".to_owned());
-    }
-    if parameters.is_empty() {
-        return change::done(&console, &to, format!("Rule {rule}: nothing was changed."));
     }
     parameters.insert("rule_id".to_owned(), rule.value().into());
-    match change::send(&console, "update_routing_rule.json", parameters).await {
+    if !unreadable.is_empty() || change::wants_preview(posted) {
+        let sent = Sent { names: &begun.names, link, page, form, call: UPDATE, parameters };
+        return Some(match unreadable.is_empty() {
+            true => sent.preview(console, visitor, put, |rule| Some(rule.offer_id)).await,
+            false => sent.unreadable(console, visitor, &unreadable).await,
+        });
+    }
+    if is_idle {
+        return Some(change::done(console, &to, format!("Rule {rule}: nothing was changed.")));
+    }
+    match change::send_in(console, begun.state.as_ref(), UPDATE, parameters).await {
         Ok((_, is_live)) => {
-            let what = format!("Rule {rule} was changed: {}.", changes.join(", "));
-            change::done(&console, &to, change::sentence(&what, is_live))
+            let what = format!("Rule {rule} was changed: {}.", form.changes());
+            Some(change::done(console, &to, change::sentence(&what, is_live)))
         }
-        Err(error) => page.refused(&console, &visitor, form, &error),
+        Err(error) if error.is_outdated() => None,
+        Err(error) => Some(page.refused(console, visitor, form, &error)),
     }
 }
 
@@ -185,13 +208,23 @@ struct Begun {
     link: LinkId,
     rule: RuleId,
     item: RoutingRule,
+    state: Option<HeaderValue>,
 }
 
 impl Begun {
-    fn page(&self) -> ChangePage {
+    fn page(&self, console: &Console) -> ChangePage {
         let (link, rule) = (self.link, self.rule);
+        let page = new_page(&self.names, link);
+        let about = match of_offer(console, link, rule) {
+            Some(conditions) => format!(
+                "{} Beside those below, the offer has conditions of its own, which hold on every link: {conditions}.",
+                page.about
+            ),
+            None => page.about.clone(),
+        };
         ChangePage {
             title: format!("Rule {rule} on link {link}"),
+            about,
             action: format!("/console/links/{link}/rules/{rule}"),
             verb: "Save",
             further: vec![
@@ -201,7 +234,7 @@ impl Begun {
                     "Edit the offer itself".to_owned(),
                 ),
             ],
-            ..new_page(&self.names, link)
+            ..page
         }
     }
 
@@ -214,9 +247,20 @@ impl Begun {
             verb: "Remove it",
             can_preview: false,
             further: vec![(format!("/console/links/{link}"), "Keep it".to_owned())],
-            ..self.page()
+            ..new_page(&self.names, link)
         }
     }
+}
+
+/// The conditions that the rule's offer brings, as they are live; `None`: none, or the rule is not live.
+fn of_offer(console: &Console, link: LinkId, rule: RuleId) -> Option<String> {
+    let face = describe(&console.parts().table.current().table, link)?;
+    let mut entries = face.tiers.iter().flat_map(|tier| &tier.entries);
+    let entry = entries.find(|entry| entry.rule == Some(rule))?;
+    let brought = entry.conditions.iter().filter(|condition| condition.of_offer);
+    let said: Vec<String> =
+        brought.map(|condition| format!("{} {}", condition.name, condition.wanted)).collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 async fn begin(console: &Console, (id, rule): &(String, String)) -> Result<Begun, Response> {
@@ -225,8 +269,8 @@ async fn begin(console: &Console, (id, rule): &(String, String)) -> Result<Begun
     let link = LinkId::parse(id.as_bytes()).ok_or_else(missing)?;
     let rule = rule.parse().ok().and_then(RuleId::new).ok_or_else(missing)?;
     let found = reading::rule(&console.parts().client, link.value(), rule.value()).await;
-    let item = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
-    Ok(Begun { names, link, rule, item })
+    let found = found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
+    Ok(Begun { names, link, rule, item: found.item, state: found.state })
 }
 
 async fn begin_new(console: &Console, id: &str) -> Result<(Arc<Names>, LinkId), Response> {
@@ -236,40 +280,6 @@ async fn begin_new(console: &Console, id: &str) -> Result<(Arc<Names>, LinkId), 
     let found = reading::link(&console.parts().client, link.value()).await;
     found.map_err(|error| change::failed(console, &error))?.ok_or_else(missing)?;
     Ok((names, link))
-}
-
-#[expect(clippy::too_many_arguments, reason = "what a page is made of")]
-async fn preview(
-    console: &Console,
-    visitor: &Visitor,
-    names: &Names,
-    link: LinkId,
-    page: ChangePage,
-    form: Form,
-    rule: u32,
-    conditions: &Map<String, Value>,
-) -> Response {
-    let offer = match change::whole(&form, "offer_id") {
-        Ok(offer) => offer,
-        Err(error) => return page.previewed(console, visitor, form, Err(error)),
-    };
-    let put = |whole: &mut WholeLink| -> Result<(), FieldError> {
-        let rule = RoutingRule {
-            rule_id: rule.into(),
-            smart_link_id: link.value().into(),
-            offer_id: offer,
-            priority: change::whole_or(&form, "priority", 1)?,
-            offer_weight: change::whole_or(&form, "offer_weight", 1)?,
-            conditions: Conditions::from_iter(conditions.clone()),
-        };
-        whole.rules.retain(|other| other.rule_id != rule.rule_id);
-        whole.rules.push(rule);
-        Ok(())
-    };
-    match change::preview(console, names, link, Some(offer), put).await {
-        Ok(preview) => page.previewed(console, visitor, form, preview),
-        Err(error) => page.refused(console, visitor, form, &error),
-    }
 }
 
 fn new_page(names: &Names, link: LinkId) -> ChangePage {
@@ -286,6 +296,11 @@ fn new_page(names: &Names, link: LinkId) -> ChangePage {
 }
 
 fn form(names: &Names, rule: Option<&RoutingRule>) -> Form {
+    // Of a rule that is there, each field knows what it was.
+    let filled = |field: Field, value: String| match rule {
+        Some(_) => field.is(value),
+        None => field.value(value),
+    };
     let is = |field: Field, fresh: &str, of: fn(&RoutingRule) -> i64| match rule {
         Some(rule) => field.is(of(rule).to_string()),
         None => field.value(fresh),
@@ -297,7 +312,7 @@ fn form(names: &Names, rule: Option<&RoutingRule>) -> Form {
             Some((mode, list)) => (mode.clone(), write_value_list(list)),
             None => ("in".to_owned(), String::new()),
         };
-        Field::new(name, label).hint(*hint).input(Input::Listed { mode }).value(list)
+        filled(Field::new(name, label).hint(*hint).input(Input::Listed { mode }), list)
     });
     let hours = condition("hours");
     let hour = |key: &str| {
@@ -323,28 +338,40 @@ fn form(names: &Names, rule: Option<&RoutingRule>) -> Form {
         "Hours",
         "A span that ends before it begins goes over midnight. No day: every day.",
         vec![
-            Field::new("hours.days", "Days").input(Input::Ticks(&DAY_NAMES)).value(hour("days")),
-            Field::new("hours.from", "From").hint("HH:MM, such as 09:00.").value(hour("from")),
-            Field::new("hours.to", "To").hint("HH:MM, such as 17:30; 24:00 is midnight.").value(hour("to")),
-            Field::new("hours.time_zone", "Time zone")
-                .hint("Such as America/New_York.")
-                .value(hour("time_zone")),
+            filled(Field::new("hours.days", "Days").input(Input::Ticks(&DAY_NAMES)), hour("days")),
+            filled(Field::new("hours.from", "From").hint("HH:MM, such as 09:00."), hour("from")),
+            filled(Field::new("hours.to", "To").hint("HH:MM, such as 17:30; 24:00 is midnight."), hour("to")),
+            filled(
+                Field::new("hours.time_zone", "Time zone").hint("Such as America/New_York."),
+                hour("time_zone"),
+            ),
         ],
     )
 }
 
-/// What was typed of conditions, as the API's JSON. Whether it is right, the API says.
-fn conditions(form: &Form) -> Result<Map<String, Value>, FieldError> {
-    let mut conditions = Map::new();
+/// Puts a rule in its place.
+fn put(whole: &mut WholeLink, rule: RoutingRule) {
+    whole.rules.retain(|other| other.rule_id != rule.rule_id);
+    whole.rules.push(rule);
+}
+
+/// What was typed of conditions, as the API's JSON, and what of it cannot be read. Whether it is right, the API says.
+fn conditions(form: &Form) -> (Map<String, Value>, Vec<FieldError>) {
+    let (mut conditions, mut unreadable) = (Map::new(), Vec::new());
     for field in form.each() {
         let Input::Listed { mode } = &field.input else { continue };
         if field.value.is_empty() {
             continue;
         }
-        let list = read_value_list(field.name, &field.value)
-            .map_err(|error| FieldError::new(format!("conditions.{}", field.name), format!("{error}")))?;
-        let mode = if mode == "not_in" { mode } else { "in" };
-        conditions.insert(field.name.to_owned(), json!({ mode: list }));
+        match read_value_list(field.name, &field.value) {
+            Ok(list) => {
+                let mode = if mode == "not_in" { mode } else { "in" };
+                conditions.insert(field.name.to_owned(), json!({ mode: list }));
+            }
+            Err(error) => {
+                unreadable.push(FieldError::new(format!("conditions.{}", field.name), error.to_string()));
+            }
+        }
     }
     let mut hours = Map::new();
     for key in ["from", "to", "time_zone"] {
@@ -360,13 +387,17 @@ fn conditions(form: &Form) -> Result<Map<String, Value>, FieldError> {
     if !hours.is_empty() {
         conditions.insert("hours".to_owned(), hours.into());
     }
-    Ok(conditions)
+    (conditions, unreadable)
 }
 
 /// The parameters that are no conditions.
 const PLAIN: [&str; 3] = ["offer_id", "offer_weight", "priority"];
 
 const CONDITIONS: &str = "conditions";
+
+const CREATE: &str = "routing_rule.json";
+
+const UPDATE: &str = "update_routing_rule.json";
 
 /// Conditions that are lists: name, what people call it, and what stands in the list.
 const LISTED: [(&str, &str, &str); 15] = [
@@ -390,7 +421,7 @@ const LISTED: [(&str, &str, &str); 15] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cake::wire::CONDITION_NAMES;
+    use crate::cake::wire::{CONDITION_NAMES, Conditions};
 
     #[test]
     fn there_is_a_field_for_every_condition() {
@@ -412,7 +443,7 @@ mod tests {
         }))
         .unwrap();
         let form = form(&Names::default(), Some(&item));
-        assert_eq!(Conditions::from_iter(conditions(&form).unwrap()), item.conditions);
+        assert_eq!(Conditions::from_iter(conditions(&form).0), item.conditions);
         assert_eq!(
             (form.text("offer_id"), form.text("offer_weight"), form.text("priority")),
             ("1042", "10", "2")
@@ -423,8 +454,8 @@ mod tests {
     #[test]
     fn what_was_not_typed_is_no_condition() {
         let form = form(&Names::default(), None);
-        assert!(conditions(&form).unwrap().is_empty());
+        assert!(conditions(&form).0.is_empty());
         let typed = form.typed(&Fields::read(b"city=%22New+York&country="));
-        assert_eq!(conditions(&typed).unwrap_err().parameter, "conditions.city");
+        assert_eq!(conditions(&typed).1[0].parameter, "conditions.city");
     }
 }

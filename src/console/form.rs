@@ -6,8 +6,8 @@
 use serde_json::{Map, Value};
 
 use super::posted::Fields;
-use crate::cake::CallError;
 use crate::cake::wire::FieldError;
+use crate::cake::{CallError, read_value_list, write_value_list};
 
 /// The fields of a page, in the order in which they are gone through.
 pub struct Form {
@@ -35,6 +35,8 @@ pub struct Field {
     /// Of what is changed: what it was when the page was shown, so that only what somebody changed is sent.
     pub was: Option<String>,
     pub error: Option<String>,
+    /// What somebody else made of it since the page was shown: a sentence.
+    pub news: Option<String>,
 }
 
 /// How it is filled in.
@@ -63,6 +65,7 @@ impl Field {
             value: String::new(),
             was: None,
             error: None,
+            news: None,
         }
     }
 
@@ -87,8 +90,52 @@ impl Field {
 
     /// What it is, if it is of something that is changed.
     pub fn is(self, value: impl Into<String>) -> Self {
-        let value = value.into();
-        Self { was: Some(value.clone()), value, ..self }
+        let field = Self { value: value.into(), ..self };
+        Self { was: Some(field.state()), ..field }
+    }
+
+    /// What it says, in the one way in which it is compared: `not in DE,FR` of a list, however it was typed.
+    fn state(&self) -> String {
+        let value = self.value.trim();
+        match &self.input {
+            Input::Listed { .. } if value.is_empty() => String::new(),
+            Input::Listed { mode } => {
+                let list = read_value_list(self.name, value);
+                let list = list.map_or_else(|_| value.to_owned(), |list| write_value_list(&list.into()));
+                format!("{} {list}", if mode == "not_in" { "not in" } else { "in" })
+            }
+            Input::Ticks(all) => {
+                all.iter().copied().filter(|one| self.has(one)).collect::<Vec<_>>().join(",")
+            }
+            Input::Text | Input::Suggested(_) | Input::Choice(_) | Input::Tick => value.to_owned(),
+        }
+    }
+
+    /// Whether somebody changed it here.
+    fn is_changed(&self) -> bool {
+        self.was.as_ref().is_some_and(|was| *was != self.state())
+    }
+
+    /// Takes up what it has come to be at the upstream: what nobody typed into is as it is now, and what somebody did
+    /// stays as it was typed. Either is told, and saving it is from then on a decision about what is there now.
+    fn meet(&mut self, present: &Field) {
+        let (Some(was), now) = (&self.was, present.state()) else { return };
+        let typed = self.state();
+        if *was != now && typed != now {
+            let changed = format!("{} was changed from {} to {}", self.label, shown(was), shown(&now));
+            self.news = Some(if typed == *was {
+                self.value.clone_from(&present.value);
+                if let (Input::Listed { mode }, Input::Listed { mode: of_now }) =
+                    (&mut self.input, &present.input)
+                {
+                    mode.clone_from(of_now);
+                }
+                format!("{changed} by somebody else. It stands here as it is now.")
+            } else {
+                format!("{changed} by somebody else. Saving again makes it {}.", shown(&typed))
+            });
+        }
+        self.was = Some(now);
     }
 
     /// As an id in the page.
@@ -101,9 +148,10 @@ impl Field {
         self.name.ends_with("_url") || self.name == "ua"
     }
 
-    /// What describes it: its hint, and what is wrong.
+    /// What describes it: its hint, what somebody else made of it, and what is wrong.
     pub fn described_by(&self) -> String {
-        let parts = [("hint", !self.hint.is_empty()), ("error", self.error.is_some())];
+        let parts =
+            [("hint", !self.hint.is_empty()), ("news", self.news.is_some()), ("error", self.error.is_some())];
         let ids = parts.iter().filter(|(_, is)| *is).map(|(part, _)| format!("{}-{part}", self.id()));
         ids.collect::<Vec<_>>().join(" ")
     }
@@ -177,27 +225,45 @@ impl Form {
 
     /// What was changed, as parameters; also what was emptied.
     pub fn changed(&self) -> Map<String, Value> {
-        let changed = self.each().filter(|field| field.was.as_ref().is_some_and(|was| *was != field.value));
+        let changed = self.each().filter(|field| field.is_changed());
         changed.map(|field| (field.name.to_owned(), field.value.clone().into())).collect()
     }
 
     /// What was changed, for people.
     pub fn changes(&self) -> String {
-        let shown = |value: &str| if value.is_empty() { "none".to_owned() } else { format!("“{value}”") };
         let change = |field: &Field| {
-            let was = field.was.as_ref().filter(|was| **was != field.value)?;
-            Some(format!("{} from {} to {}", field.label, shown(was), shown(&field.value)))
+            let was = field.was.as_ref().filter(|_| field.is_changed())?;
+            Some(format!("{} from {} to {}", field.label, shown(was), shown(&field.state())))
         };
         self.each().filter_map(change).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Compares what the form was filled from with what is there now, and tells at each field what somebody else
+    /// changed meanwhile. To be followed by [`is_overtaken`](Self::is_overtaken).
+    pub fn meeting(mut self, present: &Form) -> Self {
+        for field in self.each_mut() {
+            if let Some(present) = present.each().find(|other| other.name == field.name) {
+                field.meet(present);
+            }
+        }
+        self
+    }
+
+    /// Whether somebody else has changed what the form was filled from.
+    pub fn is_overtaken(&self) -> bool {
+        self.each().any(|field| field.news.is_some())
+    }
+
+    /// Where somebody else has changed something, and what.
+    pub fn news(&self) -> Vec<(String, &str)> {
+        self.each().filter_map(|field| Some((field.id(), field.news.as_deref()?))).collect()
     }
 
     /// With what the API said of it.
     pub fn refused(self, error: &CallError) -> Self {
         match error {
-            CallError::Refused { message, .. } => match split(message) {
-                Some((parameter, problem)) => self.wrong(parameter, problem, message),
-                None => self.with_problem(message),
-            },
+            CallError::Refused { message, errors, .. } if errors.is_empty() => self.with_problem(message),
+            CallError::Refused { errors, .. } => errors.iter().fold(self, Form::unreadable),
             other => self.with_problem(other),
         }
     }
@@ -223,6 +289,8 @@ impl Form {
             .or_else(|| self.each().position(|field| field.name == of_list))
             .or_else(|| self.each().position(|field| field.name.split('.').next() == Some(of_list)));
         match place.and_then(|place| self.each_mut().nth(place)) {
+            // Of a field in several parts, the first that is wrong.
+            Some(field) if field.error.is_some() => {}
             Some(field) => field.error = Some(format!("{} {problem}", field.label)),
             None => self.problems.push(whole.to_owned()),
         }
@@ -242,17 +310,17 @@ impl Form {
             .collect()
     }
 
-    /// Where somebody begins to type: the first field that is wrong.
+    /// Where somebody begins to type: the first field that is wrong, or of which there is something to be told.
     pub fn has_focus(&self, field: &Field) -> bool {
         let first = self.each().find(|field| field.error.is_some());
+        let first = first.or_else(|| self.each().find(|field| field.news.is_some()));
         first.is_some_and(|first| first.name == field.name)
     }
 }
 
-/// The parameter that a message of the API names, and the rest.
-fn split(message: &str) -> Option<(&str, &str)> {
-    let (parameter, rest) = message.strip_prefix('`')?.split_once('`')?;
-    Some((parameter, rest.trim_start()))
+/// A value in a sentence.
+fn shown(value: &str) -> String {
+    if value.is_empty() { "none".to_owned() } else { format!("“{value}”") }
 }
 
 /// Before the name of a field: what it was.
@@ -284,9 +352,11 @@ mod tests {
         )
     }
 
-    fn refused(message: &str) -> Form {
+    fn refused(errors: &[(&str, &str)]) -> Form {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        form().refused(&CallError::Refused { status, message: message.to_owned() })
+        let errors =
+            errors.iter().map(|(parameter, problem)| FieldError::new(*parameter, *problem)).collect();
+        form().refused(&CallError::Refused { status, message: "no".to_owned(), errors })
     }
 
     #[test]
@@ -311,19 +381,20 @@ mod tests {
 
     #[test]
     fn what_the_api_says_stands_at_the_field_that_it_names() {
-        for (message, id, said) in [
-            ("`offer_weight` is 101; expected …", "field-offer_weight", "Weight is 101; expected …"),
-            ("`conditions.country.in` is \"ZZ\"", "field-country", "Country is \"ZZ\""),
-            ("`conditions.hours.to` is missing", "field-hours-to", "To is missing"),
-            ("`conditions.hours` is empty", "field-hours-from", "From is empty"),
+        for (parameter, problem, id, said) in [
+            ("offer_weight", "is 101; expected …", "field-offer_weight", "Weight is 101; expected …"),
+            ("conditions.country.in", "is \"ZZ\"", "field-country", "Country is \"ZZ\""),
+            ("conditions.hours.to", "is missing", "field-hours-to", "To is missing"),
+            ("conditions.hours", "is empty", "field-hours-from", "From is empty"),
         ] {
-            let form = refused(message);
-            assert_eq!(form.errors(), [(id.to_owned(), said)], "{message}");
+            let form = refused(&[(parameter, problem)]);
+            assert_eq!(form.errors(), [(id.to_owned(), said)], "{parameter}");
             assert!(form.is_wrong() && form.problems.is_empty());
         }
-        for message in ["`offer_name` is missing", "no", "`open"] {
-            let form = refused(message);
-            assert_eq!((form.errors().len(), &form.problems[..]), (0, &[message.to_owned()][..]));
-        }
+        let form =
+            refused(&[("offer_name", "is missing"), ("priority", "is -1"), ("conditions.hours.to", "is x")]);
+        assert_eq!(form.errors().len(), 2, "each at its field");
+        assert_eq!(form.problems, ["`offer_name` is missing"]);
+        assert_eq!(refused(&[]).problems, ["no"]);
     }
 }

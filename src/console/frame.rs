@@ -30,6 +30,7 @@ pub struct Frame {
 pub enum Section {
     Overview,
     Links,
+    Offers,
     Caps,
     Snapshots,
     Explain,
@@ -42,13 +43,20 @@ pub struct Node {
 }
 
 impl Section {
-    const ALL: &[Section] =
-        &[Section::Overview, Section::Links, Section::Caps, Section::Snapshots, Section::Explain];
+    const ALL: &[Section] = &[
+        Section::Overview,
+        Section::Links,
+        Section::Offers,
+        Section::Caps,
+        Section::Snapshots,
+        Section::Explain,
+    ];
 
     pub fn path(self) -> &'static str {
         match self {
             Section::Overview => HOME,
             Section::Links => "/console/links",
+            Section::Offers => "/console/offers",
             Section::Caps => "/console/caps",
             Section::Snapshots => "/console/snapshots",
             Section::Explain => "/console/explain",
@@ -59,6 +67,7 @@ impl Section {
         match self {
             Section::Overview => "Overview",
             Section::Links => "Links",
+            Section::Offers => "Offers",
             Section::Caps => "Caps",
             Section::Snapshots => "Snapshots",
             Section::Explain => "Explain",

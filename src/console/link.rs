@@ -13,7 +13,7 @@ use super::guard::Visitor;
 use super::names::{Names, Seen};
 use super::shares::shares;
 use super::{Console, show};
-use crate::routing::{CapView, EntryFace, LinkFace, Rotation, TierFace, describe};
+use crate::routing::{CapView, ConditionFace, EntryFace, LinkFace, Rotation, TierFace, describe};
 use crate::state::{Caps, ClickCounts, OfferTotals, now};
 use crate::types::{AffiliateId, LinkId, OfferId};
 
@@ -67,7 +67,7 @@ struct Entry {
     /// Of its tier, if the offer is counted here.
     taken: String,
     taken_count: String,
-    conditions: Vec<(&'static str, String)>,
+    conditions: Vec<ConditionFace>,
     standing: Standing,
 }
 

@@ -40,6 +40,7 @@ mod links;
 mod login;
 mod names;
 mod notices;
+mod offers;
 mod overview;
 mod paging;
 mod posted;
@@ -70,6 +71,7 @@ use link_history::LinkHistory;
 use link_list::LinkLists;
 use names::NameBook;
 use notices::Notices;
+use offers::OfferLinks;
 use session::Sessions;
 
 /// The room. Clones share it.
@@ -117,6 +119,7 @@ struct Room {
     notices: Notices,
     /// In which pages are written.
     turns: Turns,
+    offer_links: OfferLinks,
     /// Of the forms of those who need no session.
     open_csrf: String,
 }
@@ -136,6 +139,7 @@ impl Console {
             names: NameBook::default(),
             notices: Notices::default(),
             turns: Turns::new(PAGES_AT_ONCE),
+            offer_links: OfferLinks::default(),
             open_csrf: session::random_text()?,
         })))
     }
@@ -148,6 +152,7 @@ impl Console {
             .route("/console/overview.json", get(overview::series))
             .route("/console/links", get(links::page))
             .route("/console/links/{id}", get(link::page))
+            .route("/console/offers", get(offers::page))
             .route("/console/caps", get(caps::page))
             .route("/console/snapshots", get(snapshots::page))
             .route("/console/explain", get(explain::page))

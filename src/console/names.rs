@@ -45,6 +45,12 @@ pub struct NamedLink {
 #[derive(Clone, Debug)]
 pub struct NamedOffer {
     pub name: Box<str>,
+    /// In lower case, as the API spells it.
+    pub status: Box<str>,
+    /// Where its clicks go, with the tokens in it.
+    pub url: Box<str>,
+    /// Name and URL in lower case, to search in.
+    folded: [Box<str>; 2],
 }
 
 /// The names that are known, and what was the matter when they were asked for last.
@@ -116,6 +122,29 @@ impl NamedLink {
     /// To sort by.
     pub fn folded(&self) -> &str {
         &self.folded
+    }
+}
+
+impl From<OfferItem> for NamedOffer {
+    fn from(offer: OfferItem) -> Self {
+        Self {
+            folded: [fold(&offer.offer_name).into(), fold(&offer.offer_url).into()],
+            name: offer.offer_name.into(),
+            status: offer.offer_status.to_ascii_lowercase().into(),
+            url: offer.offer_url.into(),
+        }
+    }
+}
+
+impl NamedOffer {
+    /// Whether the offer is meant by what was typed, which is folded: a part of its name or of its URL.
+    pub fn is_meant(&self, typed: &str) -> bool {
+        self.folded.iter().any(|folded| folded.contains(typed))
+    }
+
+    /// The name, to sort by.
+    pub fn folded(&self) -> &str {
+        &self.folded[0]
     }
 }
 
@@ -243,9 +272,8 @@ async fn read_offers(client: &Client) -> Result<Vec<(i64, NamedOffer)>, String> 
     }
     let offers = rows(client, "offers.json", "offers", &Map::new()).await?;
     let read = move || {
-        let mut offers: Vec<_> = read_rows(&offers)
-            .map(|Wrapped { offer }| (offer.offer_id, NamedOffer { name: offer.offer_name.into() }))
-            .collect();
+        let mut offers: Vec<_> =
+            read_rows(&offers).map(|Wrapped { offer }| (offer.offer_id, NamedOffer::from(offer))).collect();
         offers.sort_by_key(|(id, _)| *id);
         offers.dedup_by_key(|(id, _)| *id);
         offers

@@ -12,7 +12,9 @@ use super::reading::WholeLink;
 use super::show;
 use crate::cake::Network;
 use crate::cake::wire::FieldError;
-use crate::routing::{EntryFace, LayeredTable, LinkFace, Rotation, TierFace, compile, describe};
+use crate::routing::{
+    ConditionFace, EntryFace, LayeredTable, LinkFace, Rotation, TierFace, compile, describe,
+};
 use crate::types::{LinkId, OfferId, RuleId};
 
 /// Before and after.
@@ -38,9 +40,9 @@ pub struct Entry {
     pub offer_name: String,
     pub by: String,
     /// For which visitors.
-    pub conditions: Vec<(&'static str, String)>,
+    pub conditions: Vec<ConditionFace>,
     /// What were its conditions, if they change.
-    pub conditions_before: Option<Vec<(&'static str, String)>>,
+    pub conditions_before: Option<Vec<ConditionFace>>,
     pub weight: Change,
     /// Of the clicks for which every entry of the tier holds.
     pub share: Change,
@@ -235,6 +237,10 @@ mod tests {
     use super::*;
     use crate::types::AffiliateId;
 
+    fn condition(name: &'static str) -> ConditionFace {
+        ConditionFace { name, wanted: "in US".to_owned(), of_offer: false }
+    }
+
     fn face(entries: &[(u32, Option<u32>, u8, &[&'static str])], rotation: Rotation) -> LinkFace {
         let entries: Vec<EntryFace> = entries
             .iter()
@@ -243,7 +249,7 @@ mod tests {
                 rule: rule.and_then(RuleId::new),
                 weight,
                 offer_active: true,
-                conditions: names.iter().map(|name| (*name, "in US".to_owned())).collect(),
+                conditions: names.iter().copied().map(condition).collect(),
                 share: f64::from(weight) / 100.0,
             })
             .collect();
@@ -292,10 +298,7 @@ mod tests {
             (first.base.before.as_str(), first.base.after.as_str()),
             ("60.0\u{202f}%", "100.0\u{202f}%")
         );
-        assert_eq!(
-            preview.tiers[0].entries[2].conditions_before,
-            Some(vec![("country", "in US".to_owned())])
-        );
+        assert_eq!(preview.tiers[0].entries[2].conditions_before, Some(vec![condition("country")]));
         assert_eq!(preview.tiers[0].entries[3].base.after, "–");
     }
 

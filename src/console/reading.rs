@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use axum::http::HeaderValue;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -19,10 +20,24 @@ pub struct WholeLink {
     pub geo_targets: Vec<OfferGeoTargets>,
 }
 
+/// What was read, and the state of the network that it is of, where the upstream tells.
+#[derive(Debug)]
+pub struct Read<T> {
+    pub item: T,
+    pub state: Option<HeaderValue>,
+}
+
+impl<T> Read<Vec<T>> {
+    fn first(self) -> Option<Read<T>> {
+        let state = self.state;
+        self.item.into_iter().next().map(|item| Read { item, state })
+    }
+}
+
 /// `None`: there is no such link.
-pub async fn link(client: &Client, link: u32) -> Result<Option<SmartLink>, CallError> {
-    let rows = rows(client, "smart_links.json", "smart_links", &[("smart_link_id", link.into())]).await?;
-    Ok(rows.into_iter().next())
+pub async fn link(client: &Client, link: u32) -> Result<Option<Read<SmartLink>>, CallError> {
+    let named = &[("smart_link_id", link.into())];
+    Ok(read_rows(client, "smart_links.json", "smart_links", named).await?.first())
 }
 
 /// The link with all of its entries, and one more offer, if one is about to be attached. `None`: there is no such link.
@@ -31,7 +46,7 @@ pub async fn whole_link(
     id: u32,
     and_offer: Option<i64>,
 ) -> Result<Option<WholeLink>, CallError> {
-    let Some(link) = link(client, id).await? else { return Ok(None) };
+    let Some(Read { item: link, .. }) = link(client, id).await? else { return Ok(None) };
     let of_link = &[("smart_link_id", id.into())];
     let attached: Vec<SmartLinkOffer> =
         rows(client, "smart_link_offers.json", "smart_link_offers", of_link).await?;
@@ -43,26 +58,40 @@ pub async fn whole_link(
 }
 
 /// `None`: there is no such offer.
-pub async fn offer(client: &Client, offer: u32) -> Result<Option<OfferItem>, CallError> {
-    let rows: Vec<Wrapped> = rows(client, "offers.json", "offers", &[("offer_id", offer.into())]).await?;
-    Ok(rows.into_iter().next().map(|wrapped| wrapped.offer))
+pub async fn offer(client: &Client, offer: u32) -> Result<Option<Read<OfferItem>>, CallError> {
+    let rows: Read<Vec<Wrapped>> =
+        read_rows(client, "offers.json", "offers", &[("offer_id", offer.into())]).await?;
+    Ok(rows.first().map(|Read { item, state }| Read { item: item.offer, state }))
 }
 
 /// The offer as attached. `None`: it is not.
-pub async fn attachment(client: &Client, link: u32, offer: u32) -> Result<Option<SmartLinkOffer>, CallError> {
+pub async fn attachment(
+    client: &Client,
+    link: u32,
+    offer: u32,
+) -> Result<Option<Read<SmartLinkOffer>>, CallError> {
+    Ok(attachments(client, link, offer).await?.first())
+}
+
+/// The same as a list of one, or of none.
+pub async fn attachments(
+    client: &Client,
+    link: u32,
+    offer: u32,
+) -> Result<Read<Vec<SmartLinkOffer>>, CallError> {
     let named = &[("smart_link_id", link.into()), ("offer_id", offer.into())];
-    Ok(rows(client, "smart_link_offers.json", "smart_link_offers", named).await?.into_iter().next())
+    read_rows(client, "smart_link_offers.json", "smart_link_offers", named).await
 }
 
 /// `None`: there is no such rule, or it is another link's.
-pub async fn rule(client: &Client, link: u32, rule: u32) -> Result<Option<RoutingRule>, CallError> {
+pub async fn rule(client: &Client, link: u32, rule: u32) -> Result<Option<Read<RoutingRule>>, CallError> {
     let named = &[("smart_link_id", link.into()), ("rule_id", rule.into())];
-    Ok(rows(client, "routing_rules.json", "routing_rules", named).await?.into_iter().next())
+    Ok(read_rows(client, "routing_rules.json", "routing_rules", named).await?.first())
 }
 
 /// The caps of an offer, and not how full they are.
-pub async fn caps(client: &Client, offer: u32) -> Result<Vec<OfferCap>, CallError> {
-    rows(client, "offer_caps.json", "offer_caps", &[("offer_id", offer.into())]).await
+pub async fn caps(client: &Client, offer: u32) -> Result<Read<Vec<OfferCap>>, CallError> {
+    read_rows(client, "offer_caps.json", "offer_caps", &[("offer_id", offer.into())]).await
 }
 
 /// Few are asked for one by one, of many all are listed: an API takes only so many calls a second.
@@ -106,9 +135,24 @@ async fn rows<T: DeserializeOwned>(
     list: &str,
     named: &[(&str, Value)],
 ) -> Result<Vec<T>, CallError> {
+    Ok(read_rows(client, call, list, named).await?.item)
+}
+
+async fn read_rows<T: DeserializeOwned>(
+    client: &Client,
+    call: &str,
+    list: &str,
+    named: &[(&str, Value)],
+) -> Result<Read<Vec<T>>, CallError> {
     let asked = named.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     let rows = client.rows(call, list, &asked, None, |_| ()).await?;
-    rows.rows.iter().map(|row| read(call, row.get())).collect()
+    let item = rows.rows.iter().map(|row| read(call, row.get())).collect::<Result<_, _>>()?;
+    // Pages with a change in between are of no state: nothing can be done in one of this name.
+    let state = match rows.changed_in_between {
+        true => Some(HeaderValue::from_static("none")),
+        false => rows.state,
+    };
+    Ok(Read { item, state })
 }
 
 fn read<T: DeserializeOwned>(call: &str, text: &str) -> Result<T, CallError> {

@@ -113,7 +113,7 @@ impl<'s> Compiler<'s> {
             let targeting =
                 self.targeting(expiry.into_iter().chain(offer.targeting.iter().cloned()).collect());
             let row = self.table.offers.len() as u32;
-            self.table.offers.push(OfferRow { id: offer.id, active: offer.active, url });
+            self.table.offers.push(OfferRow { id: offer.id, active: offer.active, url, targeting });
             self.offers.insert(offer.id, (row, targeting));
             self.refused.remove(&offer.id);
         }

@@ -35,10 +35,20 @@ pub struct EntryFace {
     pub rule: Option<RuleId>,
     pub weight: u8,
     pub offer_active: bool,
-    /// What must hold, of the entry and of its offer: `country`, `in US, CA`.
-    pub conditions: Vec<(&'static str, String)>,
+    /// What must hold, of the entry and of its offer.
+    pub conditions: Vec<ConditionFace>,
     /// What it is drawn with where every entry of the tier is open to the click, from 0 to 1.
     pub share: f64,
+}
+
+/// One condition: `country`, `in US, CA`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConditionFace {
+    pub name: &'static str,
+    pub wanted: String,
+    /// Whether the offer brings it, as its geo targets and its end; else the entry's rule does. What both bring is once
+    /// in the table, and the offer's: without the rule's it would still hold.
+    pub of_offer: bool,
 }
 
 /// `None`: the link is not in the table.
@@ -56,6 +66,7 @@ pub fn describe(layers: &LayeredTable, link: LinkId) -> Option<LinkFace> {
 
 fn face_of(table: &Table, tier: &Tier) -> TierFace {
     let can_be_drawn = |entry: &EntryRow| entry.weight > 0 && table.offers[entry.offer as usize].active;
+    let of_offer = |entry: &EntryRow| table.conditions_of(table.offers[entry.offer as usize].targeting);
     let mut entries: Vec<EntryFace> = table
         .all_entries(tier)
         .iter()
@@ -67,7 +78,11 @@ fn face_of(table: &Table, tier: &Tier) -> TierFace {
             conditions: table
                 .conditions_of(entry.targeting)
                 .iter()
-                .map(|condition| (condition.name(), wanted(condition)))
+                .map(|condition| ConditionFace {
+                    name: condition.name(),
+                    wanted: wanted(condition),
+                    of_offer: of_offer(entry).contains(condition),
+                })
                 .collect(),
             share: if can_be_drawn(entry) { tier.rotation.share(entry.weight).into() } else { 0.0 },
         })
@@ -99,6 +114,11 @@ mod tests {
     };
     use crate::types::{Country, CountrySet};
 
+    fn country(mode: Mode, code: &str) -> Condition {
+        let set = ValueSet::Country([Country::parse(code).unwrap()].into_iter().collect());
+        Condition::Value { mode, set }
+    }
+
     fn table(rotation: Rotation) -> LayeredTable {
         let (link, mut snapshot) = (LinkId::new(1).unwrap(), Snapshot::default());
         snapshot.links.to_mut().push(Link {
@@ -116,7 +136,7 @@ mod tests {
                 active,
                 expires_at: None,
                 url: format!("https://o{offer}.example/"),
-                targeting: Vec::new(),
+                targeting: if offer == 12 { vec![country(Mode::NotIn, "GB")] } else { Vec::new() },
             });
             let attachment =
                 Attachment { link, offer: id, priority: 2, weight: Weight::new(weight).unwrap() };
@@ -143,7 +163,11 @@ mod tests {
         assert_eq!(priorities, [1, 2]);
         let rule = &link.tiers[0].entries[0];
         assert_eq!((rule.rule, rule.share), (RuleId::new(5), 1.0));
-        assert_eq!(rule.conditions, [("country", "in US".to_owned())]);
+        let condition =
+            |name, wanted: &str, of_offer| ConditionFace { name, wanted: wanted.to_owned(), of_offer };
+        let of_offer = condition("country", "not in GB", true);
+        assert_eq!(rule.conditions, [condition("country", "in US", false), of_offer.clone()]);
+        assert_eq!(link.tiers[1].entries[1].conditions, [of_offer]);
         let shares: Vec<(u32, f64)> =
             link.tiers[1].entries.iter().map(|entry| (entry.offer.value(), entry.share)).collect();
         assert_eq!(shares, [(11, 0.75), (12, 0.25), (13, 0.0), (14, 0.0)]);

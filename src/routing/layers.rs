@@ -4,11 +4,11 @@
 //! the offers that it names; links that were deleted are known to be changed and are not in it. So each link is wholly
 //! in one of the two tables, no index goes from one to the other, and a decision never sees both.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use crate::types::{AffiliateId, LinkId};
+use crate::types::{AffiliateId, LinkId, OfferId};
 
 use super::table::{IdHasher, Table};
 
@@ -72,6 +72,20 @@ impl LayeredTable {
         let is_in_force = move |link: &LinkId| patch.is_none_or(|patch| !patch.changed.contains(link));
         let of_base = self.base.each_link().filter(move |(link, _)| is_in_force(link));
         of_base.chain(patch.into_iter().flat_map(|patch| patch.table.each_link()))
+    }
+
+    /// Every offer that is live, and on how many links it is. It goes through all entries, in the order of memory.
+    pub fn links_by_offer(&self) -> HashMap<OfferId, usize> {
+        let mut links: HashMap<OfferId, usize> = self.base.links_by_offer().collect();
+        if let Some(patch) = self.patch.as_deref() {
+            for (offer, covered) in self.base.links_by_offer_among(patch.changed.iter().copied()) {
+                links.entry(offer).and_modify(|links| *links -= covered);
+            }
+            for (offer, added) in patch.table.links_by_offer() {
+                *links.entry(offer).or_default() += added;
+            }
+        }
+        links
     }
 
     /// Offers that are in either.
@@ -170,6 +184,15 @@ mod tests {
         assert_eq!((patched.links(), patched.entries(), patched.offers()), (3, 4, 4));
         assert_eq!(patched.changed_links(), 4);
         assert!(patched.heap_bytes() > base.heap_bytes());
+
+        let on = |layers: &LayeredTable| {
+            let mut on: Vec<_> =
+                layers.links_by_offer().into_iter().map(|(offer, links)| (offer.value(), links)).collect();
+            on.sort_unstable();
+            on
+        };
+        assert_eq!(on(&base), [(1, 2), (2, 2), (3, 1)]);
+        assert_eq!(on(&patched), [(1, 1), (2, 1), (3, 1), (7, 1)]);
 
         // The next patch replaces this one, and knows all that it knew.
         let next = patched.patched(ids(&[1]), table(&[(1, 12, &[])]));

@@ -19,7 +19,7 @@ mod targeting;
 pub use caps::{CapView, ClosedCap, ClosedReason, NoCaps};
 pub use compile::{CompileOptions, compile};
 pub use decide::{Choice, Decision, Outcome, decide};
-pub use describe::{EntryFace, LinkFace, TierFace, describe};
+pub use describe::{ConditionFace, EntryFace, LinkFace, TierFace, describe};
 pub use destination::{
     DestinationPolicy, LOCATION_BYTES_MAX, TEMPLATE_BYTES_MAX, Template, TemplateError, TooLong, Values,
 };

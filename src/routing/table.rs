@@ -115,6 +115,8 @@ pub(super) struct OfferRow {
     pub active: bool,
     /// Into `templates`.
     pub url: u32,
+    /// What it brings to every entry. No click asks for it: entries have it in theirs.
+    pub targeting: u32,
 }
 
 /// The targeting that holds for every click.
@@ -186,6 +188,35 @@ impl Table {
     #[inline]
     pub(super) fn row_fallback(&self, row: &LinkRow) -> Option<&Template> {
         row.fallback.map(|index| &self.templates[index as usize]).or(self.network_fallback.as_ref())
+    }
+
+    /// How many links have an entry of each offer.
+    pub(super) fn links_by_offer(&self) -> impl Iterator<Item = (OfferId, usize)> {
+        self.count_by_offer(self.rows.iter())
+    }
+
+    /// The same of these links alone, those without a row passed over.
+    pub(super) fn links_by_offer_among(
+        &self,
+        links: impl Iterator<Item = LinkId>,
+    ) -> impl Iterator<Item = (OfferId, usize)> {
+        self.count_by_offer(links.filter_map(|link| self.row(link)))
+    }
+
+    fn count_by_offer<'t>(
+        &'t self,
+        rows: impl Iterator<Item = &'t LinkRow>,
+    ) -> impl Iterator<Item = (OfferId, usize)> {
+        // By the row of the offer, with the last link that was counted: an offer may be on a link several times.
+        let mut counts = vec![(0, usize::MAX); self.offers.len()];
+        for (nth, row) in rows.enumerate() {
+            for entry in self.tiers_of(row).iter().flat_map(|tier| self.all_entries(tier)) {
+                let (count, last) = &mut counts[entry.offer as usize];
+                *count += usize::from(*last != nth);
+                *last = nth;
+            }
+        }
+        self.offers.iter().zip(counts).map(|(offer, (count, _))| (offer.id, count))
     }
 
     /// Every link and whose it is, in no order.
