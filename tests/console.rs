@@ -229,6 +229,17 @@ fn wrong_tokens_are_refused_and_then_slowed_down() {
         let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=21).contains(&seconds), "{seconds}");
     }
+    // Both are counted, and one line tells of all of them, from where they came, and nothing of what was typed.
+    let metrics = Request::new("GET", "/metrics").with("Authorization", &format!("Bearer {TOKEN}"));
+    let metrics = ask(&node, &metrics).body;
+    for (outcome, count) in [("accepted", 0), ("refused", 5), ("limited", 2), ("failed", 0)] {
+        let line = format!("smartlink_console_logins_total{{outcome=\"{outcome}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+    let log = node.log();
+    let told = log.matches("a login to the console by the admin token was refused to 127.0.0.1: ").count();
+    assert!((1..=2).contains(&told), "{log}");
+    assert!(!log.contains("-token-of-the-tests"), "{log}");
     // Who is slowed down at the login is not kept from the rest.
     assert_eq!(get(&node, "/livez").status, 200);
 }
