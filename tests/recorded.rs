@@ -133,7 +133,7 @@ fn the_log_is_counted_and_verified_while_it_is_written() {
             first.replace("\"smart_link_id\":301", "\"smart_link_id\":302"),
             "smart_link_id is another",
         ),
-        ("damaged", first[..50].to_owned(), "no line of a click log"),
+        ("damaged", first[..50].to_owned(), "cut off"),
         ("twice", first.to_owned(), "is there already"),
     ] {
         let path = data.join(format!("{case}.ndjson"));
