@@ -141,6 +141,7 @@ async fn serve(
         Some(files) => Some(Arc::new(LiveCertificate::new(files.load()?))),
         None => None,
     };
+    let public_base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(&click_addresses));
     let (upstream, key, api) = match &config.upstream {
         Upstream::Remote { url, key } => {
             tracing::info!("upstream {url}");
@@ -151,10 +152,9 @@ async fn serve(
                 Some(key) => key.clone(),
                 None => KeySource::File(own_key(&config.data_dir)?),
             };
-            let base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(&click_addresses));
             let api = backoffice::Options {
                 api_key: key.read()?,
-                public_base_url: base_url,
+                public_base_url: public_base_url.clone(),
                 zone: config.refresh.zone.clone(),
                 destination_policy: config.refresh.compile.policy.clone(),
                 limits: config.api.clone(),
@@ -316,6 +316,7 @@ async fn serve(
         key: console_key,
         compile: config.refresh.compile.clone(),
         zone: config.refresh.zone.clone(),
+        public_base_url,
     });
     let console = console.context("the system has no randomness")?;
     // Ends with the process.

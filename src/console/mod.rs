@@ -97,6 +97,8 @@ pub struct Parts {
     pub compile: CompileOptions,
     /// The network's.
     pub zone: Zone,
+    /// Where clicks reach it: the head of every tracking URL.
+    pub public_base_url: String,
 }
 
 struct Room {
