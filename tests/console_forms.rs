@@ -842,7 +842,7 @@ fn explain_says_what_the_endpoint_says() {
 
     for (query, part) in [
         ("id=9&aff_id=7", "The live table has no such link."),
-        ("id=301&aff_id=7", "The link belongs to another affiliate."),
+        ("id=301&aff_id=7", "The link belongs to another affiliate: affiliate 67890."),
     ] {
         let said = text(&get(&node, &format!("/console/explain?{query}")));
         assert!(said.contains(part), "{said}");
