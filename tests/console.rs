@@ -502,7 +502,7 @@ fn offers_are_listed_with_their_links_and_caps() {
     for query in ["q=%C3%BCNIQUE", "q=elsewhere.EXAMPLE"] {
         assert_eq!(first(query, 0), [offers[8].to_string()], "{query}");
     }
-    assert_eq!(first(&format!("q={last}"), 0), [last.clone()]);
+    assert_eq!(first(&format!("q={last}"), 0)[..], [last.as_str()]);
     let next = offer_rows(&get(&node, "/console/offers?page=2"));
     assert_eq!(next.len(), 10);
     assert_eq!(next[9][0], last);

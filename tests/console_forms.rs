@@ -696,7 +696,8 @@ fn everything_that_is_wrong_is_said_at_once() {
             .collect();
         let mut expected: Vec<String> = fields.iter().map(|field| field.replace('.', "-")).collect();
         let mut found = wrong.clone();
-        (expected.sort(), found.sort());
+        expected.sort();
+        found.sort();
         assert_eq!(found, expected, "{target}: {}", text(&answer));
         assert_eq!(answer.body.matches("<a href=\"#field-").count(), fields.len(), "{target}: the summary");
         assert_eq!(answer.body.matches(" autofocus").count(), 1, "{target}: one field has the focus");
