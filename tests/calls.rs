@@ -74,7 +74,8 @@ async fn the_key_is_where_cake_wants_it() {
 #[tokio::test]
 async fn an_answer_is_bounded_and_an_error_shows_no_key() {
     let long = format!(r#"{{"request_status":"Success","x":"{}"}}"#, "x".repeat(1000));
-    let refused = format!(r#"{{"request_status":"Error","message":"{KEY} is wrong"}}"#);
+    let errors = format!(r#"[{{"parameter":"{KEY}","problem":"is {KEY}"}}]"#);
+    let refused = format!(r#"{{"request_status":"Error","message":"{KEY} is wrong","errors":{errors}}}"#);
     for (answer, said) in [(long, "over 1000 bytes"), (refused, "… is wrong (HTTP 200)")] {
         let (client, _, _directory) = upstream(answer).await;
         for error in [

@@ -319,6 +319,15 @@ fn explain_of_a_snapshot() {
     let told = desk.run(&[&click[..], &["--json", "--draw", "0x10"]].concat());
     let answer: Value = serde_json::from_str(&told.stdout).unwrap();
     assert_eq!((&answer["offer_id"], &answer["draw"]), (&json!(1042), &json!("0x0000000000000010")));
+    assert_eq!(answer["affiliate_id"], 67_890);
+    // Of another affiliate's click, whose link it is.
+    let other = ["explain", "--snapshot", "snapshot", "--id", "301", "--aff-id", "7"];
+    let told = desk.run(&other);
+    let said = "outcome   affiliate_mismatch: the link is affiliate 67890’s\n";
+    assert!(told.stdout.contains(said), "{told:?}");
+    let unknown = ["explain", "--snapshot", "snapshot", "--id", "9", "--aff-id", "7", "--json"];
+    let answer: Value = serde_json::from_str(&desk.run(&unknown).stdout).unwrap();
+    assert_eq!((&answer["outcome"], &answer["affiliate_id"]), (&json!("unknown_link"), &Value::Null));
     for (flag, value, said) in [
         ("--at", "tomorrow", "`at` is \"tomorrow\"; expected a moment in RFC 3339"),
         ("--ip", "here", "`ip` is \"here\"; expected an IP address"),

@@ -434,6 +434,22 @@ fn the_list_is_the_apis_searched_sorted_and_in_pages() {
     assert_eq!(listed(&get(&node, "/console/links?page=-1&sort=x&dir=y")).len(), 50);
 }
 
+#[test]
+fn a_link_has_the_tracking_url_of_its_affiliate() {
+    let shown = |node: &Node| get(node, "/console/links/301").body.replace("&#38;", "&");
+    let node = Setup::demo().start_ready();
+    let page = shown(&node);
+    // It is an address at which clicks are taken.
+    for target in ["/sl?id=301&aff_id=67890", "/sl/301?aff_id=67890"] {
+        assert!(page.contains(&format!(">http://{}{target}</code>", node.clicks)), "{target}: {page}");
+        assert_eq!(node.click(target).status, 302);
+    }
+    let node = Setup::demo().setting("network.public_base_url = \"https://go.example.com\"").start_ready();
+    let page = shown(&node);
+    assert!(page.contains(">https://go.example.com/sl?id=301&aff_id=67890</code>"), "{page}");
+    assert!(!page.contains(&format!("{}/sl", node.clicks)), "{page}");
+}
+
 /// The rows of the list of offers on a page, each as what its cells say.
 fn offer_rows(answer: &Answer) -> Vec<Vec<String>> {
     let (_, body) = answer.body.split_once("<tbody>").unwrap();
@@ -498,7 +514,7 @@ fn offers_are_listed_with_their_links_and_caps() {
     for query in ["q=%C3%BCNIQUE", "q=elsewhere.EXAMPLE"] {
         assert_eq!(first(query, 0), [offers[8].to_string()], "{query}");
     }
-    assert_eq!(first(&format!("q={last}"), 0), [last.clone()]);
+    assert_eq!(first(&format!("q={last}"), 0)[..], [last.as_str()]);
     let next = offer_rows(&get(&node, "/console/offers?page=2"));
     assert_eq!(next.len(), 10);
     assert_eq!(next[9][0], last);

@@ -696,7 +696,8 @@ fn everything_that_is_wrong_is_said_at_once() {
             .collect();
         let mut expected: Vec<String> = fields.iter().map(|field| field.replace('.', "-")).collect();
         let mut found = wrong.clone();
-        (expected.sort(), found.sort());
+        expected.sort();
+        found.sort();
         assert_eq!(found, expected, "{target}: {}", text(&answer));
         assert_eq!(answer.body.matches("<a href=\"#field-").count(), fields.len(), "{target}: the summary");
         assert_eq!(answer.body.matches(" autofocus").count(), 1, "{target}: one field has the focus");
@@ -842,7 +843,7 @@ fn explain_says_what_the_endpoint_says() {
 
     for (query, part) in [
         ("id=9&aff_id=7", "The live table has no such link."),
-        ("id=301&aff_id=7", "The link belongs to another affiliate."),
+        ("id=301&aff_id=7", "The link belongs to another affiliate: affiliate 67890."),
     ] {
         let said = text(&get(&node, &format!("/console/explain?{query}")));
         assert!(said.contains(part), "{said}");

@@ -49,6 +49,8 @@ pub struct ExplainAnswer {
     pub offer_id: Option<u32>,
     pub rule_id: Option<u32>,
     pub priority: Option<u32>,
+    /// Whose link it is, be it of the click's affiliate or not; null: there is no such link.
+    pub affiliate_id: Option<u32>,
     /// With the click id `explained`. `None`: there is none, or it would be too long.
     pub destination: Option<String>,
     pub snapshot: String,
@@ -153,6 +155,7 @@ pub fn answer(
         offer_id: told.choice.map(|choice| choice.offer.value()),
         rule_id: told.choice.and_then(|choice| choice.rule).map(|rule| rule.value()),
         priority: told.choice.map(|choice| choice.priority),
+        affiliate_id: told.affiliate.map(AffiliateId::value),
         destination: told.destination,
         snapshot: told.snapshot,
         generation: told.generation,

@@ -680,7 +680,8 @@ mod tests {
             let mut named: Vec<&str> = wrong.iter().map(|error| error.parameter.as_str()).collect();
             assert_eq!(rule.read().err().as_ref(), wrong.first());
             let mut expected = parameters.to_vec();
-            (named.sort_unstable(), expected.sort_unstable());
+            named.sort_unstable();
+            expected.sort_unstable();
             assert_eq!(named, expected);
         }
     }

@@ -13,7 +13,7 @@ use super::node;
 use super::one_line::OneLine;
 use crate::admin::{self, EntryAnswer, ExplainAnswer, ExplainQuery};
 use crate::config::{Config, Flags};
-use crate::routing::compile;
+use crate::routing::{Outcome, compile};
 use crate::state::{Published, now};
 use crate::sync::{Kept, read_last_good};
 
@@ -167,7 +167,9 @@ fn tell(answer: &ExplainAnswer) -> String {
             let _ = writeln!(text, "  {}", tell_entry(entry));
         }
     }
-    let _ = writeln!(text, "\noutcome   {}", answer.outcome);
+    let whose = answer.affiliate_id.filter(|_| answer.outcome == Outcome::AffiliateMismatch.as_str());
+    let whose = whose.map(|affiliate| format!(": the link is affiliate {affiliate}’s")).unwrap_or_default();
+    let _ = writeln!(text, "\noutcome   {}{whose}", answer.outcome);
     let _ = writeln!(text, "goes to   {}", answer.destination.as_deref().unwrap_or("nowhere: 404"));
     text
 }

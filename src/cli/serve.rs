@@ -259,6 +259,7 @@ async fn serve(
         key: source.key,
         compile: config.refresh.compile.clone(),
         zone: config.refresh.zone.clone(),
+        public_base_url: source.public_base_url.clone(),
     });
     let console = console.context("the system has no randomness")?;
     // Ends with the process.

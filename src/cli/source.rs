@@ -20,6 +20,8 @@ use crate::edge::ClickAddress;
 pub struct Source {
     pub url: Url,
     pub key: KeySource,
+    /// Where affiliates' links lead.
+    pub public_base_url: String,
     /// Of the embedded API, if that is it.
     pub api: Option<backoffice::Options>,
     /// Where the key of the embedded API is, and by which that API is told of another one.
@@ -29,10 +31,12 @@ pub struct Source {
 impl Source {
     /// The node's own API is on the admin listener, and its links are where clicks are.
     pub fn of(config: &Config, admin: SocketAddr, clicks: &[ClickAddress]) -> anyhow::Result<Self> {
+        let public_base_url = config.public_base_url.clone().unwrap_or_else(|| base_url(clicks));
         let key = match &config.upstream {
             Upstream::Remote { url, key } => {
                 tracing::info!("upstream {url}");
-                return Ok(Self { url: url.clone(), key: key.clone(), api: None, own_key: None });
+                let (url, key) = (url.clone(), key.clone());
+                return Ok(Self { url, key, public_base_url, api: None, own_key: None });
             }
             Upstream::Embedded { key: Some(key) } => key.clone(),
             Upstream::Embedded { key: None } => KeySource::File(own_key(&config.data_dir)?),
@@ -40,13 +44,14 @@ impl Source {
         let (replace, api_key) = watch::channel(key.read()?);
         let api = backoffice::Options {
             api_key,
-            public_base_url: config.public_base_url.clone().unwrap_or_else(|| base_url(clicks)),
+            public_base_url: public_base_url.clone(),
             zone: config.refresh.zone.clone(),
             destination_policy: config.refresh.compile.policy.clone(),
             limits: config.api.clone(),
         };
         tracing::info!("embedded CAKE API at /api/2/ on the admin address; its key is in {key}");
-        Ok(Self { url: local_url(admin)?, key: key.clone(), api: Some(api), own_key: Some((key, replace)) })
+        let (url, own_key) = (local_url(admin)?, Some((key.clone(), replace)));
+        Ok(Self { url, key, public_base_url, api: Some(api), own_key })
     }
 
     pub fn client(&self, config: &Config) -> anyhow::Result<Client> {

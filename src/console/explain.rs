@@ -191,7 +191,7 @@ fn tell(asked: &Fields, names: &Names, told: &Explained, is_assumed: bool) -> To
         affiliate: asked.text("aff_id").trim().to_owned(),
         visitor: visitor(&told.visitor, is_assumed),
         is_assumed,
-        before: before(told.outcome),
+        before: before(told),
         tiers: told.tiers.iter().map(tier).collect(),
         verdict: match told.outcome {
             Outcome::Offer => Mark { class: "well", word: "offer" },
@@ -253,11 +253,15 @@ fn story(entry: &EntryStory, names: &Names, is_tried: bool) -> Entry {
 }
 
 /// Why the tiers are not tried.
-fn before(outcome: Outcome) -> Option<String> {
-    let why = match outcome {
+fn before(told: &Explained) -> Option<String> {
+    let why = match told.outcome {
         Outcome::UnknownLink => "The live table has no such link.",
         Outcome::InactiveLink => "The link is inactive.",
-        Outcome::AffiliateMismatch => "The link belongs to another affiliate.",
+        Outcome::AffiliateMismatch => {
+            let whose =
+                told.affiliate.map(|affiliate| format!(": affiliate {affiliate}")).unwrap_or_default();
+            return Some(format!("The link belongs to another affiliate{whose}."));
+        }
         Outcome::Bot => "The visitor is a bot, and bots are not routed.",
         Outcome::Offer | Outcome::NoOffers | Outcome::NoMatch | Outcome::Capped => return None,
     };

@@ -24,6 +24,8 @@ struct LinkPage {
     id: u32,
     name: String,
     affiliate: u32,
+    /// What the affiliate sends visitors to: in either of its forms.
+    tracking_urls: [String; 2],
     /// `None`: the upstream has it, and the table has not.
     live: Option<Live>,
     over: String,
@@ -119,6 +121,7 @@ fn write(console: &Console, visitor: &Visitor, link: LinkId, seen: Seen) -> Resp
         id: link.value(),
         name,
         affiliate,
+        tracking_urls: tracking_urls(&console.parts().public_base_url, link, affiliate),
         live: face.as_ref().map(|face| Live {
             active: face.active,
             cap_aware: face.cap_aware,
@@ -134,6 +137,11 @@ fn write(console: &Console, visitor: &Visitor, link: LinkId, seen: Seen) -> Resp
         problem: seen.problem,
         can_be_changed: seen.names.can_be_changed(),
     })
+}
+
+fn tracking_urls(base: &str, link: LinkId, affiliate: u32) -> [String; 2] {
+    let base = base.trim_end_matches('/');
+    [format!("{base}/sl?id={link}&aff_id={affiliate}"), format!("{base}/sl/{link}?aff_id={affiliate}")]
 }
 
 fn outcomes(counts: &ClickCounts) -> Vec<Outcome> {

@@ -103,6 +103,8 @@ pub struct Parts {
     pub compile: CompileOptions,
     /// The network's.
     pub zone: Zone,
+    /// Where clicks reach it: the head of every tracking URL.
+    pub public_base_url: String,
 }
 
 struct Room {
@@ -312,6 +314,7 @@ mod tests {
             client: Client::new(options).unwrap(),
             compile: CompileOptions::default(),
             zone: Zone::parse("UTC").unwrap(),
+            public_base_url: String::new(),
         })
         .unwrap();
         Arc::get_mut(&mut console.0).unwrap().turns = turns.clone();

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::types::{Click, Draw, OfferId, RuleId};
+use crate::types::{AffiliateId, Click, Draw, OfferId, RuleId};
 
 use super::caps::{CapView, ClosedCap};
 use super::decide::{Choice, Decision, decide};
@@ -15,6 +15,8 @@ use super::targeting::{Condition, DAY_NAMES, Mode, ValueSet};
 #[derive(Debug)]
 pub struct Explanation<'t> {
     pub decision: Decision<'t>,
+    /// Whose link it is; `None`: it is unknown.
+    pub affiliate: Option<AffiliateId>,
     /// Every tier of the link, in the order in which they are tried. Empty if the link is unknown.
     pub tiers: Vec<TierStory>,
 }
@@ -85,7 +87,9 @@ impl fmt::Display for Failure {
 /// Decides a click and says why.
 pub fn explain<'t>(table: &'t Table, caps: &impl CapView, click: &Click<'_>, draw: Draw) -> Explanation<'t> {
     let decision = decide(table, caps, click, draw);
-    let Some(row) = table.row(click.link) else { return Explanation { decision, tiers: Vec::new() } };
+    let Some(row) = table.row(click.link) else {
+        return Explanation { decision, affiliate: None, tiers: Vec::new() };
+    };
     let story = |tier: &Tier| {
         let tell = |entry| tell(table, row, caps, tier.priority, entry, click, decision.choice);
         let mut entries: Vec<EntryStory> = table.all_entries(tier).iter().map(tell).collect();
@@ -93,7 +97,8 @@ pub fn explain<'t>(table: &'t Table, caps: &impl CapView, click: &Click<'_>, dra
         entries.sort_by_key(|entry| (entry.offer, entry.rule));
         TierStory { priority: tier.priority, entries }
     };
-    Explanation { decision, tiers: table.tiers_of(row).iter().map(story).collect() }
+    let tiers = table.tiers_of(row).iter().map(story).collect();
+    Explanation { decision, affiliate: Some(row.affiliate), tiers }
 }
 
 fn tell(

@@ -46,6 +46,8 @@ pub struct Question<'q> {
 pub struct Explained {
     pub outcome: Outcome,
     pub choice: Option<Choice>,
+    /// Whose link it is, be it of the click's affiliate or not; `None`: there is no such link.
+    pub affiliate: Option<AffiliateId>,
     /// With the click id `explained`. `None`: there is none, or it would be too long.
     pub destination: Option<String>,
     pub snapshot: String,
@@ -139,6 +141,7 @@ fn tell(click: &Click<'_>, draw: Draw, published: &Published) -> Explained {
     Explained {
         outcome: decision.outcome,
         choice: decision.choice,
+        affiliate: explanation.affiliate,
         destination: filled.then(|| String::from_utf8_lossy(&location).into_owned()),
         snapshot: published.snapshot.clone(),
         generation: published.generation,

@@ -92,10 +92,35 @@ fn every_form_is_well_in_light_and_dark_and_on_a_narrow_screen() {
         assert!(browser.path().ends_with("#preview"));
         assert_eq!(faults(&browser), json!([]), "{view:?}");
         browser.shoot("rule-preview", view);
+        // What somebody else changed while the form was open.
+        open(&browser, &node, "/console/links/301/rules/1");
+        let change =
+            json!({"rule_id": 1, "offer_weight": 41, "conditions": {"country": {"in": ["GB", "IE"]}}});
+        node.post("update_routing_rule.json", change);
+        browser.fill("#field-offer_weight", "42");
+        browser.click(SUBMIT);
+        assert!(browser.text("#overtaken").contains("Somebody else has changed this"));
+        let news = browser.text("#field-offer_weight-news");
+        assert!(news.contains("to “41” by somebody else. Saving again makes it “42”."), "{news}");
+        assert!(browser.text("#field-country-news").contains("It stands here as it is now."));
+        let focused = browser.run("return document.activeElement.id");
+        assert_eq!(focused, "field-offer_weight", "the first field of which there is something to be told");
+        assert_eq!(browser.run("return document.activeElement.value"), "42");
+        assert_eq!(faults(&browser), json!([]), "{view:?}");
+        browser.shoot("rule-overtaken", view);
+        browser.click(SUBMIT);
+        let done = browser.text("#done");
+        assert!(done.contains("Weight from “41” to “42”."), "{done}");
+        let conditions = json!({"country": {"in": ["GB"]}, "device": {"in": ["mobile"]}});
+        node.post(
+            "update_routing_rule.json",
+            json!({"rule_id": 1, "offer_weight": 100, "conditions": conditions}),
+        );
     }
     let complaints = browser.complaints();
-    // A form that comes back with what is wrong is an answer of 422, of which the browser's log tells.
-    let others: Vec<_> = complaints.iter().filter(|said| !said.contains("422")).collect();
+    // A form that comes back with what is wrong, or was changed, is an answer of 422 or 409, of which the browser's log tells.
+    let is_answer = |said: &String| said.contains("422") || said.contains("409");
+    let others: Vec<_> = complaints.iter().filter(|said| !is_answer(said)).collect();
     assert!(others.is_empty(), "{others:?}");
 }
 

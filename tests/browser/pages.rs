@@ -10,11 +10,12 @@ use super::support::wait;
 const TOKEN: &str = "a-token-of-the-tests-77c0de";
 
 /// Each page, and what its pictures are called.
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 7] = [
     ("overview", "/console/"),
     ("links", "/console/links"),
     ("search", "/console/links?q=finance&sort=clicks&dir=desc"),
     ("link", "/console/links/301"),
+    ("offers", "/console/offers?sort=links"),
     ("caps", "/console/caps"),
     ("snapshots", "/console/snapshots"),
 ];
