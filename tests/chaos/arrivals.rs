@@ -5,6 +5,7 @@
 //! stopped for nine of ten milliseconds, and what is its peak is measured in the same way. A load that is a debug build is too slow
 //! even for that; what it could not send is told.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -31,7 +32,9 @@ fn more_connections_than_there_is_time_for_cost_no_answer_of_those_that_are_take
         lengths(seconds(2), seconds(5), seconds(120)),
         lengths(seconds(1), seconds(3), seconds(5)),
     );
+    let [every_address, admin] = [[0, 0, 0, 0], [127, 0, 0, 1]].map(|ip| SocketAddr::from((ip, 0)));
     let node = of_this_build(Network::configure(Setup::new()))
+        .on(every_address, admin)
         .setting("edge.threads = 1")
         // All of them come from one address.
         .setting("edge.connections_per_address_max = 0")

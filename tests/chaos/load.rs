@@ -283,40 +283,52 @@ impl Visitors {
     fn send(&mut self, due: Instant) -> bool {
         let click = self.network.draw(&mut self.random);
         let pending = Pending { click, due, sent: Instant::now() };
-        if let Some(place) = self.empty.pop() {
-            self.opened += 1;
-            let name = u64::from(self.opened) << 32 | place as u64;
-            match connect(self.address) {
-                Ok((stream, is_connected)) => {
-                    if self.patience.is_some() {
-                        self.asking.push_back((due, name));
-                    }
-                    let flags = if is_connected { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
-                    epoll::add(&self.ready, &stream, EventData::new_u64(name), flags)
-                        .expect("it can be waited for");
-                    self.places[place] = Some(Visitor {
-                        name,
-                        stream,
-                        is_connected,
-                        pending: Some(pending),
-                        unread: Vec::new(),
-                        answers: 0,
-                    });
-                    if is_connected {
-                        self.write(place);
-                    }
-                }
-                Err(_) => {
-                    self.seen.refused += 1;
-                    self.empty.push(place);
-                }
-            }
+        // Who is there already comes first, once all of them were: so that none is idle for long, and each is told of an end.
+        let is_open = self.opened as usize >= self.places.len();
+        if let Some(place) = is_open.then(|| self.idle.pop_front()).flatten() {
+            self.places[place].as_mut().expect("it is idle").pending = Some(pending);
+            self.write(place);
             return true;
         }
-        let Some(place) = self.idle.pop_front() else { return false };
-        self.places[place].as_mut().expect("it is idle").pending = Some(pending);
-        self.write(place);
+        let Some(place) = self.empty.pop() else { return false };
+        self.opened += 1;
+        let name = u64::from(self.opened) << 32 | place as u64;
+        match connect(self.door()) {
+            Ok((stream, is_connected)) => {
+                if self.patience.is_some() {
+                    self.asking.push_back((due, name));
+                }
+                let flags = if is_connected { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
+                epoll::add(&self.ready, &stream, EventData::new_u64(name), flags)
+                    .expect("it can be waited for");
+                self.places[place] = Some(Visitor {
+                    name,
+                    stream,
+                    is_connected,
+                    pending: Some(pending),
+                    unread: Vec::new(),
+                    answers: 0,
+                });
+                if is_connected {
+                    self.write(place);
+                }
+            }
+            Err(_) => {
+                self.seen.refused += 1;
+                self.empty.push(place);
+            }
+        }
         true
+    }
+
+    /// A node that listens on every address of the machine is asked on many of them: each has ports of its own for its clients, and
+    /// those of one are gone after some seconds of thousands of connections each.
+    fn door(&self) -> SocketAddr {
+        if !self.address.ip().is_unspecified() {
+            return self.address;
+        }
+        let host = 1 + (self.opened % ADDRESSES) as u8;
+        SocketAddr::from(([127, 0, 0, host], self.address.port()))
     }
 
     fn write(&mut self, place: usize) {
@@ -435,3 +447,5 @@ fn connect(address: SocketAddr) -> std::io::Result<(TcpStream, bool)> {
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const WRONG_SHOWN: usize = 5;
+
+const ADDRESSES: u32 = 50;
