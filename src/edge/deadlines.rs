@@ -5,6 +5,7 @@
 //! deadline is never early, and late by two sweeps at most ([`Deadlines::sweep_every`]).
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
@@ -162,6 +163,8 @@ impl Watched {
 #[derive(Debug)]
 pub(super) struct Connections {
     all: Slab<Arc<Watched>>,
+    /// Those that have waited too long, and were not told yet.
+    overdue: VecDeque<Arc<Watched>>,
     /// Counts sweeps; the clock of all waits.
     sweeps: Arc<AtomicU32>,
     /// In sweeps, of each [`Wait`].
@@ -179,6 +182,7 @@ impl Connections {
     pub fn new(deadlines: &Deadlines, most: &ConnectionLimits) -> Self {
         let mut connections = Self {
             all: Slab::new(),
+            overdue: VecDeque::new(),
             sweeps: Arc::default(),
             limits: [None; 4],
             answers: 0,
@@ -232,7 +236,8 @@ impl Connections {
         self.all.is_empty()
     }
 
-    /// Tells those that have waited too long. To be called every [`Deadlines::sweep_every`].
+    /// Finds those that have waited too long; [`Connections::end_overdue`] tells them. To be called every
+    /// [`Deadlines::sweep_every`].
     pub fn sweep(&mut self) {
         // It wraps after four years at the shortest, and differences do so, too.
         let now = self.sweeps.load(Relaxed).wrapping_add(1);
@@ -241,9 +246,21 @@ impl Connections {
             let limit = self.limits[usize::from(watched.wait.load(Relaxed))];
             if limit.is_some_and(|limit| now.wrapping_sub(watched.since.load(Relaxed)) >= limit) {
                 watched.is_over.store(true, Relaxed);
-                watched.wake();
+                self.overdue.push_back(Arc::clone(watched));
             }
         }
+    }
+
+    /// Whether some have yet to be told that they have waited too long.
+    pub fn has_overdue(&self) -> bool {
+        !self.overdue.is_empty()
+    }
+
+    /// Tells some of those that have waited too long. Thousands may come to their deadlines together, and to close them all at once
+    /// would take a thread longer than any click should wait: others are to have a turn before the next call.
+    pub fn end_overdue(&mut self) {
+        let count = self.overdue.len().min(CLOSED_AT_ONCE);
+        self.overdue.drain(..count).for_each(|watched| watched.wake());
     }
 
     /// Ends those that have been idle for longest, and for a sweep at least.
@@ -416,6 +433,29 @@ mod tests {
         // What has come in the meantime is answered.
         open[1].has_begun_a_head();
         assert_eq!(open[1].is_overdue(), None);
+    }
+
+    #[test]
+    fn who_has_waited_too_long_is_told_in_turns() {
+        #[derive(Default)]
+        struct Woken(AtomicU32);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        const ALL: usize = CLOSED_AT_ONCE * 2 + 1;
+        let (mut connections, woken) = (connections(), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let all: Vec<_> = (0..ALL).map(|_| connections.open().1).collect();
+        all.iter().for_each(|watched| watched.is_polled_by(&Context::from_waker(&waker)));
+        assert!(over(&mut connections, &all[0]).is_some());
+        let mut told = vec![];
+        while connections.has_overdue() {
+            connections.end_overdue();
+            told.push(woken.0.load(Relaxed) as usize);
+        }
+        assert_eq!(told, [CLOSED_AT_ONCE, CLOSED_AT_ONCE * 2, ALL]);
     }
 
     /// After how many sweeps, one a second, it is over, and why.

@@ -149,6 +149,7 @@ pub(super) async fn run(
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut keep_up = tokio::time::interval(KEEP_UP_EVERY);
     loop {
+        let has_overdue = with(|thread| thread.connections.has_overdue());
         tokio::select! {
             () = &mut ended => break,
             changed = phase.changed() => {
@@ -170,6 +171,8 @@ pub(super) async fn run(
                     thread.connections.wake_all();
                 }
             }),
+            // Whoever can go on goes on first.
+            () = tokio::task::yield_now(), if has_overdue => with(|thread| thread.connections.end_overdue()),
             () = heart.beat() => {}
             // A thread that has no clicks must not keep an old table alive.
             _ = keep_up.tick() => with(|thread| thread.worker.keep_up()),
