@@ -108,7 +108,8 @@ async fn pages_that_do_not_end_are_left_at_the_limit() {
 /// A proxy or a real CAKE may name each answer (`ETag`): that says nothing of the network.
 #[tokio::test]
 async fn the_state_of_the_network_is_told_by_its_own_header_alone() {
-    let answer = json!({"request_status": "Success", "response": {"offers": [], "total_rows": 0}}).to_string();
+    let answer =
+        json!({"request_status": "Success", "response": {"offers": [], "total_rows": 0}}).to_string();
     let head = |nth: usize| {
         let tag = (http::header::ETAG, format!("\"answer-{nth}\"").parse().unwrap());
         let state = (http::HeaderName::from_static("smartlink-revision"), "5f0c".parse().unwrap());
