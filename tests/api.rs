@@ -65,6 +65,11 @@ fn a_refusal_names_every_parameter_that_is_wrong() {
         ["offer_id 7 does not exist", "priority is \"x\"; expected", "offer_weight is 101; expected"];
     assert_eq!(told.len(), begins.len(), "{told:?}");
     assert!(told.iter().zip(begins).all(|(told, begin)| told.starts_with(begin)), "{told:?}");
+    let fields = json!({"offer_id": 7, "countries": "US, ZZ", "action": "maybe"});
+    let reply = api.post("update_offer_geo_targets.json", fields);
+    reply.refused(404, &["`offer_id` 7 does not exist"]);
+    let named = |index: usize| reply.json()["errors"][index]["parameter"].clone();
+    assert_eq!([named(0), named(1), named(2)], ["offer_id", "countries", "action"]);
     // Of an import, which has many items, the first alone; what has to do with no parameter has none.
     let item = json!({"smart_link_id": 1, "offer_id": 1, "offer_weight": 101, "priority": -1});
     let reply = api.post("import_network.json", json!({"smart_link_offers": [item]}));

@@ -16,12 +16,19 @@ type Seen = Arc<Mutex<Vec<(Method, String, HeaderMap, String)>>>;
 
 /// An upstream that answers every call so, and a client for it that takes answers of at most 1000 bytes.
 async fn upstream(answer: String) -> (Client, Seen, tempfile::TempDir) {
+    upstream_with(answer, |_| HeaderMap::new()).await
+}
+
+/// The same, with headers that go by how many calls came before.
+async fn upstream_with(answer: String, head: fn(usize) -> HeaderMap) -> (Client, Seen, tempfile::TempDir) {
     let seen = Seen::default();
     let record = Arc::clone(&seen);
     let router = Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
         let body = String::from_utf8(body.to_vec()).unwrap();
-        record.lock().unwrap().push((method, uri.to_string(), headers, body));
-        async move { answer }
+        let mut seen = record.lock().unwrap();
+        let head = head(seen.len());
+        seen.push((method, uri.to_string(), headers, body));
+        async move { (head, answer) }
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -96,4 +103,26 @@ async fn pages_that_do_not_end_are_left_at_the_limit() {
     assert_eq!((read.rows.len(), seen.lock().unwrap().len()), (2, 1));
     let none = client.rows("offers.json", "links", &Map::new(), None, |_| ()).await.unwrap_err();
     assert!(matches!(none, CallError::Foreign { .. }), "{none}");
+}
+
+/// A proxy or a real CAKE may name each answer (`ETag`): that says nothing of the network.
+#[tokio::test]
+async fn the_state_of_the_network_is_told_by_its_own_header_alone() {
+    let answer =
+        json!({"request_status": "Success", "response": {"offers": [], "total_rows": 0}}).to_string();
+    let head = |nth: usize| {
+        let tag = (http::header::ETAG, format!("\"answer-{nth}\"").parse().unwrap());
+        let state = (http::HeaderName::from_static("smartlink-revision"), "5f0c".parse().unwrap());
+        [tag].into_iter().chain((nth > 0).then_some(state)).collect()
+    };
+    let (client, seen, _directory) = upstream_with(answer, head).await;
+    let read = async || client.rows("offers.json", "offers", &Map::new(), None, |_| ()).await.unwrap().state;
+    assert_eq!(read().await, None);
+    let state = read().await;
+    assert_eq!(state.as_ref().unwrap(), "5f0c");
+    client.write_in(state.as_ref(), "offer.json", fields()).await.unwrap();
+    client.write("offer.json", fields()).await.unwrap();
+    let seen = seen.lock().unwrap();
+    let tag = |nth: usize| seen[nth].2.get("if-match").map(|tag| tag.to_str().unwrap());
+    assert_eq!((tag(2), tag(3)), (Some("\"5f0c\""), None));
 }

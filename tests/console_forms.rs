@@ -594,6 +594,15 @@ fn what_is_wrong_stands_at_its_field_and_what_was_typed_stays() {
     assert_eq!(answer.status, 422);
     assert!(text(&answer).contains("There is such a cap already"), "{}", text(&answer));
     assert_eq!(row(&node, "offer_caps.json", "offer_caps")["cap_amount"], 5);
+    // The API reads an affiliate's number as a number.
+    let of_affiliate = json!({"offer_id": 1043, "affiliate_id": 67890, "cap_type": "click",
+        "cap_interval": "daily", "cap_amount": 5});
+    node.post("offer_cap.json", of_affiliate);
+    let typed = [("offer_id", "1043"), ("affiliate_id", "067890"), ("cap_amount", "9")];
+    let answer = send(&node, cap, &typed);
+    assert_eq!(answer.status, 422, "{}", text(&answer));
+    assert!(text(&answer).contains("There is such a cap already"), "{}", text(&answer));
+    assert_eq!(row(&node, "offer_caps.json?offer_id=1043", "offer_caps")["cap_amount"], 5);
     // Of an offer that is attached, attaching would change the weight in the same way.
     for verb in ["save", "preview"] {
         let typed = [offer, ("offer_weight", "5")];

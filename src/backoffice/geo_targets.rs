@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::answer::{Answer, Refusal, Rows, Under};
 use super::call::{Call, Verb};
 use super::contract::{Given, Kind, Parameter, ROW_LIMIT, START_AT_ROW, Shape};
+use super::faults::Faults;
 use super::links::LIST_ROWS_DEFAULT;
 use super::offers::OFFER_ID;
 use super::parameters::{Parameters, required};
@@ -37,13 +38,14 @@ pub fn list(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> R
 
 /// `POST update_offer_geo_targets.json`: a country that has the other action changes to this one.
 pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) -> Result<Answer, Refusal> {
-    let offer = offers::existing(transaction, asked)?;
-    let countries = required("countries", asked.text("countries")?, COUNTRIES_WANTED)?;
-    let countries = read_countries(countries)?;
-    let action = required("action", asked.text("action")?, ACTIONS_WANTED)?.to_ascii_lowercase();
-    if !["allow", "block", "remove"].contains(&action.as_str()) {
-        return Err(expected("action", action.as_str(), ACTIONS_WANTED).into());
-    }
+    let mut faults = Faults::default();
+    let offer = faults.read(offers::existing(transaction, asked))?;
+    let countries = faults.read(countries(asked))?;
+    let action = faults.read(action(asked))?;
+    faults.end()?;
+    // Each is there, or it would be a fault.
+    let (offer, countries, action) =
+        (offer.unwrap_or_default(), countries.unwrap_or_default(), action.unwrap_or_default());
     let before = targets_of(transaction, offer)?;
     for country in &countries {
         if action == "remove" {
@@ -65,6 +67,19 @@ pub fn update(transaction: &Transaction<'_>, _: &Options, asked: &Parameters) ->
     let updated_countries = countries.iter().map(|country| country.as_str()).collect();
     let answer = Answer::new(Updated { offer_id: offer, updated_countries, action })?;
     Ok(answer.idle_if(after == before))
+}
+
+fn countries(asked: &Parameters) -> Result<Vec<Country>, Refusal> {
+    read_countries(required("countries", asked.text("countries")?, COUNTRIES_WANTED)?)
+}
+
+fn action(asked: &Parameters) -> Result<String, Refusal> {
+    let action = required("action", asked.text("action")?, ACTIONS_WANTED)?.to_ascii_lowercase();
+    if ["allow", "block", "remove"].contains(&action.as_str()) {
+        Ok(action)
+    } else {
+        Err(expected("action", action.as_str(), ACTIONS_WANTED).into())
+    }
 }
 
 /// One action of an offer in an import, and the countries that have it, as a list or with commas between them.

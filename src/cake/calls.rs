@@ -114,10 +114,7 @@ impl Client {
         parameters.insert(API_KEY.to_owned(), key.reveal().into());
         let body = Bytes::from(Value::Object(parameters).to_string());
         let url = self.url(call)?;
-        let tag = state.and_then(|state| state.to_str().ok()).map(|state| match state.starts_with('"') {
-            true => state.to_owned(),
-            false => format!("\"{state}\""),
-        });
+        let tag = state.and_then(|state| state.to_str().ok()).map(|state| format!("\"{state}\""));
         let tag = tag.and_then(|tag| HeaderValue::try_from(tag).ok());
         let headers = tag.map(|tag| (header::IF_MATCH, tag)).into_iter().collect();
         self.exchange_within(call, &key, Method::POST, &url, headers, Outgoing::new(body, None)).await
@@ -228,8 +225,8 @@ impl Client {
             false => unreachable(causes(&error)),
         })?;
         let status = answer.status();
-        let named = answer.headers().get(header::ETAG);
-        let state = named.or_else(|| answer.headers().get(REVISION_HEADER)).cloned();
+        // An `ETag`, which others give, is of one answer, and not of the network.
+        let state = answer.headers().get(REVISION_HEADER).cloned();
         let body_bytes_max = self.options().body_bytes_max;
         let body = Limited::new(answer.into_body(), body_bytes_max).collect().await.map_err(|error| {
             CallError::Body { call: call.to_owned(), body_bytes_max, reason: causes(error.as_ref()) }

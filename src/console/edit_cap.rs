@@ -63,9 +63,10 @@ async fn try_to_create(
             Ok(there) => there,
             Err(error) => return Some(new_page().refused(console, visitor, form, &error)),
         };
+        let affiliate = form.text("affiliate_id");
         let is_this = |cap: &&OfferCap| {
-            let affiliate = cap.affiliate_id.map_or_else(String::new, |id| id.to_string());
-            affiliate == form.text("affiliate_id")
+            // As the API reads it: 007 is 7.
+            cap.affiliate_id.map_or(affiliate.is_empty(), |id| affiliate.parse() == Ok(id))
                 && cap.cap_type == form.text("cap_type")
                 && cap.cap_interval == form.text("cap_interval")
         };

@@ -76,7 +76,7 @@ fn to_the_login(console: &Console, request: &Request) -> Response {
             console,
             StatusCode::UNAUTHORIZED,
             "You are not logged in",
-            "The session has ended, and nothing was changed. Log in in another window, and send the form again.",
+            "The session has ended, and nothing was changed. Log in, open the page again, and send the form from there.",
         );
     }
     Redirect::to(&login::path_back_to(request.uri())).into_response()

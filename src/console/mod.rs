@@ -337,6 +337,7 @@ mod tests {
             ("/console/links", StatusCode::OK),
             ("/console/links?q=a&sort=fill", StatusCode::OK),
             ("/console/links/301", StatusCode::NOT_FOUND),
+            ("/console/offers", StatusCode::OK),
             ("/console/caps", StatusCode::OK),
             ("/console/snapshots", StatusCode::OK),
         ] {

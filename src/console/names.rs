@@ -67,6 +67,8 @@ struct Known {
     problem: Option<String>,
     checked_at: Option<Instant>,
     read_at: Option<Instant>,
+    /// How often something was changed from here.
+    changes: u64,
 }
 
 /// For a page.
@@ -169,25 +171,28 @@ impl NameBook {
 
     /// Something was changed: whoever looks next sees it.
     pub fn look_again(&self) {
-        self.lock().checked_at = None;
+        let mut known = self.lock();
+        known.checked_at = None;
+        known.changes += 1;
     }
 
     async fn bring_up_to_date(&self, client: &Client) {
         let _alone = self.reading.lock().await;
-        let known = self.lock().clone();
-        if known.checked_at.is_some_and(|at| at.elapsed() < CHECK_EVERY) {
+        let before = self.lock().clone();
+        if before.checked_at.is_some_and(|at| at.elapsed() < CHECK_EVERY) {
             return;
         }
-        let done = match &known.names {
+        let done = match &before.names {
             None => read_all(client).await.map(Some),
             Some(names) => match &names.state {
                 Some(state) => changed(client, names, state).await,
-                None if known.read_at.is_some_and(|at| at.elapsed() < READ_EVERY) => Ok(None),
+                None if before.read_at.is_some_and(|at| at.elapsed() < READ_EVERY) => Ok(None),
                 None => read_all(client).await.map(Some),
             },
         };
         let mut known = self.lock();
-        known.checked_at = Some(Instant::now());
+        // What was changed meanwhile may not be in it.
+        known.checked_at = (known.changes == before.changes).then(Instant::now);
         match done {
             Ok(None) => known.problem = None,
             Ok(Some(names)) => {
@@ -323,7 +328,47 @@ const NO_STATE: &str = "none";
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+
     use super::*;
+    use crate::cake::{ClientOptions, KeySource};
+
+    #[tokio::test]
+    async fn what_is_changed_while_names_are_read_is_looked_at_again() {
+        let book = Arc::new(NameBook::default());
+        let (changed, is_first) = (Arc::clone(&book), Arc::new(AtomicBool::new(true)));
+        let upstream = Router::new().fallback(move || {
+            if is_first.swap(false, Ordering::SeqCst) {
+                changed.look_again();
+            }
+            async { StatusCode::INTERNAL_SERVER_ERROR }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, upstream).await });
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        std::fs::write(&key, "key").unwrap();
+        let client = Client::new(ClientOptions {
+            upstream: format!("http://{address}").parse().unwrap(),
+            key: KeySource::File(key),
+            call_timeout: Duration::from_secs(30),
+            body_bytes_max: 1000,
+            ca_file: None,
+            rows_max: 1,
+        });
+        let client = client.unwrap();
+        book.bring_up_to_date(&client).await;
+        let known = book.lock().clone();
+        assert!(known.problem.is_some());
+        assert_eq!((known.changes, known.checked_at), (1, None));
+        book.bring_up_to_date(&client).await;
+        assert_eq!(book.lock().changes, 1);
+        assert!(book.lock().checked_at.is_some());
+    }
 
     #[test]
     fn a_link_is_found_by_a_part_of_its_name_and_by_numbers() {

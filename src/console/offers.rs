@@ -149,7 +149,9 @@ fn write(console: &Console, visitor: &Visitor, asked: &Asked, seen: Seen) -> Res
     };
     let links = console.0.offer_links.of(&console.parts().table.current());
     let mut caps: HashMap<i64, usize> = HashMap::new();
-    for cap in console.parts().caps.borrow().all().iter() {
+    // Who tells of new caps does not wait for this.
+    let known = console.parts().caps.borrow().all().clone();
+    for cap in known.iter() {
         *caps.entry(cap.key.offer.value().into()).or_default() += 1;
     }
     let all = offers(&seen.names, &links, &caps);

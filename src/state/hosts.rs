@@ -60,7 +60,8 @@ fn is_local(host: &Host) -> bool {
     }
 }
 
-const NAMELESS: &str = "The request names no host, or what is none.";
+const NAMELESS: &str = "The request names no host, or what is none: send one Host header, with the node's address, localhost, or a name in \
+                        admin.hosts.";
 
 const STRANGE: &str = "This node is asked for by a name that it does not know. Without a token it answers to localhost, to addresses and \
                        to the names in admin.hosts: any other may have been pointed here by a stranger. Ask by its address, or name it there.";
