@@ -532,6 +532,47 @@ fn what_is_to_go_is_asked_for_on_a_page_of_its_own() {
 }
 
 #[test]
+fn what_somebody_else_changed_is_not_removed_unseen() {
+    let node = Setup::demo().start_ready();
+    let cap = json!({"offer_id": 1043, "cap_type": "click", "cap_interval": "daily", "cap_amount": 5});
+    node.post("offer_cap.json", cap.clone());
+    let rule = row(&node, "routing_rules.json", "routing_rules")["rule_id"].clone();
+    let more = |mut item: Value, name: &str, value: i64| {
+        item[name] = value.into();
+        item
+    };
+    let entry = json!({"smart_link_id": 301, "offer_id": 1042});
+    for (target, call, theirs, said) in [
+        (
+            "/console/links/301/offers/1042/remove".to_owned(),
+            "smart_link_offer.json",
+            more(entry, "offer_weight", 61),
+            "from “60” to “61” by somebody else",
+        ),
+        (
+            format!("/console/links/301/rules/{rule}/remove"),
+            "update_routing_rule.json",
+            json!({"rule_id": rule, "conditions": {"os": {"in": ["ios"]}}}),
+            "to “in ios” by somebody else",
+        ),
+        (
+            "/console/caps/remove?offer_id=1043&cap_type=click&cap_interval=daily".to_owned(),
+            "offer_cap.json",
+            more(cap, "cap_amount", 6),
+            "from “5” to “6” by somebody else",
+        ),
+    ] {
+        let open = shown(&get(&node, &target));
+        node.post(call, theirs);
+        let answer = post(&node, &target, &open);
+        assert!(answer.status == 409 && text(&answer).contains(said), "{target}: {}", text(&answer));
+        // Who says so again, knows of it.
+        let (_, page) = followed(&node, &post(&node, &target, &shown(&answer)));
+        assert!(done(&page).contains("It is live."), "{target}: {}", done(&page));
+    }
+}
+
+#[test]
 fn what_is_wrong_stands_at_its_field_and_what_was_typed_stays() {
     let node = Setup::demo().start_ready();
     let state = || {

@@ -27,7 +27,7 @@ mod writer;
 
 pub use chunks::{Chunk, SegmentReader};
 pub use files::{SegmentFile, seal_left, segments};
-pub use read::{Entry, NoEntry, lines_in, read_lines};
+pub use read::{Entry, NoEntry, beginning, lines_in, read_lines};
 pub use record::{AddressDetail, AddressKey, Record, TEXT_BYTES_MAX};
 pub use storage::{ClickLogs, StorageOptions};
 pub use writer::{ClickLog, Dropped};

@@ -62,11 +62,18 @@ impl<'a> Entry<'a> {
 
     /// When it was. `Err`: why that is not known.
     pub fn at(&self) -> Result<Timestamp, String> {
-        let time = self.time;
-        time.parse()
-            .map_err(|_| format!("time {time:?} is none; expected one such as 2026-11-22T20:15:30.123Z"))
+        self.time.parse().map_err(|_| {
+            format!("time {:?} is none; expected one such as 2026-11-22T20:15:30.123Z", beginning(self.time))
+        })
     }
 }
+
+/// What is quoted of a field that may be as long as anything.
+pub fn beginning(text: &str) -> &str {
+    text.char_indices().nth(QUOTED_CHARS).map_or(text, |(end, _)| &text[..end])
+}
+
+const QUOTED_CHARS: usize = 60;
 
 /// The parser's own words are for who wrote the line; who reads a file of them did not. It is read again in full, which costs
 /// nothing where lines are sound.

@@ -100,21 +100,52 @@ impl ChangePage {
         frame::page_with(status, &Shown { frame, page: self, form, preview })
     }
 
-    /// Asks whether it is to go. `error`: why it did not, the last time.
+    /// Asks whether what the form shows is to go.
     pub fn ask(
         self,
         console: &Console,
         visitor: &Visitor,
+        status: StatusCode,
+        form: Form,
         preview: Option<Preview>,
-        error: Option<&CallError>,
     ) -> Response {
-        let form = Form::new(Vec::new());
-        let (status, form) = match error {
-            Some(error) => (status_of(error), form.refused(error)),
-            None => (StatusCode::OK, form),
-        };
         let frame = Frame::new(console, visitor, self.section, self.title.clone());
         frame::page_with(status, &Asked { frame, page: self, form, preview })
+    }
+}
+
+/// Something that is to go.
+pub struct Removal<'a> {
+    /// That asks whether it is.
+    pub page: ChangePage,
+    /// What it is now.
+    pub form: Form,
+    /// Of the network, as it was read.
+    pub state: Option<&'a HeaderValue>,
+    pub call: &'a str,
+    pub named: Map<String, Value>,
+    /// Where to go afterwards, and what to say there.
+    pub to: &'a str,
+    pub done: String,
+}
+
+impl Removal<'_> {
+    /// Removes it if it still is what was shown to who decided; they are asked again otherwise. `None`: the network was changed
+    /// in between.
+    pub async fn run(self, console: &Console, visitor: &Visitor, posted: &Fields) -> Option<Response> {
+        let news = self.form.changed_since(posted);
+        if !news.is_empty() {
+            let form = news.into_iter().fold(self.form, Form::with_problem);
+            return Some(self.page.ask(console, visitor, StatusCode::CONFLICT, form, None));
+        }
+        match send_in(console, self.state, self.call, self.named).await {
+            Ok((_, is_live)) => Some(done(console, self.to, sentence(&self.done, is_live))),
+            Err(error) if error.is_outdated() => None,
+            Err(error) => {
+                let (status, form) = (status_of(&error), self.form.refused(&error));
+                Some(self.page.ask(console, visitor, status, form, None))
+            }
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 
 use axum::Extension;
 use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value};
 
-use super::change::{self, ChangePage};
+use super::change::{self, ChangePage, Removal};
 use super::form::{Field, Form, Input};
 use super::frame::Section;
 use super::guard::Visitor;
@@ -158,7 +159,9 @@ pub async fn ask(
     RawQuery(asked): RawQuery,
 ) -> Response {
     match begin(&console, asked.as_deref()).await {
-        Ok(Read { item: cap, .. }) => remove_page(&cap).ask(&console, &visitor, None, None),
+        Ok(Read { item: cap, .. }) => {
+            remove_page(&cap).ask(&console, &visitor, StatusCode::OK, edit_form(&cap), None)
+        }
         Err(told) => told,
     }
 }
@@ -168,19 +171,27 @@ pub async fn remove(
     State(console): State<Console>,
     Extension(visitor): Extension<Visitor>,
     RawQuery(asked): RawQuery,
-    Posted(_): Posted,
+    Posted(posted): Posted,
 ) -> Response {
-    let Read { item: cap, .. } = match begin(&console, asked.as_deref()).await {
-        Ok(begun) => begun,
-        Err(told) => return told,
-    };
-    match change::send(&console, "remove_offer_cap.json", name(&cap)).await {
-        Ok((_, is_live)) => {
-            let what = format!("The {} was removed.", cap.label());
-            change::done(&console, CAPS, change::sentence(&what, is_live))
+    for _ in 0..change::ATTEMPTS {
+        let Read { item: cap, state } = match begin(&console, asked.as_deref()).await {
+            Ok(begun) => begun,
+            Err(told) => return told,
+        };
+        let removal = Removal {
+            page: remove_page(&cap),
+            form: edit_form(&cap),
+            state: state.as_ref(),
+            call: "remove_offer_cap.json",
+            named: name(&cap),
+            to: CAPS,
+            done: format!("The {} was removed.", cap.label()),
+        };
+        if let Some(response) = removal.run(&console, &visitor, &posted).await {
+            return response;
         }
-        Err(error) => remove_page(&cap).ask(&console, &visitor, None, Some(&error)),
     }
+    change::too_busy(&console)
 }
 
 /// The cap that the page's address names.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::Map;
 
-use super::change::{self, ChangePage, Sent};
+use super::change::{self, ChangePage, Removal, Sent};
 use super::form::Form;
 use super::frame::Section;
 use super::guard::Visitor;
@@ -184,7 +184,9 @@ pub async fn ask(
         Ok(())
     });
     match preview.await {
-        Ok(preview) => begun.remove_page().ask(&console, &visitor, preview.ok(), None),
+        Ok(preview) => {
+            begun.remove_page().ask(&console, &visitor, StatusCode::OK, edit_form(&begun.entry), preview.ok())
+        }
         Err(error) => change::failed(&console, &error),
     }
 }
@@ -194,20 +196,27 @@ pub async fn remove(
     State(console): State<Console>,
     Extension(visitor): Extension<Visitor>,
     Path(path): Path<(String, String)>,
-    Posted(_): Posted,
+    Posted(posted): Posted,
 ) -> Response {
-    let begun = match begin(&console, &path).await {
-        Ok(begun) => begun,
-        Err(told) => return told,
-    };
-    match change::send(&console, "remove_smart_link_offer.json", begun.named()).await {
-        Ok((_, is_live)) => {
-            let what = format!("Offer {} is no longer attached to link {}.", begun.offer, begun.link);
-            let to = format!("/console/links/{}", begun.link);
-            change::done(&console, &to, change::sentence(&what, is_live))
+    for _ in 0..change::ATTEMPTS {
+        let begun = match begin(&console, &path).await {
+            Ok(begun) => begun,
+            Err(told) => return told,
+        };
+        let removal = Removal {
+            page: begun.remove_page(),
+            form: edit_form(&begun.entry),
+            state: begun.state.as_ref(),
+            call: "remove_smart_link_offer.json",
+            named: begun.named(),
+            to: &format!("/console/links/{}", begun.link),
+            done: format!("Offer {} is no longer attached to link {}.", begun.offer, begun.link),
+        };
+        if let Some(response) = removal.run(&console, &visitor, &posted).await {
+            return response;
         }
-        Err(error) => begun.remove_page().ask(&console, &visitor, None, Some(&error)),
     }
+    change::too_busy(&console)
 }
 
 /// An entry that is there.

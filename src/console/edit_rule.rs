@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::change::{self, ChangePage, Sent};
+use super::change::{self, ChangePage, Removal, Sent};
 use super::form::{Field, Form, Input};
 use super::frame::Section;
 use super::guard::Visitor;
@@ -175,7 +175,13 @@ pub async fn ask(
         Ok(())
     });
     match preview.await {
-        Ok(preview) => begun.remove_page().ask(&console, &visitor, preview.ok(), None),
+        Ok(preview) => begun.remove_page().ask(
+            &console,
+            &visitor,
+            StatusCode::OK,
+            form(&begun.names, Some(&begun.item)),
+            preview.ok(),
+        ),
         Err(error) => change::failed(&console, &error),
     }
 }
@@ -185,21 +191,27 @@ pub async fn remove(
     State(console): State<Console>,
     Extension(visitor): Extension<Visitor>,
     Path(path): Path<(String, String)>,
-    Posted(_): Posted,
+    Posted(posted): Posted,
 ) -> Response {
-    let begun = match begin(&console, &path).await {
-        Ok(begun) => begun,
-        Err(told) => return told,
-    };
-    let named = Map::from_iter([("rule_id".to_owned(), begun.rule.value().into())]);
-    match change::send(&console, "remove_routing_rule.json", named).await {
-        Ok((_, is_live)) => {
-            let what = format!("Rule {} was removed from link {}.", begun.rule, begun.link);
-            let to = format!("/console/links/{}", begun.link);
-            change::done(&console, &to, change::sentence(&what, is_live))
+    for _ in 0..change::ATTEMPTS {
+        let begun = match begin(&console, &path).await {
+            Ok(begun) => begun,
+            Err(told) => return told,
+        };
+        let removal = Removal {
+            page: begun.remove_page(),
+            form: form(&begun.names, Some(&begun.item)),
+            state: begun.state.as_ref(),
+            call: "remove_routing_rule.json",
+            named: Map::from_iter([("rule_id".to_owned(), begun.rule.value().into())]),
+            to: &format!("/console/links/{}", begun.link),
+            done: format!("Rule {} was removed from link {}.", begun.rule, begun.link),
+        };
+        if let Some(response) = removal.run(&console, &visitor, &posted).await {
+            return response;
         }
-        Err(error) => begun.remove_page().ask(&console, &visitor, None, Some(&error)),
     }
+    change::too_busy(&console)
 }
 
 /// A rule that is there.

@@ -249,6 +249,21 @@ impl Form {
         self
     }
 
+    /// The same where nothing is typed: what somebody else has changed since the page came from which this was posted.
+    pub fn changed_since(&self, posted: &Fields) -> Vec<String> {
+        let change = |field: &Field| {
+            let (name, now) = (format!("was.{}", field.name), field.state());
+            let was = posted.is_set(&name).then(|| posted.text(&name)).filter(|was| *was != now)?;
+            Some(format!(
+                "{} was changed from {} to {} by somebody else.",
+                field.label,
+                shown(was),
+                shown(&now)
+            ))
+        };
+        self.each().filter_map(change).collect()
+    }
+
     /// Whether somebody else has changed what the form was filled from.
     pub fn is_overtaken(&self) -> bool {
         self.each().any(|field| field.news.is_some())

@@ -65,6 +65,7 @@ pub async fn login(
         Ok(secret) => secret,
         Err(error) => {
             console.parts().metrics.console_login(Login::Failed);
+            tracing::error!(%error, "nobody can log in to the console");
             return show(&console, StatusCode::SERVICE_UNAVAILABLE, next, Some(error.to_string()));
         }
     };

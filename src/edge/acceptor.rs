@@ -138,6 +138,7 @@ impl Acceptor {
             tracing::debug!(%error, "a listening socket is closed while further connections may come");
         }
         let until = Instant::now() + LAST_WITHIN;
+        let mut pause = LOOK_FOR_THE_LAST;
         loop {
             self.begin_all(socket);
             // Who was let in at the very moment at which the door was closed is on the list by then.
@@ -149,6 +150,8 @@ impl Acceptor {
             {
                 break;
             }
+            // A look costs more than most things here, and who is not there at once may take a second.
+            pause = (pause * 2).min(LOOK_SELDOM);
         }
         // It may have come since it was looked for.
         self.begin_all(socket);
@@ -376,8 +379,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Between two looks for connections that are on their way while a socket ends.
+/// Between two looks for connections that are on their way while a socket ends: at first, and at the most.
 const LOOK_FOR_THE_LAST: Duration = Duration::from_millis(10);
+const LOOK_SELDOM: Duration = Duration::from_millis(160);
 
 /// For as long as a socket waits for them. The system asks a silent client for the end of its handshake a second after its beginning.
 const LAST_WITHIN: Duration = Duration::from_millis(1_500);

@@ -74,12 +74,13 @@ pub enum Change {
 }
 
 impl Journal {
-    /// Notes an event. One that failed as the refresh before it did is the same again.
+    /// Notes an event. One that failed as the event before it did is the same again, be it that it was well in between: an upstream
+    /// that comes and goes does not fill the pages.
     pub fn note(&self, mut event: Event) {
         event.warnings.truncate(WARNINGS_MAX);
         let mut pages = self.lock();
         let Pages { events, present } = &mut *pages;
-        let before = present.replace(Present {
+        *present = Some(Present {
             at: event.at,
             result: event.result,
             problem: event.problem.clone(),
@@ -87,7 +88,6 @@ impl Journal {
             warnings: event.warnings.clone(),
         });
         if event.change.is_none()
-            && before.is_some_and(|before| before.problem.is_some())
             && let Some(last) = events.back_mut()
             && (last.result, last.generation, &last.problem)
                 == (event.result, event.generation, &event.problem)
@@ -201,7 +201,8 @@ mod tests {
         assert_eq!(journal.events()[0], refused());
         journal.note(refused());
         let times: Vec<_> = journal.events().iter().map(|event| event.times).collect();
-        assert_eq!(times, [1, 1, 1], "it was well in between");
+        assert_eq!(times, [2, 1]);
+        assert_eq!(journal.present().unwrap().result, RefreshResult::Refused);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::clicklog::Entry;
+use crate::clicklog::{Entry, beginning};
 use crate::routing::Outcome;
 use crate::types::{Country, DeviceKind};
 
@@ -47,7 +47,8 @@ impl Click {
     /// `Err`: why the line is not counted.
     pub fn read(line: &[u8]) -> Result<Self, String> {
         let entry = Entry::read(line).map_err(|why| why.to_string())?;
-        let unknown = |what: &str, value: &str| format!("{what} {value:?} is none that is known here");
+        let unknown =
+            |what: &str, value: &str| format!("{what} {:?} is none that is known here", beginning(value));
         let at = entry.at()?.as_millisecond();
         if at < 0 {
             return Err("time is before 1970".to_owned());
