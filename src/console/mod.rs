@@ -13,7 +13,7 @@
 //! 3. Whatever came from outside is text in a page. Templates escape it, and the policy of the pages runs no script
 //!    but ours.
 //! 4. What it keeps is bounded: sessions, guesses, history, names, orders of links.
-//! 5. A page that walks links, offers or caps is written in its turn ([`frame::in_turn`]), a few at a time: whoever asks for
+//! 5. A page that walks links, offers or caps is written in its turn (`frame::in_turn`), a few at a time: whoever asks for
 //!    many holds up nothing but pages.
 //!
 //! It decides no click, and asks nothing of one: it sums what workers count for the scrape.
