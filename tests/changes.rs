@@ -59,8 +59,8 @@ fn every_call_touches_the_links_that_it_changes_and_no_others() {
             json!({"smart_link_id": 1, "fallback_url": "https://f.example.com/"}),
             &[1],
         ),
-        // A name routes nothing.
-        ("update_smart_link.json", json!({"smart_link_id": 1, "smart_link_name": "renamed"}), &[]),
+        // A name routes nothing, and is shown by consoles.
+        ("update_smart_link.json", json!({"smart_link_id": 1, "smart_link_name": "renamed"}), &[1]),
         ("smart_link_offer.json", json!({"smart_link_id": 2, "offer_id": 3, "offer_weight": 5}), &[2]),
         ("smart_link_offer.json", json!({"smart_link_id": 2, "offer_id": 3, "priority": 4}), &[2]),
         ("smart_link_offer.json", json!({"smart_link_id": 2, "offer_id": 3, "priority": 4}), &[]),

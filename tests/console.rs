@@ -459,6 +459,25 @@ fn offer_rows(answer: &Answer) -> Vec<Vec<String>> {
 }
 
 #[test]
+fn another_name_is_there_with_the_next_look() {
+    let node = Setup::demo().start_ready();
+    for (call, name, target) in [
+        ("update_smart_link.json", "smart_link", "/console/links/301"),
+        ("update_offer.json", "offer", "/console/offers"),
+    ] {
+        assert_eq!(get(&node, target).status, 200);
+        for number in 1..=3 {
+            let (id, called) = (if name == "offer" { 1042 } else { 301 }, format!("Another name {number}"));
+            let mut fields = json!({});
+            fields[format!("{name}_id")] = id.into();
+            fields[format!("{name}_name")] = called.clone().into();
+            node.post(call, fields);
+            wait::until("the name to be shown", || get(&node, target).body.contains(&called).then_some(()));
+        }
+    }
+}
+
+#[test]
 fn offers_are_listed_with_their_links_and_caps() {
     const OFFERS: u64 = 60;
     let node = Setup::new().start_ready();

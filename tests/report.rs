@@ -158,7 +158,7 @@ fn what_is_damaged_is_counted_and_named_in_every_form_and_the_rest_is_read() {
     desk.file("damaged.ndjson", lines.join("\n"));
     let byte = lines[..3].join("\n").len() + 1;
     let wanted = [
-        (4, "this line is cut off: it ends after byte 200"),
+        (4, "this line is cut off, or longer than any of a click log: after byte 200"),
         (6, "this line is empty"),
         (7, "this is no line of a click log: expected one JSON object, and byte 6 of it belongs to none"),
         (8, "outcome \"offered\" is none that is known here"),

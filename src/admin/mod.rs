@@ -96,7 +96,9 @@ async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) ->
         return next.run(request).await;
     };
     let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    match given.and_then(|value| value.strip_prefix(b"Bearer ")) {
+    // RFC 9110, 11.1: names of schemes have no case.
+    let given = given.and_then(|value| value.split_at_checked(b"Bearer ".len()));
+    match given.and_then(|(scheme, given)| scheme.eq_ignore_ascii_case(b"Bearer ").then_some(given)) {
         Some(given) if token.matches(given) => next.run(request).await,
         _ => (
             StatusCode::UNAUTHORIZED,

@@ -330,6 +330,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_keys.sql"),
     include_str!("schema_changes.sql"),
     include_str!("schema_caps.sql"),
+    include_str!("schema_names.sql"),
 ];
 
 /// Beyond so many links, a reader is told the whole network and no difference.

@@ -39,6 +39,7 @@ fn split(list: &str) -> Result<Vec<String>, OpenQuote> {
     let mut values = Vec::new();
     // The value at hand, and how much of it stood in quotes.
     let (mut value, mut kept, mut quoted) = (String::new(), 0, false);
+    let mut has_quotes = false;
     let mut characters = list.trim().chars().peekable();
     while let Some(character) = characters.next() {
         match character {
@@ -48,12 +49,13 @@ fn split(list: &str) -> Result<Vec<String>, OpenQuote> {
             }
             '"' => {
                 quoted = !quoted;
+                has_quotes = true;
                 kept = value.len();
             }
             ',' if !quoted => {
                 value.truncate(value.trim_end().len().max(kept));
                 values.push(std::mem::take(&mut value));
-                kept = 0;
+                (kept, has_quotes) = (0, false);
             }
             ' ' if !quoted && value.is_empty() => {}
             character => value.push(character),
@@ -63,7 +65,10 @@ fn split(list: &str) -> Result<Vec<String>, OpenQuote> {
         return Err(OpenQuote);
     }
     value.truncate(value.trim_end().len().max(kept));
-    values.push(value);
+    // Behind a comma at the end there is no value, unless one says so: an empty text would match every click that lacks it.
+    if !value.is_empty() || has_quotes || values.is_empty() {
+        values.push(value);
+    }
     Ok(values)
 }
 
@@ -95,6 +100,8 @@ mod tests {
             ("asn", "64496,AS64497,x", json!([64496, 64497, "x"])),
             ("s1", "64496", json!(["64496"])),
             ("s1", "a,,b", json!(["a", "", "b"])),
+            ("s1", "vip, ", json!(["vip"])),
+            ("s1", "vip,\"\"", json!(["vip", ""])),
         ] {
             assert_eq!(Value::from(read_value_list(condition, text).unwrap()), list, "{text}");
         }

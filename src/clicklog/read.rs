@@ -36,7 +36,9 @@ pub enum NoEntry {
     Empty,
     #[error("zero bytes: a live segment under another name, or what a power failure left")]
     Zeros,
-    #[error("this line is cut off: it ends after byte {bytes}, before its JSON object does")]
+    #[error(
+        "this line is cut off, or longer than any of a click log: after byte {bytes} its JSON object has not ended"
+    )]
     CutOff { bytes: usize },
     #[error(
         "this is no line of a click log: expected one JSON object, and byte {byte} of it belongs to none"

@@ -136,7 +136,7 @@ mod tests {
             (b"\r".to_vec(), "this line is empty"),
             (
                 LINE.as_bytes()[..40].to_vec(),
-                "this line is cut off: it ends after byte 40, before its JSON object does",
+                "this line is cut off, or longer than any of a click log: after byte 40 its JSON object has not ended",
             ),
             (
                 b"{}".to_vec(),
