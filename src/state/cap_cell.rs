@@ -378,10 +378,10 @@ mod tests {
         const TAKERS: usize = 4;
         const ROUNDS: u32 = 2_000;
         let cell = cell();
-        let done = Arc::new(AtomicBool::new(false));
+        let (done, has_begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let takers: Vec<_> = (0..TAKERS)
             .map(|taker| {
-                let (cell, done) = (Arc::clone(&cell), Arc::clone(&done));
+                let (cell, done, began) = (Arc::clone(&cell), Arc::clone(&done), Arc::clone(&has_begun));
                 thread::spawn(move || {
                     let mut taken = vec![0i64; ROUNDS as usize + 1];
                     let mut takes = 0usize;
@@ -393,6 +393,9 @@ mod tests {
                             assert!(round.0 % 2 == 1, "a token of round {} came too late", round.0);
                             taken[round.0 as usize] += 1;
                             takes += 1;
+                            if takes == 1 {
+                                began.store(true, Ordering::Release);
+                            }
                             if takes.is_multiple_of(7 + taker) {
                                 cell.give_back(round);
                                 taken[round.0 as usize] -= 1;
@@ -419,6 +422,11 @@ mod tests {
                     1 => thread::yield_now(),
                     _ => {}
                 }
+            }
+            // On a machine that is busy with something else, the takers have yet to run.
+            while round == 1 && !has_begun.load(Ordering::Acquire) {
+                added[1] += cell.add(1) as i64;
+                thread::yield_now();
             }
         }
         returned[ROUNDS as usize] += cell.begin_round(0) as i64;
